@@ -1,0 +1,33 @@
+"""``flask serve config``: what is in force, and where it came from."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import ScriptInfo, pass_script_info
+
+from ..errors import ProdServeError
+from ..settings import TABLE, render
+from .serve import fail, load
+
+_FORMATS = {"table": render.as_table, "json": render.as_json, "env": render.as_environment}
+
+
+@click.command()
+@click.option("--format", "style", type=click.Choice(list(_FORMATS)), default="table", help="How to print it.")
+@click.option("--explain", metavar="NAME", help="Say what one setting bounds and why its default is what it is.")
+@pass_script_info
+@click.pass_context
+def config(ctx: click.Context, info: ScriptInfo, style: str, explain: str | None) -> None:
+    """Show every setting with its value and where it came from."""
+    assert ctx.parent is not None
+    try:
+        _, resolved = load(info, ctx.parent.params)
+    except ProdServeError as error:
+        fail(ctx, error)
+    if explain is None:
+        click.echo(_FORMATS[style](resolved))
+        return
+    name = explain.upper().replace("-", "_").removeprefix("PRODSERVE_").lstrip("_")
+    if name not in TABLE:
+        raise click.BadParameter(f"{explain} is not a setting. `flask serve config` lists all.", param_hint="--explain")
+    click.echo(render.explain(TABLE[name], resolved))

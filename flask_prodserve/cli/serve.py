@@ -1,0 +1,121 @@
+"""``flask serve``: the group behind the ``flask.commands`` entry point.
+
+Every ``flask`` command imports this module, so it imports click and flask only; the options, the settings and the server are
+imported when the command is used. Only the command line exits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask.cli import NoAppException, ScriptInfo, pass_script_info
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from ..errors import ProdServeError
+    from ..settings import Resolved
+
+_VERBS = {"config": "flask_prodserve.cli.config"}
+
+
+class ServeGroup(click.Group):
+    """Takes its options from the table of settings, and its verbs from modules of their names, when they are needed."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if not self.params:
+            from .options import setting_options
+
+            self.params.extend(setting_options())
+        return super().get_params(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _VERBS:
+            return None
+        command: click.Command = getattr(import_module(_VERBS[name]), name)
+        return command
+
+
+@click.group("serve", cls=ServeGroup, invoke_without_command=True, short_help="Run the app in a production server.")
+@pass_script_info
+@click.pass_context
+def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
+    """Run the app in a production server: multi-threaded, with limits and deadlines, ready for a reverse proxy.
+
+    Every option is also a setting PRODSERVE_<NAME> in the environment and in app.config. 'flask serve config' shows what is in force
+    and where it came from.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from ..errors import ProdServeError
+    from ..launcher import launch
+
+    try:
+        app, resolved = load(info, values)
+        code = launch(app, resolved, import_path=info.app_import_path or app.import_name)
+    except ProdServeError as error:
+        fail(ctx, error)
+    ctx.exit(code)
+
+
+def load(info: ScriptInfo, values: dict[str, Any]) -> tuple[Flask, Resolved]:
+    """Load the app as ``flask run`` does, without an app context, and resolve its settings with the options in *values*.
+
+    Raises AppLoadError or SettingsError; the latter has the problems of the options, too, when the app's own keys are wrong.
+    """
+    from ..extension import resolve_for
+    from ..settings import SettingsError, command_line, environment, platform, resolve
+
+    options = command_line({name.upper(): value for name, value in values.items()})
+    try:
+        app = _load_app(info)
+    except SettingsError as error:
+        # ProdServe has refused the app's keys; the person at the terminal wants to see everything that is wrong.
+        try:
+            resolve([options, environment(os.environ), platform(os.environ)])
+        except SettingsError as other:
+            raise SettingsError([*other.problems, *error.problems]) from error
+        raise
+    if "serve" in app.cli.commands:
+        click.secho(
+            " * The app has a 'serve' command of its own, which flask-prodserve's hides. Rename it to be able to run it.",
+            fg="yellow",
+            err=True,
+        )
+    return app, resolve_for(app, [options])
+
+
+def _load_app(info: ScriptInfo) -> Flask:
+    from ..errors import AppLoadError, ProdServeError
+
+    try:
+        return info.load_app()
+    except NoAppException as error:
+        raise AppLoadError(
+            error.format_message(), "Name the app with 'flask --app MODULE[:NAME] serve' or FLASK_APP."
+        ) from error
+    except ProdServeError:
+        raise
+    except Exception as error:
+        # The app's own fault: shown from its first frame on, which is below ours and Flask's.
+        traceback.print_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+        raise AppLoadError(f"The app could not be loaded: {type(error).__name__}: {error}") from error
+
+
+def fail(ctx: click.Context, error: ProdServeError) -> None:
+    """Show *error* and exit with its code."""
+    from ..observe.logging import coloured
+
+    click.secho(f"Error: {error.what}", fg="red", err=True, color=coloured(sys.stderr))
+    if error.hint:
+        click.echo(error.hint, err=True)
+    sys.stderr.flush()
+    ctx.exit(error.exit_code)

@@ -1,0 +1,37 @@
+"""The settings in the form that waitress's classes carry about: its Adjustments, and what ours need besides."""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING
+
+from waitress.adjustments import Adjustments
+
+from ..protocol.request_head import HeadLimits
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+RECEIVE_BYTES = 65536
+"""Read at a time. At least a whole TLS record (16 KiB), so that none stays behind in OpenSSL where the loop cannot see it."""
+
+
+class EngineAdjustments(Adjustments):  # type: ignore[misc]  # waitress is not annotated
+    """Made once per engine, read by servers, channels, parsers and tasks."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            threads=settings.workers.threads,
+            backlog=settings.bind.backlog,
+            recv_bytes=RECEIVE_BYTES,
+            asyncore_use_poll=hasattr(select, "poll"),  # select() cannot watch descriptors above 1023
+            clear_untrusted_proxy_headers=False,  # wsgi.forwarded does it
+            log_socket_errors=False,  # clients that go away are no errors
+            ident=None,
+        )
+        limits = settings.limits
+        self.head_limits = HeadLimits(limits.max_request_line, limits.max_header_size, limits.max_header_count)
+        self.max_body_size = limits.max_body_size
+        self.max_connections = limits.max_connections
+        self.server_header = settings.behaviour.server_header
+        self.multithread = settings.workers.threads > 1

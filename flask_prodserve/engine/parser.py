@@ -1,0 +1,114 @@
+"""A request as waitress's channel expects to receive it, on top of the strict readers of ``protocol``.
+
+Lives here: the interface between the two, and where a body is kept. Any decision about bytes belongs to ``protocol``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import IO
+
+from waitress.buffers import OverflowableBuffer
+from waitress.parser import HTTPRequestParser
+
+from ..protocol.chunked import ChunkedDecoder
+from ..protocol.refusal import Refusal
+from ..protocol.request_head import HeadReader, RequestHead
+from .adjustments import EngineAdjustments
+
+
+class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not annotated
+    """Collects one request. ``completed`` is set once it is whole, or once it is refused (then ``error`` says why).
+
+    A refused message swallows all that follows it: where a message ends is no longer known.
+    """
+
+    completed: bool
+    expect_continue: bool
+    headers_finished: bool
+    error: Refusal | None = None
+    head: RequestHead | None = None
+
+    def __init__(self, adjustments: EngineAdjustments) -> None:
+        self._adjustments = adjustments
+        self._reader = HeadReader(adjustments.head_limits)
+        self._body: OverflowableBuffer | None = None
+        self._decoder: ChunkedDecoder | None = None
+        self._missing = 0
+        self.began = time.perf_counter()
+
+    @property
+    def started(self) -> bool:
+        """Whether any of the request is there: blank lines between requests are nothing."""
+        return self._reader.started
+
+    @property
+    def path(self) -> str:
+        """For waitress's log lines."""
+        return self.head.target if self.head else "?"
+
+    def received(self, data: bytes) -> int:
+        """Take what belongs to this request; returns the number of bytes taken."""
+        if self.completed:
+            return 0
+        try:
+            if self.head is None:
+                return self._receive_head(data)
+            return self._receive_body(data)
+        except Refusal as refusal:
+            self.error = refusal
+            self.completed = True
+            self.expect_continue = False
+            return len(data)
+
+    def _receive_head(self, data: bytes) -> int:
+        consumed = self._reader.feed(data)
+        head = self._reader.head
+        if head is None:
+            return consumed
+        self.head = head
+        self.headers_finished = True
+        limit = self._adjustments.max_body_size
+        if head.chunked:
+            self._decoder = ChunkedDecoder(limit)
+        elif head.content_length:
+            if head.content_length > limit:
+                raise Refusal(413, "The request body is larger than this server accepts.")
+            self._missing = head.content_length
+        else:
+            self.completed = True
+            return consumed
+        self._body = OverflowableBuffer(self._adjustments.inbuf_overflow)
+        # waitress clears this when it has sent the 100; it must never be set on a request that is complete or refused.
+        self.expect_continue = head.expect_continue
+        return consumed
+
+    def _receive_body(self, data: bytes) -> int:
+        assert self.head is not None
+        assert self._body is not None
+        # A client may send the body without waiting for the 100, which is then no longer of use (RFC 9110, section 10.1.1).
+        self.expect_continue = False
+        if self._decoder is not None:
+            consumed = self._decoder.feed(data, self._body.append)
+            if self._decoder.complete:
+                self.completed = True
+                # The app sees a decoded body of known length (RFC 9112, section 7.1.3).
+                self.head.fields["CONTENT_LENGTH"] = str(self._decoder.received)
+            return consumed
+        part = data[: self._missing]
+        self._body.append(part)
+        self._missing -= len(part)
+        self.completed = self._missing == 0
+        return len(part)
+
+    def get_body_stream(self) -> IO[bytes]:
+        """The whole body, from its start; memory or a temporary file."""
+        if self._body is None:
+            self._body = OverflowableBuffer(self._adjustments.inbuf_overflow)
+        stream: IO[bytes] = self._body.getfile()
+        return stream
+
+    def close(self) -> None:
+        """Give up the body's memory or file."""
+        if self._body is not None:
+            self._body.close()

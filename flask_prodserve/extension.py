@@ -1,0 +1,161 @@
+"""What an app imports: ``ProdServe``, and ``serve`` for scripts.
+
+State of an app is kept in ``app.extensions["prodserve"]``; a ``ProdServe`` holds nothing but the defaults that it was made with, so
+one object serves any number of apps.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from flask import cli
+from flask.helpers import get_debug_flag, get_load_dotenv
+
+from .errors import ProdServeError
+from .settings import Layer, Resolved, app_config, arguments, environment, platform, resolve
+from .settings.layers import ENVIRONMENT_PREFIXES, Raw
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+EXTENSION = "prodserve"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the extension knows of one app: the keyword arguments it was attached with."""
+
+    arguments: Mapping[str, object]
+
+
+class ProdServe:
+    """Attaches the production server to Flask apps.
+
+    Keyword arguments are defaults for the settings, in lower case: ``ProdServe(app, threads=8)``. Everything else that says
+    something about a setting overrides them, see the reference of settings.
+    """
+
+    def __init__(self, app: Flask | None = None, **settings: object) -> None:
+        self._arguments: Mapping[str, object] = MappingProxyType(settings)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Attach to *app*, and check its ``PRODSERVE_*`` keys at once.
+
+        Raises :class:`~flask_prodserve.settings.SettingsError` with everything that is wrong with them.
+        """
+        app.extensions[EXTENSION] = State(self._arguments)
+        own = [environment(_only("REPLACE_RUN", os.environ)), *app_layers(app)]
+        if resolve(own, complete=False).settings.behaviour.replace_run:
+            _replace_run(app)
+
+    def run(self, app: Flask, **settings: object) -> None:
+        """Serve *app* until it is stopped; the same as :func:`serve`."""
+        _serve(app, [arguments(settings, "run")])
+
+
+def serve(app: Flask, **settings: object) -> None:
+    """Serve *app* until SIGTERM or SIGINT, in this process: ``serve(app, port=8000)``.
+
+    Keyword arguments are settings in lower case and override all others. Made for scripts: what is wrong is printed, and the process
+    exits with the code that says why (SystemExit). Returns after a stop on request.
+    """
+    _serve(app, [arguments(settings, "serve")])
+
+
+def app_layers(app: Flask) -> list[Layer]:
+    """What *app* itself says of the settings."""
+    state: State | None = app.extensions.get(EXTENSION)
+    return [app_config(app.config), arguments(state.arguments if state else {}, "ProdServe")]
+
+
+def resolve_for(app: Flask, stronger: Iterable[Layer], weaker: Iterable[Layer] = ()) -> Resolved:
+    """The settings to serve *app* with, between *stronger* and *weaker* layers of the caller's."""
+    return resolve([*stronger, environment(os.environ), platform(os.environ), *app_layers(app), *weaker])
+
+
+def _serve(app: Flask, stronger: list[Layer], weaker: Iterable[Layer] = ()) -> None:
+    from .launcher import launch
+
+    try:
+        code = launch(app, resolve_for(app, stronger, weaker), import_path=app.import_name)
+    except ProdServeError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        code = error.exit_code
+    if code:
+        sys.exit(code)
+
+
+def _only(name: str, environ: Mapping[str, str]) -> dict[str, str]:
+    variables = {prefix + name for prefix in ENVIRONMENT_PREFIXES}
+    return {variable: environ[variable] for variable in variables & environ.keys()}
+
+
+# app.run(), replaced.
+
+_MEANINGLESS = {
+    "threaded": "requests run in THREADS threads; THREADS=1 runs one at a time",
+    "processes": "this server does not fork for requests",
+    "use_reloader": "code is not watched in production; use `flask run --debug`",
+    "use_debugger": "there is no debugger in production; use `flask run --debug`",
+}
+
+
+def _replace_run(app: Flask) -> None:
+    """Make ``app.run()`` start this server, where it would have started a server at all."""
+    development_run = app.run
+
+    def run(
+        host: str | None = None,
+        port: int | None = None,
+        debug: bool | None = None,
+        load_dotenv: bool = True,
+        **options: Any,
+    ) -> None:
+        if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
+            development_run()  # which says that it is ignored
+            return
+        # As Flask.run() does it: .env first, then FLASK_DEBUG, then the argument.
+        if get_load_dotenv(load_dotenv):
+            cli.load_dotenv()
+            if "FLASK_DEBUG" in os.environ:
+                app.debug = get_debug_flag()
+        if debug is not None:
+            app.debug = bool(debug)
+        if app.debug:
+            development_run(host, port, load_dotenv=False, **options)
+            return
+        given: dict[str, object] = {"host": host or None, "port": port}
+        context = options.pop("ssl_context", None)
+        if isinstance(context, tuple) and len(context) == 2 and None not in context:
+            given["tls_cert"], given["tls_key"] = context
+        elif context is not None:
+            print(
+                f"Error: app.run(ssl_context=...) is {type(context).__name__}, which cannot be served in production.\n"
+                "Give the paths of a certificate and its key, ssl_context=('cert.pem', 'key.pem'), or set TLS_CERT and TLS_KEY.",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        for option, value in options.items():
+            if not value and option in ("use_reloader", "use_debugger"):
+                continue  # as it is here
+            reason = _MEANINGLESS.get(option, "it belongs to the development server")
+            print(f" * app.run({option}=...) has no effect: {reason}.", file=sys.stderr)
+        _serve(app, [arguments(given, "app.run")], [_development_defaults(app)])
+
+    app.run = run  # type: ignore[method-assign]  # replacing it is what was asked for
+
+
+def _development_defaults(app: Flask) -> Layer:
+    """Where ``app.run()`` listens when nobody says where: SERVER_NAME's host and port, or else port 5000."""
+    host, _, port = (app.config.get("SERVER_NAME") or "").partition(":")
+    values = {"PORT": Raw(port or 5000, "default of app.run()")}
+    if host:
+        values["HOST"] = Raw(host, 'app.config["SERVER_NAME"], as app.run() takes it')
+    return Layer(values)

@@ -1,0 +1,244 @@
+"""Listeners: opened all together or not at all, and closed without touching what belongs to somebody else.
+
+Rules: whatever cannot be opened is a :class:`~flask_prodserve.errors.BindError` that names the address as it was written and what to
+do. A file is never removed; a Unix socket only if nobody answers on it, or if it is still our own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..errors import BindError
+from ..units import Address, TCPAddress, UnixAddress, format_address, format_host
+
+_CHOOSE = "choose another address with --bind or PRODSERVE_BIND (or --port)"
+_MISSING_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+_SHARED_PORT_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A bound, listening, non-blocking socket, and the address that was asked for.
+
+    *file* is the device and inode of a Unix socket's path, by which it is known again when it is removed.
+    """
+
+    socket: socket.socket
+    address: Address
+    file: tuple[int, int] | None = None
+
+    def url(self, scheme: str) -> str:
+        """Where it really listens: ``http://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
+        if isinstance(self.address, UnixAddress):
+            return format_address(self.address)
+        host, port = self.socket.getsockname()[:2]
+        return f"{scheme}://{format_host(host)}:{port}"
+
+    def close(self) -> None:
+        """Close it; a Unix socket's path goes too, unless somebody else has put theirs there. Closing again does nothing."""
+        if self.socket.fileno() == -1:
+            return
+        self.socket.close()
+        if isinstance(self.address, UnixAddress):
+            with contextlib.suppress(OSError):
+                if _identity(self.address.path) == self.file:
+                    os.unlink(self.address.path)
+
+
+def open_listeners(addresses: Sequence[Address], *, backlog: int, unix_socket_mode: int) -> list[Listener]:
+    """Listen on all of *addresses*. One name may give several listeners, one for each of its IP addresses.
+
+    *backlog* is the number of connections that may wait; *unix_socket_mode* the permission bits of Unix sockets.
+
+    Raises BindError, and nothing is left open then.
+    """
+    listeners: list[Listener] = []
+    with contextlib.ExitStack() as undo:
+        for address in addresses:
+            opened = (
+                [_open_unix(address, backlog, unix_socket_mode)]
+                if isinstance(address, UnixAddress)
+                else _open_tcp(address, backlog)
+            )
+            for listener in opened:
+                undo.callback(listener.close)
+            listeners.extend(opened)
+        undo.pop_all()
+    return listeners
+
+
+def _open_tcp(address: TCPAddress, backlog: int) -> list[Listener]:
+    targets = list(_resolve(address))
+    for attempt in range(_SHARED_PORT_TRIES):
+        try:
+            return _open_targets(address, targets, backlog)
+        except OSError as error:
+            # Port 0: what the system chose for one family may be taken in the other. It chooses again.
+            if address.port == 0 and error.errno == errno.EADDRINUSE and attempt < _SHARED_PORT_TRIES - 1:
+                continue
+            raise _explained(address, error) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _open_targets(
+    address: TCPAddress, targets: list[tuple[socket.AddressFamily, tuple[str, int]]], backlog: int
+) -> list[Listener]:
+    with contextlib.ExitStack() as undo:
+        opened: list[Listener] = []
+        missing: OSError | None = None
+        port = address.port
+        for family, (host, _) in targets:
+            try:
+                listening = _listen(family, (host, port), backlog)
+            except OSError as error:
+                # A name may have an address of a family that this machine is without; the others count.
+                if error.errno not in _MISSING_FAMILY or len(targets) == 1:
+                    raise
+                missing = error
+                continue
+            undo.callback(listening.close)
+            opened.append(Listener(listening, address))
+            port = listening.getsockname()[1]
+        if not opened and missing is not None:
+            raise missing
+        undo.pop_all()
+        return opened
+
+
+def _resolve(address: TCPAddress) -> Iterator[tuple[socket.AddressFamily, tuple[str, int]]]:
+    """The families and numeric addresses that a host stands for, each once."""
+    if not address.host:
+        yield socket.AF_INET, ("0.0.0.0", address.port)  # noqa: S104  # every interface is what was asked for
+        if socket.has_ipv6:
+            yield socket.AF_INET6, ("::", address.port)
+        return
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    except (socket.gaierror, UnicodeError) as error:
+        raise BindError(
+            f"The host name of {format_address(address)} cannot be resolved.",
+            "Use an IP address of this machine, localhost, or '*' for every interface (--bind, --host).",
+        ) from error
+    seen = set()
+    for family, _, _, _, target in found:
+        numeric = (str(target[0]), int(target[1]))
+        if (family, numeric) not in seen:
+            seen.add((family, numeric))
+            yield family, numeric
+
+
+def _listen(family: socket.AddressFamily, target: tuple[str, int], backlog: int) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "nt":
+            # There SO_REUSEADDR would let another program take the port over.
+            listening.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE"), 1)  # noqa: B009  # only there
+        else:
+            # A port whose last connections are still in TIME_WAIT can be used again.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # One family a listener: "::" never stands for IPv4 as well, whatever the system's default is.
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.setblocking(False)
+        listening.bind(target)
+        listening.listen(backlog)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _open_unix(address: UnixAddress, backlog: int, mode: int) -> Listener:
+    if not hasattr(socket, "AF_UNIX"):
+        raise BindError(f"This system has no Unix sockets: {format_address(address)}.", f"Instead, {_CHOOSE}.")
+    path = address.path
+    if path.startswith("@"):
+        raise BindError(
+            f"{format_address(address)} is an abstract socket, which has no permissions.",
+            "Use a path in a folder that only the server and its proxy can enter.",
+        )
+    _clear_stale(address)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        listening.bind(path)
+        try:
+            # Before listen(): until then nobody can connect, whatever the umask has made of the permissions.
+            os.chmod(path, mode)
+            listening.listen(backlog)
+            return Listener(listening, address, _identity(path))
+        except BaseException:
+            os.unlink(path)
+            raise
+    except OSError as error:
+        listening.close()
+        raise _explained(address, error) from error
+    except BaseException:
+        listening.close()
+        raise
+
+
+def _clear_stale(address: UnixAddress) -> None:
+    """Remove a socket on which nobody listens any more. What else may be there is left alone, and refused."""
+    path = address.path
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return  # not there; or binding will say what is wrong
+    if not stat.S_ISSOCK(status.st_mode):
+        raise BindError(f"{path} exists and is not a socket.", f"Move it away if nobody needs it, or {_CHOOSE}.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody listens
+        except OSError as error:
+            raise _explained(address, error) from error
+    raise BindError(f"Another server is listening on {path}.", f"Stop it, or {_CHOOSE}.")
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
+
+
+def _explained(address: Address, error: OSError) -> BindError:
+    shown = format_address(address)
+    if isinstance(address, UnixAddress):
+        if error.errno is None:  # CPython refuses the path before the system sees it
+            return BindError(
+                f"The path of {shown} is too long for a Unix socket.",
+                "About 100 bytes are allowed; use a shorter path.",
+            )
+        reason = error.strerror or str(error)
+        return BindError(
+            f"Cannot create {shown}: {reason}.",
+            "The folder must exist, and the server's user must be able to write to it.",
+        )
+    match error.errno:
+        case errno.EADDRINUSE:
+            return BindError(f"{shown} is already in use.", f"Stop the program that listens there, or {_CHOOSE}.")
+        case errno.EACCES | errno.EPERM:
+            return BindError(
+                f"This user may not listen on {shown}; ports below 1024 are reserved.",
+                "Use a port from 1024 on, with a proxy in front; or give Python the right to: setcap cap_net_bind_service=+ep.",
+            )
+        case errno.EADDRNOTAVAIL:
+            return BindError(
+                f"{shown} is not an address of this machine.",
+                "Use 127.0.0.1, or '*' for every interface (--bind, --host).",
+            )
+        case _:
+            return BindError(f"Cannot listen on {shown}: {error.strerror or error}.", f"Look into it, or {_CHOOSE}.")

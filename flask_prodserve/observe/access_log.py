@@ -1,0 +1,243 @@
+"""One line per request, to standard output or a file.
+
+Rules:
+
+- Never in the way: a line that cannot be written is dropped. The first one is reported, and how many they were once lines can be written
+  again. Nothing is raised, and no lock is held while writing: a thread that waits for the GIL after its write would hold up the others.
+- Never mixed up: a line goes out in one write to a descriptor opened for appending, and is short enough for a pipe to take it
+  whole, whoever else writes there.
+- Never forged: what a client sent stays inside its field, and the field inside the line.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import TextIO
+
+from ..errors import LogFileError
+from .events import RequestDone
+
+logger = logging.getLogger("flask_prodserve.access")
+
+MAX_LINE = 4096
+"""Bytes, with the newline: PIPE_BUF of Linux, up to which a pipe takes a write whole (pipe(7)). Of a longer one the rest could land
+behind another writer's newline, and what a client sent would pass for a line."""
+
+_KEPT = {"remote_addr": 270, "method": 60, "target": 1800, "referer": 800, "user_agent": 500, "host": 255}
+"""Characters that are kept of each text if a line is too long. All of them fit in a line; if that is still too long since they have to be
+escaped, a sixth of them does, which is then enough for any address and the usual methods."""
+
+_LONGEST_ESCAPE = len(r"\u00ff")
+
+_UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')
+
+# Windows, which has no O_CLOEXEC, does not pass descriptors on anyway.
+_FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+_FILE_MODE = 0o640  # addresses of people are in it
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""strftime() would follow the locale of the process."""
+
+Write = Callable[[bytes], int]
+"""Writes a line and returns how many bytes of it. Raises OSError or ValueError."""
+
+
+def open_access_log(destination: str, format: str) -> AccessLog | None:
+    """Open what ACCESS_LOG names: ``stdout`` (or ``-``), ``stderr``, the path of a file, or ``off``, for which there is no log.
+
+    *format* is ``combined`` or ``json``. Raises LogFileError where there is nothing to write to.
+    """
+    if destination == "off":
+        return None
+    compose = _FORMATS[format]
+    if destination in ("stdout", "-", "stderr"):
+        stream = sys.stderr if destination == "stderr" else sys.stdout
+        if stream is None:
+            raise LogFileError(
+                f"ACCESS_LOG is {destination}, which this process does not have.",
+                "Set ACCESS_LOG to a file, or to off.",
+            )
+        return AccessLog(_stream_writer(stream), compose)
+    try:
+        return FileAccessLog(destination, compose)
+    except OSError as error:
+        raise LogFileError(
+            f"The access log '{destination}' cannot be opened: {error.strerror}.",
+            "Set ACCESS_LOG to a file that this user may write to, in a directory that exists, or to stdout or off.",
+        ) from error
+
+
+class AccessLog:
+    """Writes lines, composed by *compose*, to a standard stream. Every method may be called from any thread."""
+
+    def __init__(self, write: Write, compose: Callable[[RequestDone], str]) -> None:
+        self._write = write
+        self._compose = compose
+        self._cut = False
+        self._lost = 0
+        self._lost_lock = threading.Lock()
+
+    def log(self, event: RequestDone) -> None:
+        """Write the line of *event*, or drop it."""
+        line = self._compose(event)
+        if len(line) > MAX_LINE:
+            line = self._compose(_shortened(event, 1))
+            if len(line) > MAX_LINE:
+                line = self._compose(_shortened(event, _LONGEST_ESCAPE))
+        try:
+            self._write_at_once(line.encode("ascii"))
+        except (OSError, ValueError) as error:  # ValueError: a stream that somebody has closed
+            self._drop(error)
+        else:
+            if self._lost:
+                self._recover()
+
+    def reopen(self) -> None:
+        """Open the file again by its name, since a rotation has moved it away. If that fails, the old one stays in use."""
+
+    def close(self) -> None:
+        """Let go of the file. A request that ends later is not logged."""
+
+    def _write_at_once(self, line: bytes) -> None:
+        if self._cut:
+            line = b"\n" + line  # the piece that is there already spoils no more than its own line
+        written = self._write(line)
+        # The rest is not sent after it, since that would land behind the lines of others; a full disk would not take it anyway.
+        self._cut = written < len(line)
+        if self._cut:
+            raise OSError(errno.EIO, "only a part of a line was written")
+
+    def _drop(self, error: Exception) -> None:
+        with self._lost_lock:
+            self._lost += 1
+            first = self._lost == 1
+        if first:
+            logger.warning("the access log cannot be written, so lines are lost: %s", error)
+
+    def _recover(self) -> None:
+        with self._lost_lock:
+            lost, self._lost = self._lost, 0
+        if lost:
+            logger.warning("the access log can be written again; lines lost: %d", lost)
+
+
+class FileAccessLog(AccessLog):
+    """An access log in the file *path*, which is created where there is none. Raises OSError if it cannot be opened.
+
+    The descriptor keeps its number until nobody can write any more, and only what it stands for is exchanged: a thread on its way
+    into a write would find another number closed, or taken by an unrelated file.
+    """
+
+    def __init__(self, path: str, compose: Callable[[RequestDone], str]) -> None:
+        self._path = os.path.abspath(path)  # the same file after a chdir()
+        self._descriptor = os.open(self._path, _FILE_FLAGS, _FILE_MODE)
+        weakref.finalize(self, os.close, self._descriptor)
+        super().__init__(partial(os.write, self._descriptor), compose)
+
+    def reopen(self) -> None:
+        try:
+            self._exchange(self._path)
+        except OSError as error:
+            logger.warning("the access log cannot be opened again, so the old file stays in use: %s", error)
+
+    def close(self) -> None:
+        self._exchange(os.devnull)
+
+    def _exchange(self, path: str) -> None:
+        descriptor = os.open(path, _FILE_FLAGS, _FILE_MODE)
+        try:
+            os.dup2(descriptor, self._descriptor, inheritable=False)
+        finally:
+            os.close(descriptor)
+
+
+def _stream_writer(stream: TextIO) -> Write:
+    try:
+        return partial(os.write, stream.fileno())
+    except (OSError, ValueError, AttributeError):  # replaced by one without a descriptor, as test suites do
+
+        def write(line: bytes) -> int:
+            stream.write(line.decode("ascii"))
+            stream.flush()
+            return len(line)
+
+        return write
+
+
+def _combined(event: RequestDone) -> str:
+    """Apache's combined format, and the times."""
+    request = f"{_word(event.method)} {_word(event.target)} {_word(event.protocol)}" if event.method else "-"
+    return (
+        f"{_word(event.remote_addr)} - - [{_local_second(int(event.finished_at))}] "
+        f'"{request}" {event.status} {event.response_bytes} "{_text(event.referer)}" "{_text(event.user_agent)}" '
+        f"app={event.app_seconds * 1000:.3f}ms total={event.total_seconds * 1000:.3f}ms\n"
+    )
+
+
+def _json(event: RequestDone) -> str:
+    seconds, milliseconds = divmod(round(event.finished_at * 1000), 1000)
+    fields = {
+        "time": f"{_utc_second(seconds)}.{milliseconds:03d}Z",
+        "remote_addr": event.remote_addr,
+        "method": event.method,
+        "target": event.target,
+        "protocol": event.protocol,
+        "status": event.status,
+        "bytes": event.response_bytes,
+        "referer": event.referer,
+        "user_agent": event.user_agent,
+        "host": event.host,
+        "app_ms": round(event.app_seconds * 1000, 3),
+        "total_ms": round(event.total_seconds * 1000, 3),
+    }
+    return json.dumps(fields, ensure_ascii=True, separators=(",", ":")) + "\n"
+
+
+_FORMATS: dict[str, Callable[[RequestDone], str]] = {"combined": _combined, "json": _json}
+
+
+def _text(value: str) -> str:
+    """*value* for between quotes, ``-`` for none."""
+    if (
+        value.isascii() and value.isprintable() and '"' not in value and "\\" not in value
+    ):  # much cheaper than the expression
+        return value or "-"
+    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
+
+
+def _word(value: str) -> str:
+    """*value* for between blanks, ``-`` for none."""
+    return _text(value).replace(" ", r"\x20")
+
+
+@lru_cache(maxsize=2)
+def _local_second(second: int) -> str:
+    """``21/Nov/2026:03:54:49 +0000``, as Apache and nginx write it."""
+    local = time.localtime(second)
+    return f"{local.tm_mday:02d}/{_MONTHS[local.tm_mon - 1]}/{time.strftime('%Y:%H:%M:%S %z', local)}"
+
+
+@lru_cache(maxsize=2)
+def _utc_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def _shortened(event: RequestDone, divisor: int) -> RequestDone:
+    """*event* with no text longer than _KEPT says, divided by *divisor*; one that is cut ends in dots."""
+    texts = {}
+    for name, kept in _KEPT.items():
+        text: str = getattr(event, name)
+        longest = kept // divisor
+        texts[name] = text if len(text) <= longest else text[: longest - 3] + "..."
+    return replace(event, **texts)  # type: ignore[arg-type]  # the names are those of texts

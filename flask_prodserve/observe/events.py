@@ -1,0 +1,42 @@
+"""What is reported of the work that the server does. Frozen: an event crosses threads and is read by whoever is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDone:
+    """A request that has been answered, or has failed, or was refused as malformed.
+
+    Text is as WSGI has it: each character is a byte (latin-1), and all of it but *protocol* may be whatever the client sent. ``""`` is
+    what there was not: *method*, *target* and *protocol* of a malformed request; *referer*, *user_agent* and *host* where the field
+    is missing; *remote_addr* of a peer on a Unix socket. Behind a trusted proxy *remote_addr* is the client that the proxy named.
+    """
+
+    finished_at: float
+    """Wall-clock time, in seconds since the epoch."""
+
+    remote_addr: str
+    method: str
+
+    target: str
+    """The request target as it was sent, with the query."""
+
+    protocol: str
+    """``HTTP/1.1``"""
+
+    status: int
+
+    response_bytes: int
+    """Of the body, without the framing."""
+
+    referer: str
+    user_agent: str
+    host: str
+
+    app_seconds: float
+    """Time inside the app: the call, and the iteration over what it returned."""
+
+    total_seconds: float
+    """From the first byte of the request to the last byte of the response that was handed on to be sent."""

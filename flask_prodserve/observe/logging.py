@@ -1,0 +1,97 @@
+"""The server's own messages: where they go when the app has not said, and when to colour them.
+
+Rule: an app that has configured logging is not overruled. Its handlers get our records; ours is attached only where there are none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+LOGGERS = ("flask_prodserve", "waitress")
+"""All messages of the server come from these and their children."""
+
+_FORMAT = "[%(asctime)s] [%(process)d] %(levelname)s %(message)s"
+_DATE_FORMAT = "%Y-%m-%d %H:%M:%S %z"
+
+_RESET = "\033[0m"
+_LEVEL_COLOURS = {
+    "DEBUG": "\033[2m",
+    "INFO": "\033[32m",
+    "WARNING": "\033[33m",
+    "ERROR": "\033[31m",
+    "CRITICAL": "\033[1;31m",
+}
+
+
+def configure(level: str, *, explicit: bool) -> None:
+    """Set up LOGGERS: with a handler for standard error, if neither they nor the root logger have one.
+
+    *level* is a name such as ``info``; *explicit* says that somebody chose it, and then it counts even where the app has configured
+    logging. To be called once the app is loaded; calling it again starts over, with what the app has configured by then.
+    """
+    root_has_handlers = bool(logging.getLogger().handlers)
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        _start_over(logger)
+        configured_by_app = root_has_handlers or bool(logger.handlers)
+        if explicit or (not configured_by_app and logger.level == logging.NOTSET):
+            logger.setLevel(level.upper())
+        if not configured_by_app:
+            logger.addHandler(StandardErrorHandler(logger.level))
+            logger.propagate = False
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether to write colours to *stream*: NO_COLOR says no (no-color.org), else FORCE_COLOR says yes, else a terminal gets them."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()
+
+
+class StandardErrorHandler(logging.Handler):
+    """Writes to what ``sys.stderr`` is at that moment, since test suites and daemons exchange it.
+
+    *logger_level* is the level of the logger that it is attached to, kept to tell later whether the app has changed it.
+    """
+
+    def __init__(self, logger_level: int) -> None:
+        super().__init__()
+        self.logger_level = logger_level
+        self.setFormatter(_Formatter(_FORMAT, _DATE_FORMAT))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:  # pythonw, and daemons that closed it
+            return
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+class _Formatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        if coloured(sys.stderr):
+            level = record.levelname
+            line = line.replace(f" {level} ", f" {_LEVEL_COLOURS.get(level, '')}{level}{_RESET} ", 1)
+        return line
+
+
+def _start_over(logger: logging.Logger) -> None:
+    """Undo an earlier :func:`configure`, as far as the app has not changed it since."""
+    for handler in logger.handlers[:]:
+        if isinstance(handler, StandardErrorHandler):
+            logger.removeHandler(handler)
+            handler.close()
+            logger.propagate = True
+            if logger.level == handler.logger_level:
+                logger.setLevel(logging.NOTSET)
+    # logging.config.dictConfig() switches off every logger that it is not told of, unless told not to. An app that configures logging
+    # for itself does not mean to silence its server.
+    for name, member in list(logging.root.manager.loggerDict.items()):
+        if isinstance(member, logging.Logger) and f"{name}.".startswith(f"{logger.name}."):
+            member.disabled = False

@@ -1,0 +1,53 @@
+"""What the server says of itself once its listeners are open: a banner for a person, one line for a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_BOLD_GREEN, _RESET = "\033[1;32m", "\033[0m"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server that is ready. *urls* are what is really bound; *threads_origin* says where the number came from."""
+
+    app_name: str
+    import_path: str
+    version: str
+    urls: tuple[str, ...]
+    processes: int
+    threads: int
+    threads_origin: str
+    trusted_proxies: str
+    graceful_timeout: str
+    pid: int
+
+
+def banner(started: Started, *, coloured: bool) -> str:
+    """A few lines in the style that Flask users know."""
+    emphasis, reset = (_BOLD_GREEN, _RESET) if coloured else ("", "")
+    processes = f"{started.processes} process{'es' if started.processes > 1 else ''}"
+    threads = f"{started.threads} thread{'s' if started.threads > 1 else ''}"
+    lines = [
+        f"Serving Flask app '{started.app_name}' from {started.import_path} (flask-prodserve {started.version})",
+        *(f"Running on {emphasis}{url}{reset}" for url in started.urls),
+        f"{processes} x {threads} ({started.threads_origin})",
+        f"Trusted proxies: {started.trusted_proxies}",
+        f"Press CTRL+C to stop; running requests then have {started.graceful_timeout} to finish",
+    ]
+    return "".join(f" * {line}\n" for line in lines)
+
+
+def line(started: Started) -> str:
+    """The same as ``name=value`` pairs."""
+    pairs = {
+        "app": started.import_path,
+        "listen": ",".join(started.urls),
+        "processes": started.processes,
+        "threads": started.threads,
+        "threads_from": f'"{started.threads_origin}"',
+        "trusted_proxies": started.trusted_proxies,
+        "pid": started.pid,
+        "version": started.version,
+    }
+    return "serving " + " ".join(f"{name}={value}" for name, value in pairs.items())

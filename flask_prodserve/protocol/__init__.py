@@ -1,0 +1,1 @@
+"""From bytes to a verdict and back, sans-I/O: nothing here knows sockets, threads, waitress or settings."""

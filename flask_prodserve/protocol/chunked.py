@@ -1,0 +1,128 @@
+"""Decoding a chunked body (RFC 9112, section 7.1).
+
+Sans-I/O, and linear in the bytes that come: lines are bounded, and only what is new of a line is searched for its end. Everything
+that two readers could understand differently is refused.
+
+    chunked-body = *chunk last-chunk trailer-section CRLF
+    chunk        = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
+    chunk-size   = 1*HEXDIG
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum, auto
+
+from .refusal import Refusal
+
+MAX_SIZE_LINE = 256
+"""Bytes of a chunk's size and extensions. Nobody uses extensions; some senders pad sizes with zeros."""
+
+MAX_TRAILERS = 8192
+"""Bytes of all trailer fields. They are checked and dropped: WSGI has no place for them."""
+
+# At most 16 digits: more is no size that anybody has. Extensions (section 7.1.1) are checked and ignored; white space before the size
+# or between it and the extension is refused, although section 7.1.1 lets a recipient accept "bad white space" there.
+_SIZE_LINE = re.compile(
+    rb"""([0-9A-Fa-f]{1,16})
+    (?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"))?)*""",
+    re.VERBOSE,
+)
+_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t \x21-\x7e\x80-\xff]*")
+# RFC 9110, section 6.5.1: fields that frame, route or authenticate a message must not come in a trailer.
+_NOT_IN_TRAILER = frozenset(
+    {
+        b"transfer-encoding",
+        b"content-length",
+        b"host",
+        b"connection",
+        b"trailer",
+        b"te",
+        b"upgrade",
+        b"expect",
+        b"content-type",
+    }
+    | {b"content-encoding", b"content-range", b"authorization", b"cookie", b"cache-control", b"range"}
+)
+
+
+class _State(Enum):
+    SIZE = auto()
+    DATA = auto()
+    DATA_END = auto()
+    TRAILERS = auto()
+
+
+class ChunkedDecoder:
+    """Decodes one body. *max_body* bounds the decoded bytes."""
+
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body
+        self._state = _State.SIZE
+        self._line = bytearray()
+        self._missing = 0
+        self._trailer_bytes = 0
+        self.complete = False
+        self.received = 0
+
+    def feed(self, data: bytes, sink: Callable[[bytes], object]) -> int:
+        """Take *data*, hand decoded bytes to *sink*, return how many bytes belong to this body.
+
+        Raises Refusal: 400 for what is malformed, 413 as soon as a chunk is announced that would exceed the limit.
+        """
+        position = 0
+        while position < len(data) and not self.complete:
+            if self._state is _State.DATA:
+                part = data[position : position + self._missing]
+                sink(part)
+                position += len(part)
+                self._missing -= len(part)
+                if not self._missing:
+                    self._state = _State.DATA_END
+            else:
+                position = self._feed_line(data, position)
+        return position
+
+    def _feed_line(self, data: bytes, position: int) -> int:
+        """Collect the current line; when it is whole, act on it. Returns the position after what was taken."""
+        bound = 0 if self._state is _State.DATA_END else MAX_SIZE_LINE if self._state is _State.SIZE else MAX_TRAILERS
+        newline = data.find(b"\n", position, position + bound + 2 - len(self._line))
+        end = newline + 1 if newline >= 0 else min(len(data), position + bound + 2 - len(self._line))
+        self._line += data[position:end]
+        if newline < 0:
+            if len(self._line) >= bound + 2:
+                raise Refusal(400, "A line of the chunked body is too long or does not end.")
+            return end
+        if not self._line.endswith(b"\r\n"):
+            raise Refusal(400, "A line of the chunked body does not end in CR LF.")
+        line = bytes(self._line[:-2])
+        self._line.clear()
+        if self._state is _State.SIZE:
+            self._start_chunk(line)
+        elif self._state is _State.DATA_END:
+            self._state = _State.SIZE  # bound 0: the line is empty
+        elif line:
+            self._check_trailer(line)
+        else:
+            self.complete = True
+        return end
+
+    def _start_chunk(self, line: bytes) -> None:
+        match = _SIZE_LINE.fullmatch(line)
+        if match is None:
+            raise Refusal(400, "The size of a chunk is malformed.")
+        size = int(match[1], 16)
+        if self.received + size > self._max_body:
+            raise Refusal(413, "The request body is larger than this server accepts.")
+        self.received += size
+        self._missing = size
+        self._state = _State.DATA if size else _State.TRAILERS
+
+    def _check_trailer(self, line: bytes) -> None:
+        self._trailer_bytes += len(line) + 2
+        match = _TRAILER.fullmatch(line)
+        if match is None or self._trailer_bytes > MAX_TRAILERS:
+            raise Refusal(400, "The trailer of the chunked body is malformed or too long.")
+        if match[1].lower() in _NOT_IN_TRAILER:
+            raise Refusal(400, "The trailer of the chunked body has a field that may not come there.")

@@ -1,0 +1,175 @@
+"""Composing the head of a response: the app's fields as it spelled them, and the framing that the server decides on.
+
+Sans-I/O. What the app gives is checked before a byte is sent. What can be put right without changing the meaning is put right and
+reported as a correction; what cannot is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from enum import Enum
+
+# RFC 9110, section 5.1 and 5.6.2:  field-name = token;  token = 1*tchar
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# RFC 9110, section 5.5:  field-content is VCHAR, obs-text, SP and HTAB. No CR, LF, NUL, nor any other control.
+_VALUE = re.compile(r"[\t \x21-\x7e\x80-\xff]*")
+# RFC 9112, section 4:  status-code SP [ reason-phrase ]. PEP 3333 has the app give both in one text.
+_STATUS = re.compile(r"[1-5][0-9][0-9](?: [\t \x21-\x7e\x80-\xff]*)?")
+_DIGITS = re.compile(r"[0-9]{1,18}")
+
+# RFC 9110, section 7.6.1, and PEP 3333: what concerns the connection is the server's business.
+_HOP_BY_HOP = frozenset(
+    {
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+class InvalidResponse(ValueError):
+    """What the app gave cannot be sent. Names the field and never shows its value."""
+
+
+class Framing(Enum):
+    """How a client finds the end of the body (RFC 9112, section 6.3)."""
+
+    NONE = "no body"
+    LENGTH = "Content-Length"
+    CHUNKED = "chunked"
+    CLOSE = "until the connection closes"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """The bytes of a head. *length* is that of the body where the framing is LENGTH; *corrections* are sentences for the log."""
+
+    data: bytes
+    framing: Framing
+    length: int | None
+    keep_alive: bool
+    corrections: tuple[str, ...]
+
+
+def compose(
+    status: str,
+    fields: Sequence[tuple[str, str]],
+    *,
+    method: str,
+    version: str,
+    keep_alive: bool,
+    body_length: int | None,
+    date: str,
+    server: str | None,
+) -> ResponseHead:
+    """The head of the response to a request with *method* and *version* (``"1.0"`` or ``"1.1"``).
+
+    *body_length* is the length in bytes if the server knows it; the app's Content-Length comes first. *date* and *server* are sent
+    unless the app gave its own.
+
+    Raises InvalidResponse.
+    """
+    _check_status(status)
+    code = int(status[:3])
+    if code < 200:
+        raise InvalidResponse(f"status {code} is no final response")
+    lines: list[str] = []
+    corrections: list[str] = []
+    length: int | None = None
+    seen = set()
+    for name, value in fields:
+        _check(name, value)
+        lower = name.lower()
+        if lower == "content-length":
+            length = _length(value, length, corrections)
+            continue
+        if lower == "connection":
+            # The app may ask for the end of the connection; that it asks for keep-alive is a habit of recipes for event streams.
+            keep_alive = keep_alive and "close" not in (option.strip().lower() for option in value.split(","))
+            continue
+        if lower in _HOP_BY_HOP:
+            corrections.append(f"{name} is not sent: it belongs to the connection, which is the server's (PEP 3333)")
+            continue
+        seen.add(lower)
+        lines.append(f"{name}: {value.strip()}\r\n")
+    framing = _framing(code, method, version, length if length is not None else body_length)
+    if code == 204 and length is not None:
+        # RFC 9110, section 8.6:  A server MUST NOT send a Content-Length header field in any response with a status of 204.
+        corrections.append("Content-Length is not sent: status 204 has no body")
+        length = None
+    elif framing is Framing.LENGTH and length is None:
+        length = body_length
+    if length is not None:
+        lines.append(f"Content-Length: {length}\r\n")
+    if framing is Framing.CHUNKED:
+        lines.append("Transfer-Encoding: chunked\r\n")
+    if framing is Framing.CLOSE:
+        keep_alive = False
+    if "date" not in seen:
+        lines.append(f"Date: {date}\r\n")
+    if server is not None and "server" not in seen:
+        lines.append(f"Server: {server}\r\n")
+    if not keep_alive:
+        lines.append("Connection: close\r\n")
+    elif version == "1.0":
+        lines.append("Connection: keep-alive\r\n")
+    # RFC 9112, section 2.3: the version is the server's own, whatever the client's is.
+    data = f"HTTP/1.1 {status if len(status) > 3 else status + ' '}\r\n{''.join(lines)}\r\n".encode("latin-1")
+    return ResponseHead(data, framing, length if framing is Framing.LENGTH else None, keep_alive, tuple(corrections))
+
+
+def _check_status(status: object) -> None:
+    if not isinstance(status, str) or not _STATUS.fullmatch(status):
+        raise InvalidResponse("the status is not a text such as '200 OK'")
+
+
+def _check(name: object, value: object) -> None:
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise InvalidResponse("a field's name is not a token")
+    if not isinstance(value, str):
+        raise InvalidResponse(f"{name} is {type(value).__name__}, not a text")
+    if not _VALUE.fullmatch(value):
+        raise InvalidResponse(f"{name} has a character that no field may have")
+
+
+def _length(value: str, before: int | None, corrections: list[str]) -> int:
+    digits = value.strip()
+    if not _DIGITS.fullmatch(digits):
+        raise InvalidResponse("Content-Length is not a number")
+    if before is not None:
+        if before != int(digits):
+            raise InvalidResponse("Content-Length is given twice, with different values")
+        corrections.append("Content-Length is given twice")
+    return int(digits)
+
+
+def _framing(code: int, method: str, version: str, length: int | None) -> Framing:
+    """RFC 9112, section 6.3, items 1, 4, 6 and 8. To HEAD, neither a length nor a coding need be told (RFC 9110, section 9.3.2)."""
+    if method == "HEAD" or code in (204, 304):
+        return Framing.NONE
+    if length is not None:
+        return Framing.LENGTH
+    # RFC 9112, section 6.1:  A server MUST NOT send Transfer-Encoding unless the request indicates HTTP/1.1.
+    return Framing.CHUNKED if version == "1.1" else Framing.CLOSE
+
+
+_last_date = (0, "")
+
+
+def http_date(now: float) -> str:
+    """*now*, in seconds since the epoch, as RFC 9110 section 5.6.7 has it. One second is formatted once."""
+    global _last_date
+    second = int(now)
+    known, text = _last_date  # read and replaced as one object: threads see the old pair or the new one
+    if known != second:
+        text = formatdate(second, usegmt=True)
+        _last_date = (second, text)
+    return text

@@ -1,0 +1,113 @@
+"""What a setting's value may be: how it is read from text or Python, written back, and described.
+
+A kind knows nothing of any particular setting. Its parser takes one raw value and raises :class:`ValueError` with what would be valid.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .. import units
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One type of value. *metavar* stands for it in ``--help``; *parse* and *write* are inverse to each other."""
+
+    metavar: str
+    parse: Callable[[object], Any]
+    write: Callable[[Any], str] = str
+    repeatable: bool = False
+    flag: bool = False
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip() and value.isprintable() and value.isascii():
+        return value.strip()
+    raise ValueError("printable ASCII text")
+
+
+def _path(value: object) -> str:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(text, str) and text.strip() and "\0" not in text:
+        return text
+    raise ValueError("the path of a file")
+
+
+def _log(value: object) -> str:
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in ("stdout", "stderr", "off"):
+        return str(word)
+    try:
+        return _path(value)
+    except ValueError:
+        raise ValueError("stdout, stderr, off or the path of a file") from None
+
+
+def choice(*allowed: str) -> Kind:
+    """One of a few words, in any case."""
+
+    def parse(value: object) -> str:
+        text = value.strip().lower() if isinstance(value, str) else value
+        if text in allowed:
+            return str(text)
+        raise ValueError(" or ".join((", ".join(allowed[:-1]), allowed[-1])))
+
+    return Kind("|".join(allowed).upper(), parse)
+
+
+def at_least(minimum: float, kind: Kind, *, at_most: float = math.inf) -> Kind:
+    """*kind*, but refusing what is below *minimum* or above *at_most*."""
+
+    def parse(value: object) -> Any:
+        parsed = kind.parse(value)
+        if parsed < minimum:
+            raise ValueError(f"at least {kind.write(type(parsed)(minimum))}")
+        if parsed > at_most:
+            raise ValueError(f"at most {kind.write(type(parsed)(at_most))}")
+        return parsed
+
+    return Kind(kind.metavar, parse, kind.write)
+
+
+def several(kind: Kind) -> Kind:
+    """A list: a text with commas or blanks between the items, a Python sequence, or a sequence of such texts."""
+
+    def items(value: object) -> Iterator[object]:
+        if isinstance(value, str):
+            yield from filter(None, re.split(r"[,\s]+", value))
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            for item in value:
+                yield from items(item)
+        else:
+            yield value
+
+    def parse(value: object) -> tuple[Any, ...]:
+        parsed = tuple(dict.fromkeys(kind.parse(item) for item in items(value)))
+        if not parsed:
+            raise ValueError("at least one value")
+        return parsed
+
+    def write(values: tuple[Any, ...]) -> str:
+        return ",".join(kind.write(value) for value in values)
+
+    return Kind(kind.metavar, parse, write, repeatable=True)
+
+
+COUNT = Kind("NUMBER", units.parse_count)
+SIZE = Kind("SIZE", units.parse_size, units.format_size)
+DURATION = Kind("DURATION", units.parse_duration, units.format_duration)
+MODE = Kind("MODE", units.parse_mode, units.format_mode)
+PORT = Kind("PORT", units.parse_port)
+HOST = Kind("HOST", units.parse_host, units.format_host)
+ADDRESS = Kind("ADDRESS", units.parse_address, units.format_address)
+TRUSTED_PEER = Kind("NETWORK", units.parse_trusted_peer)
+BOOLEAN = Kind("BOOLEAN", units.parse_boolean, lambda value: "true" if value else "false", flag=True)
+PATH = Kind("FILE", _path)
+LOG = Kind("FILE|stdout|stderr|off", _log)
+TEXT = Kind("TEXT", _text)

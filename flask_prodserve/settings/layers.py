@@ -1,0 +1,116 @@
+"""The places that settings come from, each turned into a :class:`Layer` of raw values with their origins.
+
+Nothing here reads ``os.environ`` or an app: the caller passes in what there is. Values are not parsed here; names are checked,
+because only the layer knows how its place spells them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .table import PREFIX, TABLE
+
+ENVIRONMENT_PREFIXES = (PREFIX, "FLASK_" + PREFIX)
+"""Where both spellings are set, the first wins. The second is how ``Config.from_prefixed_env`` spells it."""
+
+PLATFORM_VARIABLES = {"PORT": "PORT", "FORWARDED_ALLOW_IPS": "TRUSTED_PROXIES"}
+"""Variables that platforms and other servers have made known, and the settings they mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong or worth a word, with the likely fix."""
+
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A value as it was found, and where: the origin is a text that a person can act on."""
+
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The raw values that one place gives, by setting name, and the names in it that are no settings."""
+
+    values: Mapping[str, Raw]
+    unknown: tuple[Problem, ...] = ()
+
+
+def command_line(values: Mapping[str, object]) -> Layer:
+    """*values* by setting name, as the options of ``flask serve`` gave them; ``None`` and ``()`` are options not given."""
+    given = {name: value for name, value in values.items() if value is not None and value != ()}
+    return Layer({name: Raw(value, TABLE[name].option) for name, value in given.items()})
+
+
+def arguments(values: Mapping[str, object], call: str) -> Layer:
+    """Keyword arguments of a Python *call* such as ``serve``, in lower case; ``None`` is an argument not given."""
+    known, unknown = {}, []
+    names = {row.argument: name for name, row in TABLE.items()}
+    for argument, value in values.items():
+        origin = f"{call}({argument}=...)"
+        if argument not in names:
+            unknown.append(_unknown(origin, argument, str.lower))
+        elif value is not None:
+            known[names[argument]] = Raw(value, origin)
+    return Layer(known, tuple(unknown))
+
+
+def environment(environ: Mapping[str, str]) -> Layer:
+    """``PRODSERVE_*`` and ``FLASK_PRODSERVE_*``. An empty variable counts as not set, as in Flask's own options."""
+    known: dict[str, Raw] = {}
+    unknown = []
+    for prefix in ENVIRONMENT_PREFIXES:
+        names = {prefix + name: name for name in TABLE}
+        for variable in sorted(environ):
+            if not variable.startswith(prefix) or not environ[variable]:
+                continue
+            origin = f"{variable} in the environment"
+            if variable not in names:
+                unknown.append(_unknown(origin, variable.removeprefix(prefix), prefix.__add__))
+            else:
+                known.setdefault(names[variable], Raw(environ[variable], origin))
+    return Layer(known, tuple(unknown))
+
+
+def platform(environ: Mapping[str, str]) -> Layer:
+    """The variables of platforms and of other servers."""
+    return Layer(
+        {
+            name: Raw(environ[variable], f"{variable} in the environment")
+            for variable, name in PLATFORM_VARIABLES.items()
+            if environ.get(variable)
+        }
+    )
+
+
+def app_config(config: Mapping[str, Any]) -> Layer:
+    """``PRODSERVE_*`` keys of ``app.config``, and the app's own MAX_CONTENT_LENGTH as its body limit. ``None`` counts as not set."""
+    known, unknown = {}, []
+    names = {row.key: name for name, row in TABLE.items()}
+    if config.get("MAX_CONTENT_LENGTH") is not None:
+        known["MAX_BODY_SIZE"] = Raw(config["MAX_CONTENT_LENGTH"], 'app.config["MAX_CONTENT_LENGTH"]')
+    for key, value in config.items():
+        if not key.startswith(PREFIX):
+            continue
+        origin = f'app.config["{key}"]'
+        if key not in names:
+            unknown.append(_unknown(origin, key.removeprefix(PREFIX), PREFIX.__add__))
+        elif value is not None:
+            known[names[key]] = Raw(value, origin)
+    return Layer(known, tuple(unknown))
+
+
+def _unknown(origin: str, name: str, spell: Callable[[str], str]) -> Problem:
+    """*name* comes without the prefix, which would make any two alike; *spell* turns a setting's name into the place's spelling."""
+    close = difflib.get_close_matches(name.upper(), list(TABLE), n=1, cutoff=0.6)
+    # Not `flask serve config`: with a setting that is wrong it says no more than this.
+    hint = f"Did you mean {spell(close[0])}?" if close else "`flask serve --help` lists all settings."
+    return Problem(f"{origin} is not a setting.", hint)

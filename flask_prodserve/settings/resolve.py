@@ -1,0 +1,82 @@
+"""From raw values in several places to one frozen :class:`~.table.Settings`, with each value's origin.
+
+The order, strongest first: command line (or the arguments of the Python call) > ``PRODSERVE_*`` in the environment > the platform's
+variables in the environment > ``app.config`` > ``ProdServe(app, ...)`` arguments > default.
+
+Rules: every problem in every layer is found before anything is refused, also in a value that a stronger layer overrides. Values
+are never clamped. What holds between settings stands in ``rules``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ExitCode, ProdServeError
+from . import rules
+from .layers import Layer, Problem
+from .table import TABLE, Settings
+
+DEFAULT_ORIGIN = "default"
+
+
+class SettingsError(ProdServeError):
+    """Everything that is wrong with the settings, all of it at once."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(dict.fromkeys(problems))
+        count = len(self.problems)
+        title = "One setting is wrong:" if count == 1 else f"{count} settings are wrong:"
+        lines = [line for problem in self.problems for line in (f"  - {problem.what}", f"    {problem.hint}")]
+        super().__init__(title, "\n".join(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The settings, where each came from, and what is worth a word although it is allowed."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    warnings: tuple[Problem, ...] = ()
+
+
+def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
+    """Merge *layers*, strongest first. Where they are not *complete*, what seems to contradict may yet be put right by another.
+
+    Raises :class:`SettingsError` with all problems of all layers.
+    """
+    problems: list[Problem] = []
+    unread: set[str] = set()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        problems.extend(layer.unknown)
+        problems.extend(rules.within_layer(layer))
+        stronger = frozenset(values)
+        for name, raw in layer.values.items():
+            try:
+                value = TABLE[name].declaration.kind.parse(raw.value)
+            except ValueError as error:
+                what = f"{raw.origin} is {_shown(raw.value)}, which is not valid."
+                problems.append(Problem(what, f"{name} takes {error}."))
+                unread.add(name)
+                continue
+            if name not in stronger and not rules.overruled(name, stronger):
+                values[name], origins[name] = value, raw.origin
+    for name, raw in rules.implied(origins).items():
+        values[name], origins[name] = TABLE[name].declaration.kind.parse(raw.value), raw.origin
+    settings = Settings.of(values)
+    all_origins = {name: origins.get(name, DEFAULT_ORIGIN) for name in TABLE}
+    if complete:
+        problems.extend(rules.contradictions(settings, all_origins, unread))
+    if problems:
+        raise SettingsError(problems)
+    return Resolved(settings, all_origins, tuple(rules.remarks(settings, origins)))
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

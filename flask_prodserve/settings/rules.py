@@ -1,0 +1,67 @@
+"""What holds between settings: which one overrules which, what contradicts, what is worth a word.
+
+Pure functions of settings and origins; ``resolve`` asks them. A rule about one value alone belongs to its kind in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+
+from .layers import Layer, Problem, Raw
+from .table import Settings
+
+_HOST_AND_PORT = frozenset({"HOST", "PORT"})
+_PLATFORM_PORT = "PORT in the environment"
+
+
+def within_layer(layer: Layer) -> Iterator[Problem]:
+    """BIND, and HOST or PORT, say the same thing twice when one place gives both."""
+    if "BIND" in layer.values and (rivals := sorted(_HOST_AND_PORT & layer.values.keys())):
+        origins = " and ".join(layer.values[name].origin for name in rivals)
+        yield Problem(
+            f"{layer.values['BIND'].origin} and {origins} both say where to listen.",
+            "Keep one: HOST and PORT for one address, BIND for several or for a Unix socket.",
+        )
+
+
+def overruled(name: str, stronger: Set[str]) -> bool:
+    """Whether a stronger layer has said where to listen in the other way."""
+    if name == "BIND":
+        return bool(_HOST_AND_PORT & stronger)
+    return name in _HOST_AND_PORT and "BIND" in stronger
+
+
+def implied(origins: Mapping[str, str]) -> dict[str, Raw]:
+    """Where the platform gives the port, its router comes from outside: every interface, unless a host was named."""
+    if origins.get("PORT") == _PLATFORM_PORT and "HOST" not in origins:
+        return {"HOST": Raw("*", f"{_PLATFORM_PORT}: a platform's router must reach the app")}
+    return {}
+
+
+def contradictions(settings: Settings, origins: Mapping[str, str], unread: Set[str]) -> Iterator[Problem]:
+    """Values that cannot hold together. Nothing is said of settings in *unread*, which were given a value that is not valid."""
+    tls, limits = settings.tls, settings.limits
+    if (tls.tls_cert is None) != (tls.tls_key is None) and not unread & {"TLS_CERT", "TLS_KEY"}:
+        given, missing = ("TLS_CERT", "TLS_KEY") if tls.tls_cert else ("TLS_KEY", "TLS_CERT")
+        yield Problem(f"{origins[given]} is set, and {missing} is not.", "HTTPS needs both, as two PEM files.")
+    if limits.max_request_line > limits.max_header_size and not unread & {"MAX_REQUEST_LINE", "MAX_HEADER_SIZE"}:
+        line, head = (f"{name} ({origins[name]})" for name in ("MAX_REQUEST_LINE", "MAX_HEADER_SIZE"))
+        yield Problem(
+            f"{line} is larger than {head}, which includes the request line.",
+            "Raise MAX_HEADER_SIZE or lower MAX_REQUEST_LINE.",
+        )
+
+
+def remarks(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]:
+    """What is allowed but probably not meant."""
+    trusted = settings.proxy.trusted_proxies
+    if trusted is None and "PROXY_HEADERS" in origins:
+        yield Problem(
+            "PROXY_HEADERS has no effect, because no proxy is trusted.",
+            "Set TRUSTED_PROXIES to the addresses of your proxies.",
+        )
+    if trusted and "*" in trusted:
+        yield Problem(
+            "TRUSTED_PROXIES is '*': every peer may say who the client is.",
+            "Make sure that only your proxy can reach this server, or name its addresses.",
+        )

@@ -1,0 +1,374 @@
+"""THE table: every setting once, with its type, its default, and why the default is what it is.
+
+A setting is a field of one of the frozen groups below, declared with :func:`setting`. Its name in capitals is its name everywhere:
+``PRODSERVE_<NAME>`` in ``app.config`` and in the environment, ``--name`` on the command line, ``name=`` in Python. Everything else
+(options, help, ``flask serve config``, the reference in the docs) is generated from here. A part of the server is handed its group,
+never the whole.
+
+Defaults are written as people write them and go through the same parser as everybody's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .. import units
+from .kinds import (
+    ADDRESS,
+    BOOLEAN,
+    COUNT,
+    DURATION,
+    HOST,
+    LOG,
+    MODE,
+    PATH,
+    PORT,
+    SIZE,
+    TEXT,
+    TRUSTED_PEER,
+    Kind,
+    at_least,
+    choice,
+    several,
+)
+
+PREFIX = "PRODSERVE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What the table says of a setting; *default* is raw, ``None`` for one that is unset unless somebody sets it."""
+
+    kind: Kind
+    default: str | None
+    summary: str
+    why: str
+    short: str | None
+    unset: str
+    on_command_line: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of the table under its name, such as ``MAX_BODY_SIZE``."""
+
+    name: str
+    group: str
+    declaration: Declaration
+
+    @property
+    def key(self) -> str:
+        """The name in ``app.config`` and in the environment."""
+        return PREFIX + self.name
+
+    @property
+    def argument(self) -> str:
+        """The keyword of ``ProdServe(app, ...)`` and ``serve(app, ...)``."""
+        return self.name.lower()
+
+    @property
+    def option(self) -> str:
+        """The option of ``flask serve``."""
+        return "--" + self.name.lower().replace("_", "-")
+
+    def write(self, value: Any) -> str:
+        """*value* as a person would write it; for an unset one, what that means."""
+        return self.declaration.unset if value is None else self.declaration.kind.write(value)
+
+
+def setting(
+    kind: Kind,
+    default: str | None,
+    summary: str,
+    *,
+    why: str,
+    short: str | None = None,
+    unset: str = "unset",
+    on_command_line: bool = True,
+) -> Any:
+    """Declare a field of a group as a setting."""
+    declaration = Declaration(kind, default, summary, why, short, unset, on_command_line)
+    return field(
+        default=None if default is None else kind.parse(default),
+        metadata={"declaration": declaration},
+    )
+
+
+@dataclass(frozen=True)
+class Bind:
+    """Where to listen."""
+
+    bind: tuple[units.Address, ...] | None = setting(
+        several(ADDRESS),
+        None,
+        "Addresses to listen on: HOST:PORT, [IPV6]:PORT, :PORT (every interface) or unix:/path. Repeatable.",
+        why="Without BIND the server listens on HOST and PORT. BIND can say more: several addresses, Unix sockets.",
+        short="-b",
+        unset="HOST and PORT",
+    )
+    host: str = setting(
+        HOST,
+        "127.0.0.1",
+        "The interface to listen on, where BIND is not set. '*' is every interface.",
+        why=(
+            "Loopback only: nothing is reachable from outside unless you ask for it. Where the platform gives PORT in the environment "
+            "(Heroku, Render, Cloud Run), its router must reach the app, so the default becomes every interface."
+        ),
+        short="-h",
+    )
+    port: int = setting(
+        PORT,
+        "8000",
+        "The TCP port to listen on, where BIND is not set. 0 lets the system choose.",
+        why=(
+            "What gunicorn and uvicorn use, and not 5000, so that `flask run` and `flask serve` can run side by side. "
+            "PORT in the environment, as platforms set it, is honoured."
+        ),
+        short="-p",
+    )
+    backlog: int = setting(
+        at_least(1, COUNT, at_most=2**31 - 1),  # listen(2) takes an int
+        "2048",
+        "How many connections may wait in the kernel to be accepted.",
+        why=(
+            "Enough for a burst while a worker starts; the kernel cuts it to net.core.somaxconn (4096 on current Linux). "
+            "A full backlog shows as connection time-outs on the client's side."
+        ),
+    )
+    unix_socket_mode: int = setting(
+        MODE,
+        "0o660",
+        "Permissions of Unix sockets that BIND creates.",
+        why=(
+            "Connecting needs write permission. Owner and group may connect, others may not: "
+            "put the proxy's user (www-data, nginx) into the group that the server runs under."
+        ),
+    )
+
+    @property
+    def addresses(self) -> tuple[units.Address, ...]:
+        """Where to listen: BIND, or else HOST and PORT."""
+        return self.bind or (units.TCPAddress(self.host, self.port),)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How much runs at the same time."""
+
+    threads: int = setting(
+        at_least(1, COUNT),
+        "16",
+        "How many requests run at the same time in one process.",
+        why=(
+            "As many as SQLAlchemy's default pool serves (5 and 10 overflow) and one to spare. More helps apps that wait "
+            "(for other services), not apps that compute."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may ask for."""
+
+    max_request_line: int = setting(
+        at_least(64, SIZE),
+        "8190",
+        "Longest request line (method, path and query), in bytes. Beyond: 414.",
+        why="Apache's LimitRequestLine. Bounds the memory and time that an unauthenticated client can cost.",
+    )
+    max_header_size: int = setting(
+        at_least(256, SIZE),
+        "32KiB",
+        "Largest request head (request line and all header fields), in bytes. Beyond: 431.",
+        why=(
+            "nginx takes 32 KiB (4 buffers of 8 KiB). Large cookies and Kerberos tickets fit; "
+            "a head that never ends does not eat memory."
+        ),
+    )
+    max_header_count: int = setting(
+        at_least(1, COUNT),
+        "100",
+        "Most header fields in a request. Beyond: 431.",
+        why="Apache's LimitRequestFields. Browsers send about 20; thousands of tiny fields are an attack on memory and CPU.",
+    )
+    max_body_size: int = setting(
+        at_least(0, SIZE),
+        "32MiB",
+        "Largest request body, in bytes. Beyond: 413, before the body is read where its length is announced.",
+        why=(
+            "The app's own MAX_CONTENT_LENGTH is used where it is set. Without either, 32 MiB holds forms, photos and documents, "
+            "and a client cannot fill the disk with one request."
+        ),
+    )
+    max_connections: int = setting(
+        at_least(1, COUNT),
+        "1000",
+        "Most open client connections. Beyond, new ones wait in the backlog until one closes.",
+        why="An idle connection costs a file descriptor and a few kilobytes, and the usual limit of open files is 1024.",
+    )
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long things may take."""
+
+    keepalive_timeout: float = setting(
+        at_least(1, DURATION),
+        "100s",
+        "How long a connection may stay open without a request.",
+        why=(
+            "Longer than the idle time of the load balancers in front (Heroku's router 90s, AWS's ALB 60s): if the server "
+            "closed first, a request sent at that moment would fail with 502."
+        ),
+    )
+    graceful_timeout: float = setting(
+        DURATION,
+        "25s",
+        "How long running requests may take to finish after SIGTERM or SIGINT.",
+        why="Under the 30s after which Kubernetes, Heroku and Render kill a process that was told to stop.",
+    )
+
+
+@dataclass(frozen=True)
+class TLS:
+    """HTTPS without a proxy in front."""
+
+    tls_cert: str | None = setting(
+        PATH,
+        None,
+        "PEM file with the certificate and its chain; turns HTTPS on (with TLS_KEY).",
+        why="Off by default: most installations end TLS in a proxy or load balancer.",
+    )
+    tls_key: str | None = setting(
+        PATH,
+        None,
+        "PEM file with the private key of TLS_CERT.",
+        why="A file and not the key itself, so that it never shows in the environment or in a process list.",
+    )
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """What to believe of a reverse proxy."""
+
+    trusted_proxies: tuple[units.IPNetwork | str, ...] | None = setting(
+        several(TRUSTED_PEER),
+        None,
+        "Addresses and networks of your proxies, 'unix' for peers on a Unix socket, '*' for every peer. Repeatable.",
+        why=(
+            "Nobody is trusted by default: whoever is may say who the client is. FORWARDED_ALLOW_IPS, as gunicorn and uvicorn "
+            "read it, is understood. '*' trusts whoever connects: right only where nothing but the proxy can reach the server."
+        ),
+        unset="none",
+    )
+    proxy_headers: tuple[str, ...] = setting(
+        several(
+            choice(
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-host",
+                "x-forwarded-port",
+                "x-forwarded-prefix",
+                "forwarded",
+            )
+        ),
+        "x-forwarded-for,x-forwarded-proto,x-forwarded-host,x-forwarded-port,x-forwarded-prefix,forwarded",
+        "Which header fields are taken from trusted proxies; all others of the kind are removed.",
+        why=(
+            "The fields that Flask's documentation has proxies set. A field that your proxy does not set itself is passed through "
+            "from the client: name only those that it sets. Forwarded counts only where no X-Forwarded-* field came along."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Observe:
+    """What the server says."""
+
+    access_log: str = setting(
+        LOG,
+        "stdout",
+        "Where one line per request goes: stdout, stderr, a file, or off.",
+        why="Standard output, where containers and platforms collect it.",
+    )
+    access_log_format: str = setting(
+        choice("combined", "json"),
+        "combined",
+        "How an access line is written: combined (Apache's, with times in ms) or json.",
+        why="Every log reader knows the combined format.",
+    )
+    log_level: str = setting(
+        choice("debug", "info", "warning", "error", "critical"),
+        "info",
+        "Which of the server's own messages are shown on standard error.",
+        why="Start, stop and everything that needs attention. An app that has configured logging keeps its own handlers.",
+    )
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How the server presents itself."""
+
+    server_header: str | None = setting(
+        TEXT,
+        None,
+        "Text for the Server response header.",
+        why="Off: it helps nobody but those who look for known weaknesses.",
+        unset="no Server header",
+    )
+    allow_debug: bool = setting(
+        BOOLEAN,
+        "false",
+        "Serve an app although it is in debug mode.",
+        why="Debug pages show code, settings and secrets to whoever causes an error. `flask run --debug` is what development needs.",
+    )
+    replace_run: bool = setting(
+        BOOLEAN,
+        "false",
+        "Let app.run() start this server. Read when ProdServe is attached to the app.",
+        why="Off: app.run() is Flask's development server unless you say otherwise.",
+        on_command_line=False,
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, resolved. Immutable; each part of the server gets its own group."""
+
+    bind: Bind = field(default_factory=Bind)
+    workers: Workers = field(default_factory=Workers)
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    tls: TLS = field(default_factory=TLS)
+    proxy: Proxy = field(default_factory=Proxy)
+    observe: Observe = field(default_factory=Observe)
+    behaviour: Behaviour = field(default_factory=Behaviour)
+
+    def value(self, row: Setting) -> Any:
+        return getattr(getattr(self, row.group), row.argument)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """Build the groups from parsed values by setting name; what is missing has its default."""
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            row = TABLE[name]
+            groups.setdefault(row.group, {})[row.argument] = value
+        return cls(**{group: _GROUPS[group](**members) for group, members in groups.items()})
+
+
+_GROUPS: dict[str, Any] = {member.name: member.default_factory for member in fields(Settings)}
+
+
+def _rows() -> Iterator[Setting]:
+    for group, members in _GROUPS.items():
+        for member in fields(members):
+            yield Setting(member.name.upper(), group, member.metadata["declaration"])
+
+
+TABLE: dict[str, Setting] = {row.name: row for row in _rows()}
+"""Every setting by its name, in the order of the reference."""
+
+GROUP_TITLES: dict[str, str] = {name: (group.__doc__ or name).rstrip(".") for name, group in _GROUPS.items()}

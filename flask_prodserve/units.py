@@ -1,0 +1,194 @@
+"""How people write sizes, durations, addresses and networks, and back.
+
+Each ``parse_*`` takes what a person (or ``app.config``) gives and returns a value, or raises :class:`ValueError` whose text says what
+would be valid. Nothing is rounded or clamped. Each ``format_*`` writes a value so that the matching ``parse_*`` reads it back.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_SIZE = re.compile(r"([0-9]+)\s*([a-z]*)", re.IGNORECASE)
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "k": 1024,
+    "m": 1024**2,
+    "g": 1024**3,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+}
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
+_DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+# RFC 1123 host names, with "_" as Docker and Kubernetes use it; the resolver has the last word.
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+
+
+@dataclass(frozen=True, slots=True)
+class TCPAddress:
+    """Where to listen for TCP. *host* ``""`` is every interface, IPv4 and IPv6; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """Where to listen on a Unix socket."""
+
+    path: str
+
+
+Address = TCPAddress | UnixAddress
+
+
+def parse_count(value: object) -> int:
+    """A whole number: ``16``."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value):
+        return int(value)
+    raise ValueError("a whole number such as 16")
+
+
+def parse_boolean(value: object) -> bool:
+    """``true``/``false``, ``yes``/``no``, ``on``/``off``, ``1``/``0``."""
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower() if isinstance(value, (str, int)) else ""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError("true or false (also yes, no, on, off, 1, 0)")
+
+
+def parse_size(value: object) -> int:
+    """Bytes: a number, or ``10MiB`` (1024), ``10MB`` (1000), ``32K`` (1024, as nginx and Apache read it)."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        factor = _SIZE_UNITS.get(match[2].lower())
+        if factor is not None:
+            return int(match[1]) * factor
+    raise ValueError("a size such as 8190, 64KiB or 10MiB")
+
+
+def format_size(size: int) -> str:
+    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds: a number, or ``500ms``, ``30s``, ``5m``, ``1.5h``, ``1d``."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        factor = _DURATION_UNITS.get(match[2].lower())
+        if factor is not None:
+            return float(match[1]) * factor
+    raise ValueError("a duration such as 30s, 500ms or 5m")
+
+
+def format_duration(seconds: float) -> str:
+    if 0 < seconds < 1 and (seconds * 1000).is_integer():
+        return f"{seconds * 1000:.0f}ms"
+    return f"{seconds:g}s" if float(f"{seconds:g}") == seconds else f"{seconds!r}s"
+
+
+def parse_mode(value: object) -> int:
+    """Permission bits in octal: ``0o660``, ``0660`` or ``660``; from Python the number ``0o660``."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+        return value
+    if isinstance(value, str) and (match := re.fullmatch(r"(?:0o|0)?([0-7]{3})", value.strip())):
+        return int(match[1], 8)
+    raise ValueError("three octal digits such as 0o660")
+
+
+def format_mode(mode: int) -> str:
+    return f"0o{mode:03o}"
+
+
+def parse_port(value: object) -> int:
+    """0 to 65535; 0 lets the system choose."""
+    try:
+        port = parse_count(value)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise ValueError("a port from 0 to 65535 (0: the system chooses)")
+    return port
+
+
+def parse_host(value: object) -> str:
+    """A host name or an IP address, brackets around IPv6 allowed; ``*`` or nothing is every interface."""
+    text = value.strip() if isinstance(value, str) else None
+    if text in ("", "*"):
+        return ""
+    if text is not None:
+        bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        if _is_ip_address(bare) or (bare == text and _HOST.fullmatch(text)):
+            return bare
+    raise ValueError("a host name or address such as 127.0.0.1, [::1] or localhost ('*' is every interface)")
+
+
+def parse_address(value: object) -> Address:
+    """``127.0.0.1:8000``, ``[::]:80``, ``localhost:8000``, ``:8000`` (every interface), ``unix:/run/app.sock``."""
+    text = value.strip() if isinstance(value, str) else ""
+    if text.startswith("unix:") and len(text) > len("unix:"):
+        path = text.removeprefix("unix:")
+        if "\0" not in path:
+            return UnixAddress(path)
+    host, colon, port = text.rpartition(":")
+    if colon and (host.count(":") == 0 or host.startswith("[")):
+        try:
+            return TCPAddress(parse_host(host), parse_port(port))
+        except ValueError:
+            pass
+    raise ValueError("an address such as 127.0.0.1:8000, [::]:80, :8000 (every interface) or unix:/run/app.sock")
+
+
+def format_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host or "*"
+
+
+def format_address(address: Address) -> str:
+    if isinstance(address, UnixAddress):
+        return f"unix:{address.path}"
+    return f"{format_host(address.host) if address.host else ''}:{address.port}"
+
+
+def parse_trusted_peer(value: object) -> IPNetwork | str:
+    """An address or network (``10.0.0.0/8``), ``unix`` for peers on a Unix socket, ``*`` for every peer."""
+    text = value.strip() if isinstance(value, str) else ""
+    if text in ("*", "unix"):
+        return text
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        if "host bits set" in str(error):
+            raise ValueError(f"a network without host bits, here {ipaddress.ip_network(text, strict=False)}") from None
+    raise ValueError("an address or network such as 10.0.0.1, 10.0.0.0/8 or ::1, 'unix' (Unix socket peers) or '*'")
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

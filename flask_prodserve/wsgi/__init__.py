@@ -1,0 +1,1 @@
+"""Plain WSGI wrappers around the app. Nothing here knows Flask, waitress, or sockets."""

@@ -1,0 +1,284 @@
+"""What goes over the wire for requests that are fine: bodies, keep-alive, pipelining, streams, responses without a body."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+import threading
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask, Response, request, send_file, stream_with_context
+
+from serving import Served, in_thread
+from wire import Wire, get
+
+LIMIT = 200_000
+
+
+def make_app() -> Flask:
+    app = Flask("served")
+
+    @app.get("/")
+    def index() -> str:
+        return "hello"
+
+    @app.route("/echo", methods=["POST", "PUT"])
+    def echo() -> bytes:
+        return request.get_data()
+
+    @app.post("/digest/<int:number>")
+    def digest(number: int) -> dict[str, object]:
+        return {"number": number, "sha256": hashlib.sha256(request.get_data()).hexdigest()}
+
+    @app.get("/stream/<int:count>")
+    def stream(count: int) -> Response:
+        @stream_with_context
+        def chunks() -> Iterator[bytes]:
+            for number in range(count):
+                yield f"{number}\n".encode()
+
+        return Response(chunks(), mimetype="text/plain")
+
+    @app.get("/status/<int:status>")
+    def status(status: int) -> Response:
+        return Response("" if status != 200 else "ok", status)
+
+    @app.get("/file/<int:size>")
+    def file(size: int) -> Response:
+        path = app.config["FOLDER"] / str(size)
+        path.write_bytes(random.Random(size).randbytes(size))
+        return send_file(path, mimetype="application/octet-stream")
+
+    @app.get("/fields")
+    def fields() -> Response:
+        response = Response("ok")
+        response.headers["X-mIxEd-CaSe"] = "kept"
+        response.headers["Connection"] = "keep-alive"
+        return response
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    app = make_app()
+    app.config["FOLDER"] = tmp_path_factory.mktemp("files")
+    with in_thread(app, max_body_size=LIMIT) as served:
+        yield served
+
+
+def test_many_requests_from_many_threads(served: Served) -> None:
+    """500 requests from 20 threads over keep-alive connections get the answers to their own bodies."""
+    failures: list[object] = []
+    numbers = iter(range(500))
+    lock = threading.Lock()
+
+    def client() -> None:
+        with Wire(served.address) as wire:
+            while True:
+                with lock:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                body = random.Random(number).randbytes(number * 37)
+                wire.send(
+                    f"POST /digest/{number} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                    + body
+                )
+                response = wire.response("POST")
+                expected = {"number": number, "sha256": hashlib.sha256(body).hexdigest()}
+                if response.status != 200 or __import__("json").loads(response.body) != expected:
+                    failures.append((number, response))
+
+    threads = [threading.Thread(target=client) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert next(numbers, None) is None
+
+
+def test_keep_alive(served: Served) -> None:
+    """One connection serves several requests, whatever kind of response they get."""
+    with Wire(served.address) as wire:
+        for target, method, status, body in [
+            ("/", "GET", 200, b"hello"),
+            ("/", "HEAD", 200, b""),
+            ("/status/204", "GET", 204, b""),
+            ("/status/304", "GET", 304, b""),
+            ("/stream/3", "GET", 200, b"0\n1\n2\n"),
+            ("/stream/3", "HEAD", 200, b""),
+            ("/missing", "HEAD", 404, b""),
+            ("/file/100", "HEAD", 200, b""),
+            ("/", "GET", 200, b"hello"),
+        ]:
+            wire.send(f"{method} {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            response = wire.response(method)
+            assert (response.status, response.body) == (status, body), (method, target)
+            assert response.get("connection") is None
+
+
+@pytest.mark.parametrize("field", ["close", "Close", "x, close", "x,close , y"])
+def test_connection_close(served: Served, field: str) -> None:
+    """``close`` anywhere in the Connection field closes after the response, which says so."""
+    with Wire(served.address) as wire:
+        wire.send(f"GET / HTTP/1.1\r\nHost: test\r\nConnection: {field}\r\n\r\n".encode())
+        response = wire.response()
+        assert response.body == b"hello"
+        assert response.get("connection") == "close"
+        assert wire.closed()
+
+
+def test_http_1_0(served: Served) -> None:
+    """An HTTP/1.0 client is closed after the response, unless it asks for keep-alive and the length is known."""
+    with Wire(served.address) as wire:
+        wire.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        response = wire.response()
+        assert response.body == b"hello"
+        assert response.get("connection") == "keep-alive"
+        wire.send(b"GET /stream/3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        response = wire.response()
+        assert response.body == b"0\n1\n2\n"
+        assert response.get("transfer-encoding") is None
+        assert wire.closed()
+
+
+def test_pipelining_order(served: Served) -> None:
+    """Pipelined requests are answered in order, with nothing lost between them."""
+    with Wire(served.address) as wire:
+        bodies = [random.Random(number).randbytes(number) for number in range(40)]
+        wire.send(
+            b"".join(
+                f"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+                for body in bodies
+            )
+            + b"GET /stream/5 HTTP/1.1\r\nHost: test\r\n\r\nGET /status/204 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        )
+        for body in bodies:
+            assert wire.response("POST").body == body
+        assert wire.response().body == b"0\n1\n2\n3\n4\n"
+        assert wire.response().status == 204
+        assert wire.closed()
+
+
+@pytest.mark.parametrize("size", [1, 1000, 65536, LIMIT - 1, LIMIT])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_upload_up_to_the_limit(served: Served, size: int, chunked: bool) -> None:
+    """A body of up to MAX_BODY_SIZE bytes reaches the app byte by byte as it was sent."""
+    body = random.Random(size).randbytes(size)
+    with Wire(served.address) as wire:
+        wire.send(_post(body, chunked))
+        response = wire.response("POST")
+        assert response.status == 200
+        assert response.body == body
+        wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert wire.response().body == b"hello"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_upload_one_byte_beyond_the_limit(served: Served, chunked: bool) -> None:
+    """One byte more than MAX_BODY_SIZE is 413, although the client is still sending, and the connection closes."""
+    with Wire(served.address) as wire:
+        wire.send(_post(bytes(LIMIT + 1), chunked))
+        response = wire.response("POST")
+        assert response.status == 413
+        assert response.get("connection") == "close"
+        assert wire.closed()
+
+
+def test_upload_byte_by_byte(served: Served) -> None:
+    """How the bytes of a request are cut into packets makes no difference."""
+    request = _post(b"some body", chunked=True)
+    with Wire(served.address) as wire:
+        for byte in request:
+            wire.send(bytes([byte]))
+        assert wire.response("POST").body == b"some body"
+
+
+def test_expect_continue(served: Served) -> None:
+    """100 is sent to a client that waits for it, and never for a body that will be refused or that is not there."""
+    with Wire(served.address) as wire:
+        wire.send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        assert wire.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        wire.send(b"bodyGET / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n\r\n")
+        assert wire.response("POST").body == b"body"
+        assert wire.response().body == b"hello"
+        wire.send(
+            f"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {LIMIT + 1}\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
+        assert wire.socket.recv(12) == b"HTTP/1.1 413"
+
+
+def test_half_closed_client(served: Served) -> None:
+    """A client that shuts down its sending side after the request still gets its response."""
+    with Wire(served.address) as wire:
+        wire.send(b"GET /stream/10000 HTTP/1.1\r\nHost: test\r\n\r\n")
+        wire.socket.shutdown(1)
+        assert wire.response().body == b"".join(b"%d\n" % number for number in range(10000))
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 3_000_000])
+def test_files(served: Served, size: int) -> None:
+    """send_file arrives whole, also in ranges and with HEAD."""
+    content = random.Random(size).randbytes(size)
+    response = get(served.address, f"/file/{size}")
+    assert response.body == content
+    assert response.get("content-length") == str(size)
+    if size > 1:
+        part = get(served.address, f"/file/{size}", "Range: bytes=1-100")
+        assert (part.status, part.body) == (206, content[1:101])
+    head = get(served.address, f"/file/{size}", method="HEAD")
+    assert (head.body, head.get("content-length")) == (b"", str(size))
+
+
+def test_large_response_to_a_slow_reader(served: Served) -> None:
+    """A response much larger than the socket's buffers arrives whole at a client that begins to read late."""
+    size = 20_000_000
+    with Wire(served.address) as slow:
+        slow.send(f"GET /file/{size} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        for _ in range(20):  # meanwhile others are served
+            assert get(served.address).body == b"hello"
+        assert (
+            hashlib.sha256(slow.response().body).digest()
+            == hashlib.sha256(random.Random(size).randbytes(size)).digest()
+        )
+
+
+def test_fields_are_kept(served: Served) -> None:
+    """The app's spelling of response fields is kept; no Server field gives the server away; Connection is the server's business."""
+    response = get(served.address, "/fields")
+    assert ("X-mIxEd-CaSe", "kept") in response.fields
+    assert response.get("server") is None
+    assert response.get("connection") is None
+    assert response.get("date") is not None
+
+
+def test_every_method(served: Served) -> None:
+    """Methods reach the app; it is the app that says which it allows."""
+    for method, status in [("OPTIONS", 200), ("DELETE", 405), ("PATCH", 405), ("PURGE", 405)]:
+        assert get(served.address, method=method).status == status
+
+
+def test_ordinary_clients_come_and_go(served: Served) -> None:
+    """Clients that leave in the middle of a head, a body or a response do not disturb others."""
+    for prefix in itertools.chain(
+        [b"GET / HTT", b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc"] * 20
+    ):
+        with Wire(served.address) as wire:
+            wire.send(prefix)
+    for _ in range(10):
+        with Wire(served.address) as wire:
+            wire.send(b"GET /file/3000000 HTTP/1.1\r\nHost: test\r\n\r\n")
+            wire.socket.recv(1000)
+    assert get(served.address).body == b"hello"
+
+
+def _post(body: bytes, chunked: bool) -> bytes:
+    if not chunked:
+        return b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    parts = [body[start : start + 7000] for start in range(0, len(body), 7000)]
+    chunks = b"".join(b"%X\r\n%b\r\n" % (len(part), part) for part in parts)
+    return b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"

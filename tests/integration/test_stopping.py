@@ -1,0 +1,166 @@
+"""How a server ends: signals, requests in flight, idle connections, and what it says about them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving import Command, flask, run, wait_until
+from wire import Wire
+
+APP = """
+import threading
+from pathlib import Path
+from flask import Flask
+
+app = Flask(__name__)
+
+@app.get("/")
+def index():
+    return "hello"
+
+@app.get("/held")
+def held():
+    # Runs until the test says so; what it waits for is a file.
+    Path("started").touch()
+    while not Path("release").exists():
+        threading.Event().wait(0.01)
+    return "held"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Command]:
+    with run(flask("serve", "--port", "0", "--graceful-timeout", "20s"), cwd=folder) as command:
+        yield command
+
+
+def _start_held(wire: Wire, folder: Path) -> None:
+    wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+    wait_until((folder / "started").exists, "the request to run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_running_requests_are_finished(server: Command, folder: Path, number: int) -> None:
+    """SIGTERM and SIGINT refuse new connections, finish what runs, say Connection: close, and exit 0."""
+    with Wire(server.address) as wire:
+        _start_held(wire, folder)
+        server.signal(number)
+        wait_until(lambda: _is_refused(server), "the listener to close")
+        assert server.process.poll() is None
+        (folder / "release").touch()
+        response = wire.response()
+        assert response.body == b"held"
+        assert response.get("connection") == "close"
+        assert wire.closed()
+    assert server.exit_code() == 0
+    assert "stopped; 1 request finished, 0 cut" in server.output
+
+
+def test_keep_alive_client_in_use_is_told(server: Command) -> None:
+    """A connection that was just used may send one more request after SIGTERM, and is told that it was the last."""
+    with Wire(server.address) as wire:
+        wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert wire.response().get("connection") is None
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: _is_refused(server), "the listener to close")
+        wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        response = wire.response()
+        assert response.body == b"hello"
+        assert response.get("connection") == "close"
+        assert wire.closed()
+    assert server.exit_code() == 0
+
+
+def test_idle_connections_do_not_delay(server: Command) -> None:
+    """Connections without a request are closed, and the server ends long before GRACEFUL_TIMEOUT."""
+    with Wire(server.address) as silent, Wire(server.address) as used:
+        used.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        used.response()
+        server.signal(signal.SIGTERM)
+        assert used.closed()
+        assert silent.closed()
+    assert server.exit_code() == 0
+    assert "0 cut" in server.output
+
+
+def test_cut_at_graceful_timeout(folder: Path) -> None:
+    """A request that outlives GRACEFUL_TIMEOUT is cut, counted, and the setting is named; the exit code is 0."""
+    with run(flask("serve", "--port", "0", "--graceful-timeout", "300ms"), cwd=folder) as server:
+        with Wire(server.address) as wire:
+            _start_held(wire, folder)
+            server.signal(signal.SIGTERM)
+            assert wire.closed()
+        assert server.exit_code() == 0
+        assert "1 cut (GRACEFUL_TIMEOUT is 300ms)" in server.output
+
+
+def test_second_sigint_stops_at_once(server: Command, folder: Path) -> None:
+    """A second SIGINT does not wait for running requests; a SIGTERM while stopping changes nothing."""
+    with Wire(server.address) as wire:
+        _start_held(wire, folder)
+        server.signal(signal.SIGINT)
+        server.wait_for("stopping; 1 request to finish within 20s")
+        server.signal(signal.SIGTERM)
+        assert server.process.poll() is None
+        server.signal(signal.SIGINT)
+        assert wire.closed()
+    assert server.exit_code() == 128 + signal.SIGINT
+    assert "1 cut" in server.output
+
+
+def test_stop_under_load(server: Command) -> None:
+    """With SIGTERM under load, every request that was sent on an accepted connection is answered."""
+    address = server.address
+    stop = threading.Event()
+    answered: list[list[int]] = [[] for _ in range(8)]
+    failures: list[BaseException] = []
+
+    def client(statuses: list[int]) -> None:
+        while not stop.is_set():
+            try:
+                wire = Wire(address)
+            except ConnectionError:
+                return  # refused: the listener is closed
+            try:
+                with wire:
+                    while True:
+                        wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+                        response = wire.response()
+                        statuses.append(response.status)
+                        if response.get("connection") == "close":
+                            break
+            except BaseException as error:  # whatever it is, it is the finding
+                failures.append(error)
+                return
+
+    threads = [threading.Thread(target=client, args=[statuses]) for statuses in answered]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: all(len(statuses) > 20 for statuses in answered), "load")
+    server.signal(signal.SIGTERM)
+    assert server.exit_code() == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert {status for statuses in answered for status in statuses} == {200}
+    assert "0 cut" in server.output
+
+
+def _is_refused(server: Command) -> bool:
+    try:
+        with Wire(server.address):
+            return False
+    except ConnectionError:  # refused, or reset when it came in the very moment of closing
+        return True

@@ -1,0 +1,182 @@
+"""Real servers for tests: ``in_thread`` runs an engine in this process, ``command`` runs ``flask serve`` in one of its own.
+
+Nothing sleeps for a fixed time: everything waits for a condition, up to a deadline that PRODSERVE_TEST_PATIENCE scales.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flask import Flask
+
+from flask_prodserve.engine.engine import Drained, Engine
+from flask_prodserve.extension import resolve_for
+from flask_prodserve.net.listeners import open_listeners
+from flask_prodserve.net.tls import server_context
+from flask_prodserve.observe.events import RequestDone
+from flask_prodserve.settings import arguments
+from flask_prodserve.wsgi import stack
+
+PATIENCE = 20.0 * float(os.environ.get("PRODSERVE_TEST_PATIENCE", "1"))
+"""Seconds to wait for what must happen. Never part of an expectation."""
+
+
+def wait_until(condition: Callable[[], object], what: str = "a condition") -> None:
+    """Return as soon as *condition* holds."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE:.0f}s for {what}"
+        pause.wait(0.01)
+
+
+@dataclass
+class Served:
+    """An engine that runs in a thread. *address* is where its first listener is, *done* what it says of its requests."""
+
+    engine: Engine
+    addresses: list[tuple[str, int] | str]
+    done: list[RequestDone] = field(default_factory=list)
+    drained: Drained | None = None
+
+    @property
+    def address(self) -> tuple[str, int] | str:
+        return self.addresses[0]
+
+    @staticmethod
+    def wait_until(condition: Callable[[], object]) -> None:
+        wait_until(condition)
+
+
+@contextlib.contextmanager
+def in_thread(app: Flask, **settings: object) -> Iterator[Served]:
+    """Serve *app* on a port of its own with *settings*, which may name a ``bind``."""
+    if "bind" not in settings:
+        settings.setdefault("port", 0)
+    resolved = resolve_for(app, [arguments(settings, "in_thread")]).settings
+    tls = server_context(*resolved.tls.files) if resolved.tls.files else None
+    listeners = open_listeners(resolved.bind.addresses, backlog=128, unix_socket_mode=resolved.bind.unix_socket_mode)
+    done: list[RequestDone] = []
+    engine = Engine(
+        stack.build(app, resolved.proxy, keep_forwarded=False),
+        listeners,
+        resolved,
+        tls=tls,
+        request_done=done.append,
+        error_logger=app.logger,
+    )
+    names = [listener.socket.getsockname() for listener in listeners]
+    served = Served(engine, [name if isinstance(name, str) else name[:2] for name in names], done)
+
+    def run() -> None:
+        served.drained = engine.run()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield served
+    finally:
+        engine.stop()
+        thread.join(PATIENCE)
+        for listener in listeners:
+            listener.close()
+    assert not thread.is_alive(), "the engine did not stop"
+
+
+class Command:
+    """A running command whose output, of both streams, is collected as it comes."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._chunks: list[bytes] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        while chunk := os.read(self.process.stdout.fileno(), 65536):
+            self._chunks.append(chunk)
+
+    @property
+    def output(self) -> str:
+        return b"".join(self._chunks).decode()
+
+    def wait_for(self, text: str) -> None:
+        """Until *text* is in the output."""
+        wait_until(lambda: text in self.output or self.process.poll() is not None, f"{text!r} in {self.output!r}")
+        if text not in self.output:
+            self._reader.join(PATIENCE)
+        assert text in self.output, f"no {text!r} in: {self.output}"
+
+    @property
+    def url(self) -> str:
+        """The first URL that it says it listens on."""
+        self.wait_for("serving app=")
+        match = re.search(r"listen=([^ ,]+)", self.output)
+        assert match is not None, self.output
+        return match[1]
+
+    @property
+    def address(self) -> tuple[str, int] | str:
+        url = self.url
+        if url.startswith("unix:"):
+            return url.removeprefix("unix:")
+        host, _, port = url.partition("://")[2].rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def exit_code(self) -> int:
+        """Wait for the end; the output is complete then."""
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of this process without anything that would configure Flask or this server."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FLASK_", "PRODSERVE_"))
+        and name not in ("PORT", "FORWARDED_ALLOW_IPS", "NO_COLOR", "FORCE_COLOR")
+    }
+    return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **variables}
+
+
+@contextlib.contextmanager
+def run(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[Command]:
+    """Run a command until the block ends."""
+    process = subprocess.Popen(
+        arguments,
+        cwd=cwd,
+        env=environment(**(env or {})),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    command = Command(process)
+    try:
+        yield command
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        command.exit_code()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def flask(*arguments: str) -> list[str]:
+    """The ``flask`` command of the Python that runs the tests."""
+    return [sys.executable, "-m", "flask", *arguments]

@@ -1,0 +1,97 @@
+"""A client that sends exactly the bytes it is told to, and reads responses with h11: a strict reader that is not ours."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from types import TracebackType
+
+import h11
+
+TIMEOUT = 20.0
+"""Seconds to wait for bytes that must come. Never part of an expectation."""
+
+
+@dataclass
+class Response:
+    status: int
+    fields: list[tuple[str, str]]
+    body: bytes
+    http_version: str
+
+    def get(self, name: str) -> str | None:
+        """The only field of that name, or None."""
+        values = [value for field, value in self.fields if field.lower() == name.lower()]
+        assert len(values) < 2, f"{name} is sent {len(values)} times"
+        return values[0] if values else None
+
+
+class Wire:
+    """One connection to *address*: a (host, port) pair or the path of a Unix socket."""
+
+    def __init__(self, address: tuple[str, int] | str) -> None:
+        family = (
+            socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        )
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.settimeout(TIMEOUT)
+        try:
+            self.socket.connect(address)
+        except OSError:
+            self.socket.close()
+            raise
+        self._read = b""
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def response(self, method: str = "GET") -> Response:
+        """Read the next final response, to a request with *method*. What follows it is kept for the next call."""
+        reader = h11.Connection(h11.CLIENT)
+        # h11 reads a response only after a request; its framing depends on the method.
+        reader.send(h11.Request(method=method, target="/", headers=[("Host", "test")]))
+        reader.send(h11.EndOfMessage())
+        if self._read:
+            reader.receive_data(self._read)
+        head: h11.Response | None = None
+        body = b""
+        while True:
+            event = reader.next_event()
+            if event is h11.NEED_DATA:
+                reader.receive_data(self.socket.recv(65536))
+            elif isinstance(event, h11.Response):
+                head = event
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            elif not isinstance(event, h11.InformationalResponse):
+                raise AssertionError(f"the server closed before the response was complete: {event!r}, {body[:200]!r}")
+        assert head is not None
+        self._read = reader.trailing_data[0]
+        fields = [(name.decode(), value.decode()) for name, value in head.headers.raw_items()]
+        return Response(head.status_code, fields, body, head.http_version.decode())
+
+    def closed(self) -> bool:
+        """Wait for the server's end of the connection; False when more bytes come instead."""
+        return not self._read and self.socket.recv(65536) == b""
+
+
+def get(
+    address: tuple[str, int] | str, target: str = "/", *fields: str, method: str = "GET", body: bytes = b""
+) -> Response:
+    """One request on a connection of its own."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: test", *fields]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    with Wire(address) as wire:
+        wire.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        return wire.response(method)
