@@ -248,6 +248,11 @@ class TLS:
         why="A file and not the key itself, so that it never shows in the environment or in a process list.",
     )
 
+    @property
+    def files(self) -> tuple[str, str] | None:
+        """Certificate and key, or None where HTTPS is off."""
+        return (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
+
 
 @dataclass(frozen=True)
 class Proxy:

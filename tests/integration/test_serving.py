@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def test_many_requests_from_many_threads(served: Served) -> None:
                 )
                 response = wire.response("POST")
                 expected = {"number": number, "sha256": hashlib.sha256(body).hexdigest()}
-                if response.status != 200 or __import__("json").loads(response.body) != expected:
+                if response.status != 200 or json.loads(response.body) != expected:
                     failures.append((number, response))
 
     threads = [threading.Thread(target=client) for _ in range(20)]

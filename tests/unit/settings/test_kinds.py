@@ -119,9 +119,9 @@ def test_at_least_and_at_most() -> None:
     """Bounds are inclusive, are never clamped to, and are named as people write them."""
     bounded = kinds.at_least(1, kinds.DURATION, at_most=60)
     assert [bounded.parse(1), bounded.parse("60s")] == [1.0, 60.0]
-    with pytest.raises(ValueError, match="^at least 1s$"):
+    with pytest.raises(ValueError, match=r"^at least 1s$"):
         bounded.parse("999ms")
-    with pytest.raises(ValueError, match="^at most 60s$"):
+    with pytest.raises(ValueError, match=r"^at most 60s$"):
         bounded.parse("61s")
     with pytest.raises(ValueError, match="a duration such as"):
         bounded.parse("soon")
@@ -131,7 +131,7 @@ def test_bounds_keep_the_kind() -> None:
     """A bounded kind is written and called the same."""
     bounded = kinds.at_least(64, kinds.SIZE)
     assert (bounded.metavar, bounded.write(1024)) == ("SIZE", "1KiB")
-    with pytest.raises(ValueError, match="^at least 64$"):
+    with pytest.raises(ValueError, match=r"^at least 64$"):
         bounded.parse(0)
 
 
@@ -174,11 +174,10 @@ def test_several_refuses_if_one_is_wrong() -> None:
     )
 )
 def test_nothing_but_value_error(name: str, raw: Any) -> None:
-    """Whatever a kind is given, it returns a value that it can write and read again, or raises ValueError."""
+    """Whatever a kind is given, it returns a value that it can write, or raises ValueError."""
     kind = ALL_KINDS[name]
     try:
         value = kind.parse(raw)
-    except ValueError as error:
-        assert str(error)
+    except ValueError:
         return
     assert isinstance(kind.write(value), str)

@@ -66,9 +66,8 @@ def test_no_name_starts_with_the_prefix() -> None:
 
 def test_names_are_unique_across_groups() -> None:
     """No group repeats another's setting: the table would hold only the last."""
-    names = [
-        member.name for group in dataclasses.fields(Settings) for member in dataclasses.fields(group.default_factory)
-    ]
+    groups = [getattr(Settings(), group.name) for group in dataclasses.fields(Settings)]
+    names = [member.name for group in groups for member in dataclasses.fields(group)]
     assert Counter(names).most_common(1)[0][1] == 1
     assert len(names) == len(TABLE)
 
