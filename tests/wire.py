@@ -27,15 +27,17 @@ class Response:
 
 
 class Wire:
-    """One connection to *address*: a (host, port) pair or the path of a Unix socket."""
+    """One connection to *address*: a (host, port) pair or the path of a Unix socket. *source* is the client's own address."""
 
-    def __init__(self, address: tuple[str, int] | str) -> None:
+    def __init__(self, address: tuple[str, int] | str, source: str | None = None) -> None:
         family = (
             socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         )
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(TIMEOUT)
         try:
+            if source is not None:
+                self.socket.bind((source, 0))
             self.socket.connect(address)
         except OSError:
             self.socket.close()
@@ -86,12 +88,17 @@ class Wire:
 
 
 def get(
-    address: tuple[str, int] | str, target: str = "/", *fields: str, method: str = "GET", body: bytes = b""
+    address: tuple[str, int] | str,
+    target: str = "/",
+    *fields: str,
+    method: str = "GET",
+    body: bytes = b"",
+    source: str | None = None,
 ) -> Response:
     """One request on a connection of its own."""
     lines = [f"{method} {target} HTTP/1.1", "Host: test", *fields]
     if body:
         lines.append(f"Content-Length: {len(body)}")
-    with Wire(address) as wire:
+    with Wire(address, source) as wire:
         wire.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         return wire.response(method)

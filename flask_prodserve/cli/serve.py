@@ -99,14 +99,18 @@ def _load_app(info: ScriptInfo) -> Flask:
     try:
         return info.load_app()
     except NoAppException as error:
-        raise AppLoadError(
-            error.format_message(), "Name the app with 'flask --app MODULE[:NAME] serve' or FLASK_APP."
-        ) from error
+        message = error.format_message()
+        # Several lines are the traceback of an import that failed inside the app, which was found then.
+        hint = "" if "\n" in message else "Name the app with 'flask --app MODULE[:NAME] serve' or FLASK_APP."
+        raise AppLoadError(message.rstrip(), hint) from error
     except ProdServeError:
         raise
     except Exception as error:
         # The app's own fault: shown from its first frame on, which is below ours and Flask's.
-        traceback.print_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_globals["__name__"] in (__name__, ScriptInfo.__module__):
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
         raise AppLoadError(f"The app could not be loaded: {type(error).__name__}: {error}") from error
 
 
