@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 _BOLD_GREEN, _RESET = "\033[1;32m", "\033[0m"
@@ -45,9 +46,13 @@ def line(started: Started) -> str:
         "listen": ",".join(started.urls),
         "processes": started.processes,
         "threads": started.threads,
-        "threads_from": f'"{started.threads_origin}"',
+        "threads_from": started.threads_origin,
         "trusted_proxies": started.trusted_proxies,
         "pid": started.pid,
         "version": started.version,
     }
-    return "serving " + " ".join(f"{name}={value}" for name, value in pairs.items())
+    return "serving " + " ".join(f"{name}={_word(str(value))}" for name, value in pairs.items())
+
+
+def _word(value: str) -> str:
+    return json.dumps(value) if " " in value or '"' in value else value

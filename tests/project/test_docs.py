@@ -1,0 +1,151 @@
+"""The documentation is in step with the code, and its code blocks do what they say.
+
+Blocks: ``python`` is executed, a page's blocks in one namespace; one with the class ``serves`` is run as a script until it serves, then
+stopped. Every line of an ``sh`` block that runs ``flask`` is run, but with a port of its own; one with the class ``shown`` needs what a
+test machine does not have (port 443), so only its options are checked.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flask_prodserve.errors import ExitCode
+from flask_prodserve.settings import TABLE
+from flask_prodserve.settings.render import as_reference
+from serving import run
+from wire import get
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_BLOCK = re.compile(r"^```(?:\{code-block\} )?(\w+)\n((?::\w+: [^\n]*\n)*)(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block:
+    def __init__(self, page: Path, match: re.Match[str]) -> None:
+        self.language, options, self.code = match.groups()
+        self.serves = ":class: serves" in options
+        self.shown = ":class: shown" in options
+        self.name = f"{page.relative_to(ROOT)}:{page.read_text()[: match.start()].count(chr(10)) + 1}"
+
+
+def _blocks(page: Path) -> Iterator[Block]:
+    return (Block(page, match) for match in _BLOCK.finditer(page.read_text()) if "_build" not in page.parts)
+
+
+BLOCKS = [block for page in PAGES for block in _blocks(page)]
+HELLO = next(block.code for block in BLOCKS if block.name.startswith("docs/tutorials/quickstart"))
+COMMANDS = [
+    pytest.param(line, id=f"{block.name}-{number}")
+    for block in BLOCKS
+    if block.language == "sh" and not block.shown
+    for number, line in enumerate(block.code.splitlines())
+    if "flask --app hello" in line
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "hello.py").write_text(HELLO)
+    return tmp_path
+
+
+def test_blocks_are_found() -> None:
+    """The expression that finds code blocks finds as many as there are fences."""
+    for page in PAGES:
+        if "_build" not in page.parts:
+            fences = len(re.findall(r"^```", page.read_text(), re.MULTILINE)) // 2
+            other = len(re.findall(r"^```\{(?!code-block)", page.read_text(), re.MULTILINE))
+            assert len(list(_blocks(page))) == fences - other, page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python blocks run as they stand."""
+    monkeypatch.chdir(folder)
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in _blocks(page):
+        if block.language == "python" and not block.serves:
+            exec(compile(block.code, block.name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.serves], ids=lambda block: block.name)
+def test_scripts_that_serve(block: Block, folder: Path) -> None:
+    """Scripts serve, and stop on SIGTERM."""
+    (folder / "script.py").write_text(block.code)
+    with run([sys.executable, "script.py"], cwd=folder, env={"PRODSERVE_PORT": "0"}) as command:
+        assert get(command.address).status in (200, 404)
+        command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0, command.output
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands(line: str, folder: Path) -> None:
+    """Commands that serve answer a request and stop on SIGTERM with exit code 0; others end with it."""
+    words = shlex.split(re.sub(r"--(bind|port) (?!unix:)\S+", "--bind 127.0.0.1:0", line))
+    variables = {"PRODSERVE_PORT": "0"} if "--bind" not in words else {}
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        variables[name] = value
+    assert words[0] == "flask"
+    with run([sys.executable, "-m", *words], cwd=folder, env=variables) as command:
+        if "config" not in words:
+            response = get(
+                command.address if not str(command.address).endswith(".sock") else str(folder / str(command.address))
+            )
+            assert (response.status, response.body) == (200, b"Hello, production!")
+            command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0, command.output
+
+
+def test_other_blocks() -> None:
+    """JSON, INI and TOML blocks can be read by their parsers; languages nobody checks are only those known here."""
+    for block in BLOCKS:
+        if block.language == "json":
+            json.loads(block.code)
+        elif block.language == "ini":
+            parser = configparser.ConfigParser(strict=False)
+            parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's names have capitals
+            parser.read_string(block.code)
+        else:
+            assert block.language in ("python", "sh", "text", "nginx", "dockerfile"), block.name
+
+
+def test_settings_reference_is_in_step() -> None:
+    """docs/reference/settings.md is what the table says. If not: make settings."""
+    assert (ROOT / "docs/reference/settings.md").read_text() == as_reference()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_exist(page: Path) -> None:
+    """Every PRODSERVE_ name and every option of `flask serve` in the text is one of the table's, but for mistakes shown as such."""
+    text = page.read_text()
+    known = {row.key for row in TABLE.values()} | {"PRODSERVE_THREDS", "PRODSERVE_"}
+    assert set(re.findall(r"PRODSERVE_[A-Z_]*", text)) <= known
+    options = {row.option for row in TABLE.values()} | {
+        "--no-allow-debug",
+        "--app",
+        "--env-file",
+        "--debug",
+        "--help",
+        "--name",
+    }
+    options |= {"--format", "--explain"}
+    served = re.findall(
+        r"(?<=[ `/])--[a-z][a-z-]+", "\n".join(line for line in text.splitlines() if "pip install" not in line)
+    )
+    assert set(served) <= options
+
+
+def test_exit_codes_are_complete() -> None:
+    """The page of exit codes has every code with its name."""
+    rows = re.findall(r"^\| (\d+) \| (\w+) \|", (ROOT / "docs/reference/exit-codes.md").read_text(), re.MULTILINE)
+    assert {(int(code), name) for code, name in rows} == {(code.value, code.name) for code in ExitCode}
