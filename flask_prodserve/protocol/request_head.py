@@ -252,10 +252,10 @@ def _fields(lines: list[str]) -> dict[str, str]:
     fields: dict[str, str] = {}
     known = _environ_keys.get
     for line in lines[1:]:
-        name, _, value = line.partition(":")
-        key = known(name)
+        name, colon, value = line.partition(":")
+        key = known(name) if colon else None
         if key is None:
-            key = _environ_key(name, line)
+            key = _environ_key(name, colon)
         if not key:
             continue
         value = value.strip(" \t")
@@ -274,8 +274,8 @@ _environ_keys: dict[str, str] = {}
 """Field names as clients spell them, and their keys in a WSGI environment; ``""`` for a name that is dropped. Bounded."""
 
 
-def _environ_key(name: str, line: str) -> str:
-    if not _TOKEN.fullmatch(name) or len(name) == len(line):
+def _environ_key(name: str, colon: str) -> str:
+    if not colon or not _TOKEN.fullmatch(name):
         # RFC 9112, section 5.1: also white space between name and colon.
         raise Refusal(400, "A header field is malformed.")
     key = name.upper().replace("-", "_")
