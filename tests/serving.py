@@ -1,6 +1,6 @@
 """Real servers for tests: ``in_thread`` runs an engine in this process, ``command`` runs ``flask serve`` in one of its own.
 
-Nothing sleeps for a fixed time: everything waits for a condition, up to a deadline that PRODSERVE_TEST_PATIENCE scales.
+Nothing sleeps for a fixed time: everything waits for a condition, up to a deadline that TEST_PATIENCE scales.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flask_prodserve.observe.events import RequestDone
 from flask_prodserve.settings import arguments
 from flask_prodserve.wsgi import stack
 
-PATIENCE = 20.0 * float(os.environ.get("PRODSERVE_TEST_PATIENCE", "1"))
+PATIENCE = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 """Seconds to wait for what must happen. Never part of an expectation."""
 
 
