@@ -1,17 +1,22 @@
 """The documentation is in step with the code, and its code blocks do what they say.
 
 Blocks: ``python`` is executed, a page's blocks in one namespace; one with the class ``serves`` is run as a script until it serves, then
-stopped. Every line of an ``sh`` block that runs ``flask`` is run, but with a port of its own; one with the class ``shown`` needs what a
-test machine does not have (port 443), so only its options are checked.
+stopped. Every ``flask`` command is run, be it a line of an ``sh`` block, of a Procfile, of a unit or of a Dockerfile, but with a port of
+its own; one with the class ``shown`` needs what a test machine does not have (port 443), so only its options are checked. ``console`` is
+a command after ``$`` and its output, in which ``...`` stands for any lines. The banner and the access line in ``text`` blocks are compared
+with real ones.
 """
 
 from __future__ import annotations
 
 import configparser
 import json
+import os
+import pty
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +26,7 @@ import pytest
 from flask_prodserve.errors import ExitCode
 from flask_prodserve.settings import TABLE
 from flask_prodserve.settings.render import as_reference
-from serving import run
+from serving import environment, flask, run, wait_until
 from wire import get
 
 ROOT = Path(__file__).parents[2]
@@ -43,12 +48,29 @@ def _blocks(page: Path) -> Iterator[Block]:
 
 BLOCKS = [block for page in PAGES for block in _blocks(page)]
 HELLO = next(block.code for block in BLOCKS if block.name.startswith("docs/tutorials/quickstart"))
+
+
+def _command(line: str) -> str:
+    """The command in *line*: as a shell has it, after a Procfile's or a unit's key, or in a Dockerfile's exec form."""
+    if line.startswith("CMD ["):
+        return shlex.join(json.loads(line.removeprefix("CMD ")))
+    return re.sub(r"^(\w+: |ExecStart=/\S+/(?=flask ))", "", line)
+
+
 COMMANDS = [
-    pytest.param(line, id=f"{block.name}-{number}")
+    pytest.param(_command(line), id=f"{block.name}-{number}")
     for block in BLOCKS
-    if block.language == "sh" and not block.shown
+    if block.language not in ("python", "console") and not block.shown
     for number, line in enumerate(block.code.splitlines())
-    if "flask --app hello" in line
+    if "flask --app hello" in _command(line)
+]
+CONSOLES = [block for block in BLOCKS if block.language == "console"]
+BANNERS = [block for block in BLOCKS if block.code.startswith(" * Serving")]
+ACCESS_LINES = [block for block in BLOCKS if " app=" in block.code]
+LINKS = [
+    pytest.param(page.parent / target, id=f"{page.name}-{target}")
+    for page in (*PAGES, ROOT / "CHANGES.md", ROOT / "CONTRIBUTING.md")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
 ]
 
 
@@ -90,20 +112,80 @@ def test_scripts_that_serve(block: Block, folder: Path) -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands(line: str, folder: Path) -> None:
     """Commands that serve answer a request and stop on SIGTERM with exit code 0; others end with it."""
-    words = shlex.split(re.sub(r"--(bind|port) (?!unix:)\S+", "--bind 127.0.0.1:0", line))
-    variables = {"PRODSERVE_PORT": "0"} if "--bind" not in words else {}
-    while "=" in words[0]:
-        name, _, value = words.pop(0).partition("=")
-        variables[name] = value
-    assert words[0] == "flask"
-    with run([sys.executable, "-m", *words], cwd=folder, env=variables) as command:
-        if "config" not in words:
+    line = re.sub(r"unix:/\S+/", "unix:", re.sub(r"--(bind|port) (?!unix:)\S+", "--bind 127.0.0.1:0", line))
+    arguments, variables = _parsed(line)
+    if "--bind" not in arguments:
+        variables["PRODSERVE_PORT"] = "0"
+    with run(flask(*arguments), cwd=folder, env=variables) as command:
+        if "config" not in arguments:
             response = get(
                 command.address if not str(command.address).endswith(".sock") else str(folder / str(command.address))
             )
             assert (response.status, response.body) == (200, b"Hello, production!")
             command.signal(signal.SIGTERM)
         assert command.exit_code() == 0, command.output
+
+
+def _parsed(line: str) -> tuple[list[str], dict[str, str]]:
+    """The arguments of ``flask`` and the variables before it."""
+    words = shlex.split(line)
+    variables = {}
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        variables[name] = value
+    assert words[0] == "flask"
+    return words[1:], variables
+
+
+@pytest.mark.parametrize("block", CONSOLES, ids=lambda block: block.name)
+def test_shown_output(block: Block, folder: Path) -> None:
+    """A command that is shown with its output says exactly that."""
+    line, _, shown = block.code.partition("\n")
+    arguments, variables = _parsed(line.removeprefix("$ "))
+    with run(flask(*arguments), cwd=folder, env=variables) as command:
+        command.exit_code()
+        pattern = re.escape(shown).replace(re.escape("...\n"), r"(?:.*\n)*")
+        assert re.fullmatch(pattern, command.output), command.output
+
+
+def test_shown_banner(folder: Path) -> None:
+    """The banner on a terminal is the one shown, but for the port."""
+    assert BANNERS
+    terminal, stderr = pty.openpty()
+    process = subprocess.Popen(
+        flask("--app", "hello", "serve", "--port", "0"), cwd=folder, env=environment(NO_COLOR="1"), stderr=stderr
+    )
+    os.close(stderr)
+    said = ""
+    try:
+        while not said.endswith("to finish\r\n"):
+            said += os.read(terminal, 65536).decode()  # raises if the command ends without
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: process.poll() is not None, "the end")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    banner = re.sub(r"(?<=127\.0\.0\.1:)\d+", "8000", said.replace("\r\n", "\n"))
+    for block in BANNERS:
+        assert block.code == banner, block.name
+
+
+def test_shown_access_line(folder: Path) -> None:
+    """The access line of a request is the one shown, but for the date and the numbers."""
+    assert ACCESS_LINES
+    with run(flask("--app", "hello", "serve", "--port", "0"), cwd=folder) as command:
+        get(command.address, "/", "User-Agent: curl/1")
+        command.wait_for("total=")
+        command.signal(signal.SIGTERM)
+        command.exit_code()
+        [written] = [line for line in command.output.splitlines() if " app=" in line]
+    for block in ACCESS_LINES:
+        assert _without_numbers(block.code) == _without_numbers(written), block.name
+
+
+def _without_numbers(line: str) -> str:
+    return re.sub(r"[\d.]+", "0", re.sub(r"\[.*?\]", "[]", line.strip()))
 
 
 def test_other_blocks() -> None:
@@ -116,12 +198,32 @@ def test_other_blocks() -> None:
             parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's names have capitals
             parser.read_string(block.code)
         else:
-            assert block.language in ("python", "sh", "text", "nginx", "dockerfile"), block.name
+            assert block.language in ("python", "sh", "console", "text", "nginx", "dockerfile"), block.name
 
 
 def test_settings_reference_is_in_step() -> None:
     """docs/reference/settings.md is what the table says. If not: make settings."""
     assert (ROOT / "docs/reference/settings.md").read_text() == as_reference()
+
+
+FOREIGN_NAMES = {"FLASK_APP", "FLASK_DEBUG", "FORWARDED_ALLOW_IPS", "MAX_CONTENT_LENGTH", "TMPDIR", "PORT"}
+"""Names in the text that are no settings, beside those of a WSGI environment."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_bare_names_exist(page: Path) -> None:
+    """Names in capitals are settings of the table, keys of a WSGI environment (all on its page), or known as somebody else's."""
+    if page.name == "environ.md":
+        pytest.skip("its names are those of the environment, and tests/integration/test_environ.py has them")
+    named = re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", page.read_text())
+    environ = re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", (ROOT / "docs/reference/environ.md").read_text())
+    assert set(named) <= TABLE.keys() | {row.key for row in TABLE.values()} | FOREIGN_NAMES | set(environ)
+
+
+@pytest.mark.parametrize("target", LINKS)
+def test_links_lead_somewhere(target: Path) -> None:
+    """A link to a file of the repository leads to one."""
+    assert target.is_file() or target.is_dir()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

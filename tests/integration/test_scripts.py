@@ -1,0 +1,159 @@
+"""Servers that are started from Python: `serve(app)`, `prodserve.run(app)`, and `app.run()` where it is replaced."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from flask_prodserve import ProdServe, extension
+from flask_prodserve.settings import SettingsError
+from serving import run
+from wire import Wire, get
+
+HEAD = """
+from flask import Flask
+from flask_prodserve import ProdServe, serve
+
+app = Flask("script")
+
+@app.get("/")
+def index():
+    return "hello"
+"""
+
+
+def script(folder: Path, text: str) -> list[str]:
+    (folder / "script.py").write_text(HEAD + text)
+    return [sys.executable, "script.py"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "serve(app, port=0, threads=3)",
+        "ProdServe().run(app, port=0, threads=3)",
+        "ProdServe(app, threads=3).run(app, port=0)",
+        "ProdServe(app, replace_run=True, threads=3)\napp.run(port=0)",
+        "app.config['PRODSERVE_REPLACE_RUN'] = True\nProdServe(app, threads=3)\napp.run('127.0.0.1', 0)",
+        "ProdServe(app, replace_run=True, threads=3)\napp.run(host='127.0.0.1', port=0, debug=False, load_dotenv=False)",
+    ],
+)
+def test_serves(tmp_path: Path, text: str) -> None:
+    """The script serves with its settings, goes on after SIGTERM, and exits with 0."""
+    with run(script(tmp_path, text + "\nprint('after')"), cwd=tmp_path) as command:
+        assert get(command.address).body == b"hello"
+        assert "threads=3" in command.output
+        command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0
+        assert command.output.endswith("after\n")
+
+
+def test_replaced_from_the_environment(tmp_path: Path) -> None:
+    """PRODSERVE_REPLACE_RUN switches it on; PRODSERVE_PORT comes before the default of app.run()."""
+    variables = {"PRODSERVE_REPLACE_RUN": "1", "PRODSERVE_PORT": "0"}
+    with run(script(tmp_path, "ProdServe(app)\napp.run()"), cwd=tmp_path, env=variables) as command:
+        assert get(command.address).body == b"hello"
+
+
+def test_options_are_explained(tmp_path: Path) -> None:
+    """Options of the development server have no effect, and each is explained once."""
+    text = "ProdServe(app, replace_run=True)\napp.run(port=0, threaded=False, processes=4, use_reloader=True)"
+    with run(script(tmp_path, text), cwd=tmp_path) as command:
+        assert get(command.address).body == b"hello"
+        for option in ("threaded", "processes", "use_reloader"):
+            assert command.output.count(f"app.run({option}=...) has no effect") == 1
+
+
+def test_debug_keeps_the_development_server(tmp_path: Path) -> None:
+    """With debug=True, app.run() is what it always was."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    text = f"ProdServe(app, replace_run=True)\napp.run(port={port}, debug=True, use_reloader=False)"
+    with run(script(tmp_path, text), cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as command:
+        command.wait_for("Debug mode: on")
+        command.wait_for("Running on")
+        assert "serving app=" not in command.output
+
+
+def test_ignored_under_the_flask_command(tmp_path: Path) -> None:
+    """app.run() at import under a `flask` command is ignored, as Flask does."""
+    script(tmp_path, "ProdServe(app, replace_run=True)\napp.run(port=0)")
+    with run([sys.executable, "-m", "flask", "--app", "script", "routes"], cwd=tmp_path) as command:
+        assert command.exit_code() == 0
+        assert "Ignoring a call to 'app.run()'" in command.output
+        assert "index" in command.output
+
+
+def test_certificate(tmp_path: Path) -> None:
+    """ssl_context as a pair of files is honoured; 'adhoc' is refused with what to do."""
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x -keyout key.pem -out cert.pem"
+    subprocess.run(["openssl", *words.split()], cwd=tmp_path, check=True, capture_output=True)
+    text = "ProdServe(app, replace_run=True)\napp.run(port=0, ssl_context=('cert.pem', 'key.pem'))"
+    with run(script(tmp_path, text), cwd=tmp_path) as command:
+        assert command.url.startswith("https://")
+        context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+        context.check_hostname = False
+        with Wire(command.address) as wire:
+            wire.socket = context.wrap_socket(wire.socket)
+            wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert wire.response().body == b"hello"
+    text = "ProdServe(app, replace_run=True)\napp.run(port=0, ssl_context='adhoc')"
+    with run(script(tmp_path, text), cwd=tmp_path) as command:
+        assert command.exit_code() == 2
+        assert "ssl_context=('cert.pem', 'key.pem')" in command.output
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "word"),
+    [
+        ("serve(app, threads=0)", 2, "serve(threads=...)"),
+        ("serve(app, thread=1)", 2, "Did you mean threads?"),
+        ("app.debug = True\nserve(app)", 2, "flask run --debug"),
+        ("serve(app, bind='203.0.113.1:1')", 1, "not an address of this machine"),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, code: int, word: str) -> None:
+    """A script that cannot serve says why without a traceback, and exits with the code of the command."""
+    with run(script(tmp_path, text), cwd=tmp_path) as command:
+        assert command.exit_code() == code
+        assert word in command.output
+        assert "Traceback" not in command.output
+
+
+def test_where_app_run_listens() -> None:
+    """app.run() without arguments listens where Flask's would: on SERVER_NAME's host and port, or on port 5000."""
+    app = Flask("x")
+    resolved = extension.resolve_for(app, [], [extension._development_defaults(app)]).settings
+    assert (resolved.bind.host, resolved.bind.port) == ("127.0.0.1", 5000)
+    app.config["SERVER_NAME"] = "localhost:6000"
+    resolved = extension.resolve_for(app, [], [extension._development_defaults(app)]).settings
+    assert (resolved.bind.host, resolved.bind.port) == ("localhost", 6000)
+
+
+def test_several_apps() -> None:
+    """One ProdServe serves several apps; each has its own keys, and the state is the app's."""
+    prodserve = ProdServe(threads=4)
+    apps = [Flask("one"), Flask("two")]
+    apps[1].config["PRODSERVE_THREADS"] = 8
+    for app in apps:
+        prodserve.init_app(app)
+        assert "prodserve" in app.extensions
+    assert [extension.resolve_for(app, []).settings.workers.threads for app in apps] == [4, 8]
+    assert not hasattr(prodserve, "app")
+
+
+def test_keys_are_checked_at_once() -> None:
+    """init_app refuses wrong keys and arguments, all of them; nobody else's run() is touched then."""
+    app = Flask("x")
+    app.config.update(PRODSERVE_THREADS="many", PRODSERVE_NOTHING=1)
+    with pytest.raises(SettingsError) as caught:
+        ProdServe(app, backlogs=1, replace_run=True)
+    assert len(caught.value.problems) == 3
+    assert "run" not in vars(app)
