@@ -133,11 +133,13 @@ def _replace_run(app: Flask) -> None:
             return
         given: dict[str, object] = {"host": host or None, "port": port}
         context = options.pop("ssl_context", None)
-        if isinstance(context, tuple) and len(context) == 2 and None not in context:
-            given["tls_cert"], given["tls_key"] = context
+        if isinstance(context, tuple) and len(context) == 2:
+            cert, key = context
+            given["tls_cert"], given["tls_key"] = cert, key or cert  # Werkzeug: without a key file it is in the other
         elif context is not None:
+            shown = repr(context) if isinstance(context, str) else type(context).__name__
             print(
-                f"Error: app.run(ssl_context=...) is {type(context).__name__}, which cannot be served in production.\n"
+                f"Error: app.run(ssl_context=...) is {shown}, which cannot be served in production.\n"
                 "Give the paths of a certificate and its key, ssl_context=('cert.pem', 'key.pem'), or set TLS_CERT and TLS_KEY.",
                 file=sys.stderr,
             )
@@ -156,6 +158,6 @@ def _development_defaults(app: Flask) -> Layer:
     """Where ``app.run()`` listens when nobody says where: SERVER_NAME's host and port, or else port 5000."""
     host, _, port = (app.config.get("SERVER_NAME") or "").partition(":")
     values = {"PORT": Raw(port or 5000, "default of app.run()")}
-    if host:
+    if host and not os.environ.get("PORT"):  # a platform's router would not reach what is bound to SERVER_NAME
         values["HOST"] = Raw(host, 'app.config["SERVER_NAME"], as app.run() takes it')
     return Layer(values)

@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import __version__
 from .engine.engine import Drained, Engine
-from .errors import DebugModeError, ExitCode
+from .errors import DebugModeError, ExitCode, ProdServeError
 from .net.listeners import Listener, open_listeners
 from .net.tls import server_context
 from .observe import startup
@@ -60,14 +60,21 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
         )
         for listener in listeners:
             cleanup.callback(listener.close)
-        engine = Engine(
-            stack.build(app, settings.proxy, keep_forwarded=_leaves_proxies_to_app(app, resolved)),
-            listeners,
-            settings,
-            tls=tls,
-            request_done=access_log.log if access_log is not None else _ignore,
-            error_logger=app.logger,
-        )
+        application = stack.build(app, settings.proxy, keep_forwarded=_leaves_proxies_to_app(app, resolved))
+        try:
+            engine = Engine(
+                application,
+                listeners,
+                settings,
+                tls=tls,
+                request_done=access_log.log if access_log is not None else _ignore,
+                error_logger=app.logger,
+            )
+        except RuntimeError as error:  # of threading, where a limit of the system is reached
+            raise ProdServeError(
+                f"THREADS is {settings.workers.threads}, and not all of them can be started: {error}.",
+                "Lower THREADS, or raise the limits on processes (ulimit -u, a container's pids limit) and memory.",
+            ) from error
         with _signals(engine) as received:
             _announce(app, resolved, listeners, import_path)
             drained = engine.run()

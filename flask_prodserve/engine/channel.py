@@ -115,13 +115,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
     def drain(self, now: float) -> None:
         """Close this connection if nothing is going on in it. At once, and not by the loop's next turn: a request that arrives
         meanwhile would be lost."""
-        if self.pending() == 0 and not self.total_outbufs_len and now - self.last_activity > DRAIN_IDLE_SECONDS:
+        if self.pending() == 0 and now - self.last_activity > DRAIN_IDLE_SECONDS:
             self.handle_close()
 
     def pending(self) -> int:
-        """Requests that are running, queued, or being received."""
+        """Requests that are being received, queued, running, or whose response the client has not taken yet."""
         request = self.request
-        return len(self.requests) + (request is not None and request.started)
+        unfinished = len(self.requests) + (request is not None and request.started)
+        return unfinished or int(self.total_outbufs_len > 0)
 
     # Both sides.
 

@@ -37,10 +37,13 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress is n
             self.queue.append(task)
             self.queue_cv.notify()
 
-    def stop(self, deadline: Deadline) -> bool:
-        """Let the threads end; requests that are still queued are dropped. Returns whether all ended before *deadline*."""
+    def drop_queue(self) -> None:
+        """Forget the requests that no thread has begun."""
         with self.lock:
             self.queue.clear()
+
+    def stop(self, deadline: Deadline) -> bool:
+        """Let the threads end as soon as they are free. Returns whether all did before *deadline*."""
         self.set_thread_count(0)
         with self.lock:
             return bool(self.thread_exit_cv.wait_for(lambda: not self.threads, deadline.remaining()))

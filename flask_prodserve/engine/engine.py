@@ -143,7 +143,9 @@ class Engine:
             for channel in list(self._connections.values()):
                 channel.drain(now)
             self._turn(min(DRAIN_TURN_SECONDS, deadline.remaining()))
-        cut = self._pending()
+        drained = Drained(self._finished, self._pending())
+        # Before the channels close: that wakes threads that wait for a client, and they would take the next request that is queued.
+        self._dispatcher.drop_queue()
         for channel in list(self._connections.values()):
             channel.handle_close()
         if self._dispatcher.stop(Deadline(0 if self._aborted else THREAD_STOP_SECONDS)):
@@ -151,7 +153,7 @@ class Engine:
             self._awake = False
             for server in self._servers:
                 server.trigger.close()
-        return Drained(self._finished, cut)
+        return drained
 
     def _pending(self) -> int:
         return sum(channel.pending() for channel in self._connections.values())

@@ -39,6 +39,13 @@ def _path(value: object) -> str:
     raise ValueError("the path of a file")
 
 
+def _host(value: object) -> str:
+    if isinstance(value, str) and not value.strip():
+        # An empty shell variable would open every interface; in an address such as ":8000" nothing before the colon is deliberate.
+        raise ValueError("a host name or address such as 127.0.0.1, [::1] or localhost ('*' is every interface)")
+    return units.parse_host(value)
+
+
 def _log(value: object) -> str:
     word = value.strip().lower() if isinstance(value, str) else value
     if word in ("stdout", "stderr", "off"):
@@ -104,7 +111,7 @@ SIZE = Kind("SIZE", units.parse_size, units.format_size)
 DURATION = Kind("DURATION", units.parse_duration, units.format_duration)
 MODE = Kind("MODE", units.parse_mode, units.format_mode)
 PORT = Kind("PORT", units.parse_port)
-HOST = Kind("HOST", units.parse_host, units.format_host)
+HOST = Kind("HOST", _host, units.format_host)
 ADDRESS = Kind("ADDRESS", units.parse_address, units.format_address)
 TRUSTED_PEER = Kind("NETWORK", units.parse_trusted_peer)
 BOOLEAN = Kind("BOOLEAN", units.parse_boolean, lambda value: "true" if value else "false", flag=True)

@@ -164,3 +164,31 @@ def _is_refused(server: Command) -> bool:
             return False
     except ConnectionError:  # refused, or reset when it came in the very moment of closing
         return True
+
+
+def test_unread_response_is_counted(folder: Path) -> None:
+    """A response that its client has not taken at GRACEFUL_TIMEOUT is cut, and counted as that and nothing else."""
+    (folder / "app.py").write_text(APP + "\n@app.get('/large')\ndef large():\n    return bytes(8_000_000)\n")
+    with run(flask("serve", "--port", "0", "--graceful-timeout", "300ms"), cwd=folder) as server:
+        with Wire(server.address) as wire:
+            wire.send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+            server.wait_for('"GET /large HTTP/1.1" 200')
+            server.signal(signal.SIGTERM)
+            assert server.exit_code() == 0
+        assert "stopped; 0 requests finished, 1 cut" in server.output
+
+
+def test_cut_request_is_not_counted_as_finished(folder: Path) -> None:
+    """A stream whose producer waits for a client that does not read is cut once, and a request queued behind it does not run."""
+    stream = "\n@app.get('/stream')\ndef stream():\n    return (bytes(65536) for _ in range(600))\n"
+    (folder / "app.py").write_text(APP + stream)
+    arguments = ("serve", "--port", "0", "--threads", "1", "--graceful-timeout", "300ms")
+    with run(flask(*arguments), cwd=folder) as server:
+        with Wire(server.address) as wire, Wire(server.address) as queued:
+            wire.send(b"GET /stream HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert wire.socket.recv(12) == b"HTTP/1.1 200"
+            queued.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+            server.signal(signal.SIGTERM)
+            assert server.exit_code() == 0
+        assert "stopped; 0 requests finished, 2 cut" in server.output
+        assert not (folder / "started").exists()

@@ -14,6 +14,7 @@ import json
 import os
 import pty
 import re
+import select
 import shlex
 import signal
 import subprocess
@@ -26,7 +27,7 @@ import pytest
 from flask_prodserve.errors import ExitCode
 from flask_prodserve.settings import TABLE
 from flask_prodserve.settings.render import as_reference
-from serving import environment, flask, run, wait_until
+from serving import PATIENCE, environment, flask, run, wait_until
 from wire import get
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ COMMANDS = [
 ]
 CONSOLES = [block for block in BLOCKS if block.language == "console"]
 BANNERS = [block for block in BLOCKS if block.code.startswith(" * Serving")]
-ACCESS_LINES = [block for block in BLOCKS if " app=" in block.code]
+ACCESS_LINES = [block for block in BLOCKS if " total=" in block.code]
 LINKS = [
     pytest.param(page.parent / target, id=f"{page.name}-{target}")
     for page in (*PAGES, ROOT / "CHANGES.md", ROOT / "CONTRIBUTING.md")
@@ -159,6 +160,7 @@ def test_shown_banner(folder: Path) -> None:
     said = ""
     try:
         while not said.endswith("to finish\r\n"):
+            assert select.select([terminal], [], [], PATIENCE)[0], said
             said += os.read(terminal, 65536).decode()  # raises if the command ends without
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: process.poll() is not None, "the end")
@@ -179,7 +181,7 @@ def test_shown_access_line(folder: Path) -> None:
         command.wait_for("total=")
         command.signal(signal.SIGTERM)
         command.exit_code()
-        [written] = [line for line in command.output.splitlines() if " app=" in line]
+        [written] = [line for line in command.output.splitlines() if " total=" in line]
     for block in ACCESS_LINES:
         assert _without_numbers(block.code) == _without_numbers(written), block.name
 
@@ -210,14 +212,15 @@ FOREIGN_NAMES = {"FLASK_APP", "FLASK_DEBUG", "FORWARDED_ALLOW_IPS", "MAX_CONTENT
 """Names in the text that are no settings, beside those of a WSGI environment."""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+_BARE_NAME = re.compile(r"`(?:(?:FLASK_)?PRODSERVE_)?([A-Z]+(?:_[A-Z]+)*)`")
+ENVIRON = ROOT / "docs/reference/environ.md"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != ENVIRON], ids=lambda page: page.name)
 def test_bare_names_exist(page: Path) -> None:
-    """Names in capitals are settings of the table, keys of a WSGI environment (all on its page), or known as somebody else's."""
-    if page.name == "environ.md":
-        pytest.skip("its names are those of the environment, and tests/integration/test_environ.py has them")
-    named = re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", page.read_text())
-    environ = re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", (ROOT / "docs/reference/environ.md").read_text())
-    assert set(named) <= TABLE.keys() | {row.key for row in TABLE.values()} | FOREIGN_NAMES | set(environ)
+    """Names in capitals are settings of the table, keys that the page of the WSGI environment has, or known as somebody else's."""
+    known = TABLE.keys() | FOREIGN_NAMES | set(_BARE_NAME.findall(ENVIRON.read_text()))
+    assert set(_BARE_NAME.findall(page.read_text())) <= known
 
 
 @pytest.mark.parametrize("target", LINKS)

@@ -83,6 +83,7 @@ def test_reads_and_writes(kind: Kind, raw: object, value: object, written: str) 
         (kinds.MODE, 0o1777, "three octal digits"),
         (kinds.PORT, "65536", "from 0 to 65535"),
         (kinds.PORT, -1, "from 0 to 65535"),
+        (kinds.HOST, "", "a host name or address"),
         (kinds.HOST, "a b", "a host name or address"),
         (kinds.HOST, "[::1", "a host name or address"),
         (kinds.HOST, "http://localhost", "a host name or address"),
