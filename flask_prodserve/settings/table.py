@@ -36,6 +36,16 @@ from .kinds import (
 
 PREFIX = "PRODSERVE_"
 
+FORWARDED_FIELDS = (
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "forwarded",
+)
+"""The fields in which a proxy says who the client is and what it asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
@@ -269,17 +279,8 @@ class Proxy:
         unset="none",
     )
     proxy_headers: tuple[str, ...] = setting(
-        several(
-            choice(
-                "x-forwarded-for",
-                "x-forwarded-proto",
-                "x-forwarded-host",
-                "x-forwarded-port",
-                "x-forwarded-prefix",
-                "forwarded",
-            )
-        ),
-        "x-forwarded-for,x-forwarded-proto,x-forwarded-host,x-forwarded-port,x-forwarded-prefix,forwarded",
+        several(choice(*FORWARDED_FIELDS)),
+        ",".join(FORWARDED_FIELDS),
         "Which header fields are taken from trusted proxies; all others of the kind are removed.",
         why=(
             "The fields that Flask's documentation has proxies set. A field that your proxy does not set itself is passed through "

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ..settings.table import FORWARDED_FIELDS
 from ..units import IPNetwork
 from .forwarded_fields import MalformedFieldError, Origin, read_forwarded, read_x_forwarded, split_host
 
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
 logger = logging.getLogger("flask_prodserve.proxy")
-
-FORWARDED_FIELDS = (
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "forwarded",
-)
-"""The fields that can be applied."""
 
 _KEYS = {field: "HTTP_" + field.upper().replace("-", "_") for field in FORWARDED_FIELDS}
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import signal
 import socket
-import ssl
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from flask import Flask
 
-from flask_prodserve import ProdServe, extension
-from flask_prodserve.settings import SettingsError
 from serving import run
-from wire import Wire, get
+from wire import get
 
 HEAD = """
 from flask import Flask
@@ -91,25 +86,6 @@ def test_ignored_under_the_flask_command(tmp_path: Path) -> None:
         assert "index" in command.output
 
 
-def test_certificate(tmp_path: Path) -> None:
-    """ssl_context as a pair of files is honoured; 'adhoc' is refused with what to do."""
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x -keyout key.pem -out cert.pem"
-    subprocess.run(["openssl", *words.split()], cwd=tmp_path, check=True, capture_output=True)
-    text = "ProdServe(app, replace_run=True)\napp.run(port=0, ssl_context=('cert.pem', 'key.pem'))"
-    with run(script(tmp_path, text), cwd=tmp_path) as command:
-        assert command.url.startswith("https://")
-        context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
-        context.check_hostname = False
-        with Wire(command.address) as wire:
-            wire.socket = context.wrap_socket(wire.socket)
-            wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-            assert wire.response().body == b"hello"
-    text = "ProdServe(app, replace_run=True)\napp.run(port=0, ssl_context='adhoc')"
-    with run(script(tmp_path, text), cwd=tmp_path) as command:
-        assert command.exit_code() == 2
-        assert "ssl_context=('cert.pem', 'key.pem')" in command.output
-
-
 @pytest.mark.parametrize(
     ("text", "code", "word"),
     [
@@ -125,35 +101,3 @@ def test_mistakes(tmp_path: Path, text: str, code: int, word: str) -> None:
         assert command.exit_code() == code
         assert word in command.output
         assert "Traceback" not in command.output
-
-
-def test_where_app_run_listens() -> None:
-    """app.run() without arguments listens where Flask's would: on SERVER_NAME's host and port, or on port 5000."""
-    app = Flask("x")
-    resolved = extension.resolve_for(app, [], [extension._development_defaults(app)]).settings
-    assert (resolved.bind.host, resolved.bind.port) == ("127.0.0.1", 5000)
-    app.config["SERVER_NAME"] = "localhost:6000"
-    resolved = extension.resolve_for(app, [], [extension._development_defaults(app)]).settings
-    assert (resolved.bind.host, resolved.bind.port) == ("localhost", 6000)
-
-
-def test_several_apps() -> None:
-    """One ProdServe serves several apps; each has its own keys, and the state is the app's."""
-    prodserve = ProdServe(threads=4)
-    apps = [Flask("one"), Flask("two")]
-    apps[1].config["PRODSERVE_THREADS"] = 8
-    for app in apps:
-        prodserve.init_app(app)
-        assert "prodserve" in app.extensions
-    assert [extension.resolve_for(app, []).settings.workers.threads for app in apps] == [4, 8]
-    assert not hasattr(prodserve, "app")
-
-
-def test_keys_are_checked_at_once() -> None:
-    """init_app refuses wrong keys and arguments, all of them; nobody else's run() is touched then."""
-    app = Flask("x")
-    app.config.update(PRODSERVE_THREADS="many", PRODSERVE_NOTHING=1)
-    with pytest.raises(SettingsError) as caught:
-        ProdServe(app, backlogs=1, replace_run=True)
-    assert len(caught.value.problems) == 3
-    assert "run" not in vars(app)
