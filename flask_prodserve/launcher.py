@@ -149,7 +149,7 @@ def _announce(app: Flask, resolved: Resolved, listeners: list[Listener], import_
         graceful_timeout=TABLE["GRACEFUL_TIMEOUT"].write(settings.timeouts.graceful_timeout),
         pid=os.getpid(),
     )
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write(startup.banner(started, coloured=coloured(sys.stderr)))
         sys.stderr.flush()
     else:

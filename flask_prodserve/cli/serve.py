@@ -118,8 +118,9 @@ def fail(ctx: click.Context, error: ProdServeError) -> None:
     """Show *error* and exit with its code."""
     from ..observe.logging import coloured
 
-    click.secho(f"Error: {error.what}", fg="red", err=True, color=coloured(sys.stderr))
-    if error.hint:
-        click.echo(error.hint, err=True)
-    sys.stderr.flush()
+    if sys.stderr is not None:  # a daemon may have closed it; its exit code still says what happened
+        click.secho(f"Error: {error.what}", fg="red", err=True, color=coloured(sys.stderr))
+        if error.hint:
+            click.echo(error.hint, err=True)
+        sys.stderr.flush()
     ctx.exit(error.exit_code)

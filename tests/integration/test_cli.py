@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flask_prodserve.settings import TABLE
-from serving import Command, environment, flask, run
+from serving import Command, environment, flask, run, wait_until
 from wire import get
 
 APP = "from flask import Flask\napp = Flask(__name__)\n@app.get('/')\ndef index(): return 'hello'\n"
@@ -382,6 +382,18 @@ def test_streams(folder: Path) -> None:
     written = (folder / "out").read_text()
     assert written.count("\n") == 1
     assert '"GET /?a HTTP/1.1" 200 5 ' in written
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_without_standard_error(folder: Path) -> None:
+    """A process that was started without standard error, as daemons are, serves, and ends with the codes that say why."""
+    closed = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh"]
+    with run([*closed, *flask("serve", "--bind", "unix:app.sock")], cwd=folder) as command:
+        wait_until((folder / "app.sock").is_socket, "the listener")
+        assert get(str(folder / "app.sock")).body == b"hello"
+        stopped(command)
+    with run([*closed, *flask("serve", "--threads", "x")], cwd=folder) as command:
+        assert command.exit_code() == 2
 
 
 @pytest.mark.parametrize(
