@@ -60,16 +60,16 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
         )
         for listener in listeners:
             cleanup.callback(listener.close)
-        application = stack.build(app, settings.proxy, keep_forwarded=_leaves_proxies_to_app(app, resolved))
+        engine = Engine(
+            stack.build(app, settings.proxy, keep_forwarded=_leaves_proxies_to_app(app, resolved)),
+            listeners,
+            settings,
+            tls=tls,
+            request_done=access_log.log if access_log is not None else _ignore,
+            error_logger=app.logger,
+        )
         try:
-            engine = Engine(
-                application,
-                listeners,
-                settings,
-                tls=tls,
-                request_done=access_log.log if access_log is not None else _ignore,
-                error_logger=app.logger,
-            )
+            engine.start()
         except RuntimeError as error:  # of threading, where a limit of the system is reached
             raise ProdServeError(
                 f"THREADS is {settings.workers.threads}, and not all of them can be started: {error}.",

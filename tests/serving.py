@@ -78,6 +78,8 @@ def in_thread(app: Flask, **settings: object) -> Iterator[Served]:
     names = [listener.socket.getsockname() for listener in listeners]
     served = Served(engine, [name if isinstance(name, str) else name[:2] for name in names], done)
 
+    engine.start()
+
     def run() -> None:
         served.drained = engine.run()
 

@@ -1,33 +1,55 @@
 """One client connection.
 
-Rules of waitress that hold here: the loop's thread reads, closes, and parses; a service thread runs one request at a time and sends
-what it can; ``requests`` is changed under ``requests_lock``, output under ``outbuf_lock``; the socket is closed by the loop only.
+Two threads know a channel: the loop's, and while it is *running* the one that runs it. Invariants:
 
-What this adds: a connection that is closed after a response is shut down for writing first and read until the client has closed
-(RFC 9112, section 9.6), or else unread bytes make the kernel reset the connection, and the client may lose the response.
+- ``request``, ``requests`` and ``_unread`` belong to the loop's thread while the channel is not running, and to the running thread while
+  it is. The loop's thread makes it running; the running thread ends that, as the last thing it does.
+- ``output``, ``interest`` and the life of the socket are changed under ``output_lock``. The socket is closed by the loop's thread only,
+  and under that lock, so that a number which is another connection's by then is never written to or watched for.
+- One request is parsed at a time. What came behind it waits in ``_unread`` until it is answered; nothing is read meanwhile.
+
+A connection that is closed after a response is shut down for writing first and read until the client has closed (RFC 9112, section
+9.6), or else unread bytes make the kernel reset the connection, and the client may lose the response.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import select
 import socket
-import time
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import IO, TYPE_CHECKING, Any
 
-from waitress.channel import HTTPChannel
+from waitress.channel import ClientDisconnected, HTTPChannel
 
-from ..clock import Deadline
-from .adjustments import EngineAdjustments
+from ..clock import Deadline, monotonic
+from .adjustments import RECEIVE_BYTES, EngineAdjustments
+from .output import Output
 from .parser import RequestParser
 from .task import ErrorTask, Task
 
 if TYPE_CHECKING:
     from .server import Server
 
+logger = logging.getLogger("flask_prodserve.engine")
+
 LINGER_SECONDS = 5.0
 """How long a closed connection may go on sending what nobody will read (nginx: lingering_timeout)."""
 
 DRAIN_IDLE_SECONDS = 1.0
 """While draining: how long a connection that has just been used may send its next request, to be told ``Connection: close``."""
+
+STREAM_SECONDS = 1.0
+"""How long a response may go on before it is a stream."""
+
+HIGH_WATERMARK = 1 << 24
+"""Bytes that may wait for a client before the thread that makes more of them waits as well."""
+
+KEEP_BYTES = 1 << 18
+"""Kept at a time for a client that is slow, so that the loop's thread never waits long for ``output_lock``."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
@@ -36,11 +58,20 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
     error_task_class = ErrorTask
 
     server: Server
+    connected: bool
     will_close: bool
     close_when_flushed: bool
     request: RequestParser | None
     requests: list[RequestParser]
     scheme = "http"
+
+    running = False
+    lent = False
+    """Whether a stream of this channel has given up its place among THREADS. The loop's."""
+    interest = 0
+    """The events that this channel is watched for. The loop's."""
+    task: Task | ErrorTask | None = None
+    """What is being answered."""
 
     def __init__(
         self,
@@ -50,82 +81,282 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
         adj: EngineAdjustments,
         map: dict[int, Any],
     ) -> None:
+        self.output = Output()
+        self.output_lock = threading.Condition()
+        self._unread = b""
         self._lingering: Deadline | None = None
         # Where the client reached us: on a listener for every interface only the connection knows.
         self.server_name, self.server_port = server.local_address(sock)
         super().__init__(server, sock, addr, adj, map=map)
+        self.last_activity = monotonic()
+        server.loop.watch(self)
 
-    # The loop's side.
+    # The loop's thread.
 
     def readable(self) -> bool:
-        return self._lingering is not None or bool(super().readable())
+        if self._lingering is not None:
+            return True
+        return not (self.running or self.output.size or self.close_when_flushed or self.will_close)
+
+    def writable(self) -> bool:
+        return bool(self.output.size or (self.close_when_flushed and not self.running) or self.will_close)
 
     def handle_read(self) -> None:
+        """For waitress's loop."""
+        if self.read():
+            self.server.loop.submit(self)
+
+    def read(self) -> bool:
+        """Take what the client has sent. Returns whether there is a request to be answered; then the channel is running."""
         try:
-            data = self.receive(self.adj.recv_bytes)
+            data = self.receive(RECEIVE_BYTES)
         except OSError:  # reset by the client, or bytes that are no TLS
-            self.handle_close()
-            return
+            data = b""
         if data is None:
-            return
+            return False
         if not data:
             self.handle_close()
-        elif self._lingering is None:
-            self.last_activity = time.time()
-            self.received(data)
+            return False
+        if self._lingering is not None:
+            return False
+        self.last_activity = monotonic()
+        return self.received(data)
 
     def receive(self, size: int) -> bytes | None:
         """Bytes from the client, ``b""`` when it has closed, ``None`` when there is nothing now."""
         try:
-            return bytes(self.socket.recv(size))
+            data: bytes = self.socket.recv(size)
         except BlockingIOError:
             return None
+        return data
 
     def handle_write(self) -> None:
-        if self.total_outbufs_len:
-            self._flush_exception(self._flush_some_if_lockable if self.requests else self._flush_some)
-            if self.socket is None:
-                return  # sending found it closed
-        if self.close_when_flushed and not self.total_outbufs_len:
-            self.close_when_flushed = False
-            self._linger()
-        if self.will_close:
-            self.handle_close()
-
-    def _linger(self) -> None:
-        self._lingering = Deadline(LINGER_SECONDS)
-        try:
-            self.shut_down_sending()
-        except OSError:
-            self.will_close = True
+        """Send what is left of the output, and close if it was the last."""
+        with self.output_lock:
+            if self.output.size:
+                try:
+                    self.output.send(self)
+                except OSError:
+                    self.handle_close()
+                    return
+                self.last_activity = monotonic()
+                if self.output.size <= HIGH_WATERMARK:
+                    self.output_lock.notify_all()
+            if self.will_close:
+                self.handle_close()
+                return
+            if self.close_when_flushed and not self.running and not self.output.size:
+                self.close_when_flushed = False
+                self._lingering = Deadline(LINGER_SECONDS)
+                try:
+                    self.shut_down_sending()
+                except OSError:
+                    self.handle_close()
+                    return
+            self.server.loop.attend(self)
 
     def shut_down_sending(self) -> None:
         """Tell the client that nothing more comes."""
         self.socket.shutdown(socket.SHUT_WR)
 
-    def check_deadlines(self, now: float, keepalive_timeout: float) -> None:
-        """Have the loop close this connection if it has been idle, or has lingered, for too long. *now* is wall-clock time."""
+    def handle_close(self) -> None:
+        with self.output_lock:
+            if self.socket is None:
+                return
+            self.server.loop.forget(self)
+            self.output.close()
+            self.close()
+            self.output_lock.notify_all()
+        if self.request is not None and not self.running:
+            self.request.close()
+        self.server.channel_closed()
+
+    def pause(self) -> None:
+        """The client has sent something, or has shut down its sending side, which must wait until the channel is not running any more."""
+        with self.output_lock:
+            if self.connected and self.running:
+                self.server.loop.attend(self)
+
+    def check(self, now: float, keepalive_timeout: float) -> None:
+        """Close this connection if it has been idle, or has lingered, for too long; tell a stream from a response. *now* is monotonic."""
         if self._lingering is not None:
-            overdue = self._lingering.passed()
-        else:
-            overdue = not self.requests and now - self.last_activity > keepalive_timeout
-        if overdue:
-            self.will_close = True
+            if self._lingering.passed():
+                self.handle_close()
+        elif self.running:
+            task = self.task
+            if task is not None and task.streaming_since is not None and now - task.streaming_since > STREAM_SECONDS:
+                self.server.loop.lend(self)
+        elif now - self.last_activity > keepalive_timeout:
+            self._close_idle()
 
     def drain(self, now: float) -> None:
-        """Close this connection if nothing is going on in it. At once, and not by the loop's next turn: a request that arrives
-        meanwhile would be lost."""
+        """Close this connection if nothing is going on in it. *now* is monotonic."""
         if self.pending() == 0 and now - self.last_activity > DRAIN_IDLE_SECONDS:
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        """Close, unless a request has come in this very moment, which would be lost."""
+        if self.read():
+            self.server.loop.submit(self)
+        elif self.connected and not self.pending():
             self.handle_close()
 
     def pending(self) -> int:
         """Requests that are being received, queued, running, or whose response the client has not taken yet."""
+        if self.running:
+            return 1
         request = self.request
-        unfinished = len(self.requests) + (request is not None and request.started)
-        return unfinished or int(self.total_outbufs_len > 0)
+        return int((request is not None and request.started) or self.output.size > 0)
 
-    # Both sides.
+    # The thread that owns the requests.
+
+    def received(self, data: bytes) -> bool:
+        """Parse *data*, up to the end of one request. Returns whether it is complete, and the channel running therefore."""
+        while data:
+            request = self.request
+            if request is None:
+                request = self.request = self.parser_class(self.adj)
+            consumed = request.received(data)
+            if request.completed:
+                self.request = None
+                self._unread = data[consumed:]
+                self.requests.append(request)
+                self.running = True
+                return True
+            data = data[consumed:]
+        if self.request is not None and self.request.expect_continue:
+            self.request.expect_continue = False
+            with self.output_lock:
+                if self.connected:
+                    try:
+                        self._send_or_keep(_CONTINUE)
+                    except OSError:
+                        self.will_close = True
+                    self.server.loop.attend(self)
+        return False
+
+    # The running thread.
+
+    def answer(self) -> bool:
+        """Answer one request. Returns whether there is another one."""
+        request = self.requests[0]
+        task = self.task = (self.error_task_class if request.error else self.task_class)(self, request)
+        if self.connected:
+            try:
+                task.service()
+            except Exception:
+                logger.exception("cannot answer a request")
+                task.close_on_finish = True
+        self.task = None
+        self.requests.clear()
+        request.close()
+        data, self._unread = self._unread, b""
+        if task.close_on_finish or not self.connected:
+            self.close_when_flushed = True
+            return False
+        return bool(data) and self.received(data)
+
+    def settle(self) -> None:
+        """All is answered: from now on the channel is the loop's."""
+        with self.output_lock:
+            self.last_activity = monotonic()
+            self.running = False
+            if self.connected:
+                self.server.loop.attend(self)
+
+    def write(self, data: bytes) -> None:
+        """Send *data*; what the client does not take is kept and sent by the loop. Beyond HIGH_WATERMARK, wait for the client.
+
+        Raises ClientDisconnected.
+        """
+        with self.output_lock:
+            rest = self._send_or_wait(data)
+        while rest:
+            with self.output_lock:
+                rest = self._send_or_wait(rest)
+
+    def write_file(self, file: IO[bytes], size: int) -> None:
+        """Send *size* bytes from the current position of *file*, which is closed in the end, whatever happens."""
+        with self.output_lock:
+            if not self.connected:
+                file.close()
+                raise ClientDisconnected
+            self.output.append_file(file, size)
+            self._send_or_wait(b"")
+
+    def _send_or_wait(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Send or keep a part of *data*, and return the rest, for which the lock should be let go for a moment."""
+        if not self.connected:
+            raise ClientDisconnected
+        try:
+            rest = self._send_or_keep(data)
+        except OSError as error:
+            # The loop closes it.
+            self.will_close = True
+            self.server.loop.attend(self)
+            raise ClientDisconnected from error
+        if self.output.size:
+            self.server.loop.attend(self)
+            while self.output.size > HIGH_WATERMARK:
+                self.output_lock.wait()
+                if not self.connected:
+                    raise ClientDisconnected
+        return rest
+
+    def _send_or_keep(self, data: bytes | memoryview) -> bytes | memoryview:
+        output = self.output
+        if output.size:
+            output.send(self)
+        if not output.size:
+            while data:
+                sent = self.send_bytes(data)
+                if sent == len(data):
+                    return b""
+                if not sent:
+                    break
+                data = memoryview(data)[sent:]
+        if data:
+            output.append(data[:KEEP_BYTES])
+        return data[KEEP_BYTES:]
 
     def closes_after_response(self) -> bool:
         """Whether the response that is about to be sent must be the last one on this connection."""
-        return self.server.draining and len(self.requests) <= 1
+        return self.server.draining and not self._unread
+
+    def check_client_disconnected(self) -> bool:
+        """Whether the client has closed, or has shut down its sending side: the two cannot be told apart before something is sent."""
+        with self.output_lock:
+            return not self.connected or _hung_up(self.socket)
+
+    # Whoever holds ``output_lock``.
+
+    def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what goes without waiting, and return how much that was."""
+        try:
+            sent: int = self.socket.send(data)
+        except BlockingIOError:
+            return 0
+        return sent
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
+        """The same from a file, past Python."""
+        try:
+            sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
+        except BlockingIOError:
+            return 0
+        if not sent:
+            raise OSError("a file became shorter while it was sent")
+        return sent
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    if hasattr(select, "POLLRDHUP"):  # Linux: sees it behind bytes that nobody has read yet, too
+        poll = select.poll()
+        poll.register(sock, select.POLLRDHUP)
+        return bool(poll.poll(0))
+    try:
+        return socket.socket.recv(sock, 1, socket.MSG_PEEK) == b""  # not ssl's, which has no flags
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -1,28 +1,28 @@
 """One process that serves: listeners in, responses out, until told to stop.
 
-Threads: the thread that calls :meth:`Engine.run` is the loop; service threads run the app. ``stop`` and ``abort`` may be called from
-any thread and from signal handlers: they set a flag and wake the loop, nothing else.
+Threads: the thread that calls :meth:`Engine.run` is the steward; service threads run the app, and, where there is epoll, the loop.
+``stop`` and ``abort`` may be called from any thread and from signal handlers: they set a flag and wake the steward, nothing else.
 """
 
 from __future__ import annotations
 
 import logging
+import select
 import ssl
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from waitress import wasyncore
-
-from ..clock import Deadline
+from ..clock import Deadline, monotonic
 from ..net.listeners import Listener
 from ..observe.events import RequestDone
 from ..units import format_duration
 from .adjustments import EngineAdjustments
 from .channel import Channel
-from .dispatcher import Dispatcher
+from .leadership import Leadership
+from .loop import Loop
+from .portable import PortableLoop
 from .server import Server
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ CHECK_SECONDS = 1.0
 """How often connections are checked for deadlines."""
 
 DRAIN_TURN_SECONDS = 0.1
-"""How long the loop sleeps at most while draining."""
+"""How often connections are looked at while draining."""
 
 THREAD_STOP_SECONDS = 1.0
 """How long idle service threads may take to end; they only have to wake up."""
@@ -54,7 +54,8 @@ class Engine:
     """Serves *application* on *listeners*, which it closes in the end.
 
     *request_done* is called once for every request, from the thread that ran it, and must not raise. *error_logger* gets the
-    exceptions that the application let through.
+    exceptions that the application let through. *kind* tells of a method and a path what kind of request that is, so that what is
+    learnt of one serves the next of its kind.
     """
 
     def __init__(
@@ -66,26 +67,30 @@ class Engine:
         tls: ssl.SSLContext | None = None,
         request_done: Callable[[RequestDone], None],
         error_logger: logging.Logger,
+        kind: Callable[[str, str], Hashable] = lambda method, path: (method, path),
     ) -> None:
         self._timeouts = settings.timeouts
         self._request_done = request_done
         self._stopping = False
         self._aborted = False
-        self._awake = True
         self._finished = 0
         self._finished_lock = threading.Lock()
-        self._map: dict[int, Any] = {}
         self._connections: dict[int, Channel] = {}
         adjustments = EngineAdjustments(settings)
-        self._use_poll: bool = adjustments.asyncore_use_poll
-        self._dispatcher = Dispatcher(settings.workers.threads)
+        entries: dict[int, Any] = {}
+        threads, max_streams = settings.workers.threads, settings.limits.max_streams
+        self._loop: Loop
+        if hasattr(select, "epoll"):
+            self._loop = Leadership(threads, max_streams, entries, kind)
+        else:
+            self._loop = PortableLoop(threads, max_streams, entries, use_poll=adjustments.asyncore_use_poll)
         self._servers = [
             Server(
                 application,
                 listener,
-                self._map,
+                entries,
                 self._connections,
-                self._dispatcher,
+                self._loop,
                 adjustments,
                 tls=tls,
                 request_done=self._count,
@@ -94,6 +99,10 @@ class Engine:
             for listener in listeners
         ]
 
+    def start(self) -> None:
+        """Begin to serve. Raises RuntimeError where threads cannot be started."""
+        self._loop.start()
+
     def run(self) -> Drained:
         """Serve until :meth:`stop`; then stop accepting, let running requests finish within GRACEFUL_TIMEOUT, and return.
 
@@ -101,36 +110,33 @@ class Engine:
         """
         check = Deadline(CHECK_SECONDS)
         while not self._stopping:
-            self._turn(CHECK_SECONDS)
+            self._loop.turn(check.remaining())
             if check.passed():
                 check = Deadline(CHECK_SECONDS)
-                self._check_deadlines()
+                self._loop.call(self._check)
         return self._drain()
 
     def stop(self) -> None:
         """Begin to stop. Calling it again changes nothing."""
         self._stopping = True
-        if self._awake:
-            self._servers[0].pull_trigger()
+        self._loop.wake()
 
     def abort(self) -> None:
         """Stop now; what is running is cut."""
         self._aborted = True
         self.stop()
 
-    def _turn(self, seconds: float) -> None:
-        wasyncore.loop(timeout=seconds, use_poll=self._use_poll, map=self._map, count=1)
-
-    def _check_deadlines(self) -> None:
-        now = time.time()
+    def _check(self) -> None:
+        now = monotonic()
         for channel in list(self._connections.values()):
-            channel.check_deadlines(now, self._timeouts.keepalive_timeout)
+            channel.check(now, self._timeouts.keepalive_timeout)
+        for server in self._servers:
+            server.check()
 
     def _drain(self) -> Drained:
         deadline = Deadline(self._timeouts.graceful_timeout)
-        for server in self._servers:
-            server.stop_accepting()
-        self._turn(0)  # what has arrived by now is a request, and its connection is not idle
+        self._loop.call(self._stop_accepting)
+        self._loop.turn(0)  # what has arrived by now is a request, and its connection is not idle
         if running := self._pending():
             logger.info(
                 "stopping; %d request%s to finish within %s",
@@ -139,24 +145,30 @@ class Engine:
                 format_duration(self._timeouts.graceful_timeout),
             )
         while self._connections and not self._aborted and not deadline.passed():
-            now = time.time()
-            for channel in list(self._connections.values()):
-                channel.drain(now)
-            self._turn(min(DRAIN_TURN_SECONDS, deadline.remaining()))
+            self._loop.call(self._drain_connections)
+            self._loop.turn(min(DRAIN_TURN_SECONDS, deadline.remaining()))
         drained = Drained(self._finished, self._pending())
         # Before the channels close: that wakes threads that wait for a client, and they would take the next request that is queued.
-        self._dispatcher.drop_queue()
-        for channel in list(self._connections.values()):
-            channel.handle_close()
-        if self._dispatcher.stop(Deadline(0 if self._aborted else THREAD_STOP_SECONDS)):
-            # Only now: a service thread that still runs may write to the wake-up pipe, whose number could be another file's by then.
-            self._awake = False
-            for server in self._servers:
-                server.trigger.close()
+        self._loop.drop_queue()
+        self._loop.call(self._close_connections)
+        self._loop.stop(Deadline(0 if self._aborted else THREAD_STOP_SECONDS))
         return drained
 
+    def _stop_accepting(self) -> None:
+        for server in self._servers:
+            server.stop_accepting()
+
+    def _drain_connections(self) -> None:
+        now = monotonic()
+        for channel in list(self._connections.values()):
+            channel.drain(now)
+
+    def _close_connections(self) -> None:
+        for channel in list(self._connections.values()):
+            channel.handle_close()
+
     def _pending(self) -> int:
-        return sum(channel.pending() for channel in self._connections.values())
+        return sum(channel.pending() for channel in list(self._connections.values()))
 
     def _count(self, done: RequestDone) -> None:
         if self._stopping:

@@ -1,4 +1,4 @@
-"""A listener as waitress's loop sees it: accepts connections and makes channels of them."""
+"""A listener as the loop sees it: accepts connections and makes channels of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..net.listeners import Listener
 from ..observe.events import RequestDone
 from .adjustments import EngineAdjustments
 from .channel import Channel
-from .dispatcher import Dispatcher
+from .loop import Loop
 from .tls_channel import TLSChannel
 
 if TYPE_CHECKING:
@@ -30,12 +30,11 @@ SHORTAGE_PAUSE_SECONDS = 0.5
 
 
 class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
-    """One listener. Several share the loop's *map*, the *dispatcher* and the *connections*.
-
-    Constructed after any fork: waitress makes its wake-up pipe here.
-    """
+    """One listener. Several share the *loop*, its *map*, and the *connections*."""
 
     draining = False
+    interest = 0
+    """The events that this listener is watched for. The loop's."""
     in_connection_overflow: bool
 
     def __init__(
@@ -44,7 +43,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         listener: Listener,
         map: dict[int, Any],
         connections: dict[int, Channel],
-        dispatcher: Dispatcher,
+        loop: Loop,
         adjustments: EngineAdjustments,
         *,
         tls: ssl.SSLContext | None,
@@ -52,6 +51,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         error_logger: logging.Logger,
     ) -> None:
         self.listener = listener
+        self.loop = loop
         self.tls = tls
         self.request_done = request_done
         self.error_logger = error_logger
@@ -62,12 +62,13 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
             application,
             map=map,
             _sock=listener.socket,
-            dispatcher=dispatcher,
+            dispatcher=loop,
             adj=adjustments,
             sockinfo=(listener.socket.family, listener.socket.type, listener.socket.proto, None),
             bind_socket=False,
         )
         self.active_channels = connections
+        self.trigger.close()  # the loop has one of its own
 
     # waitress's hooks.
 
@@ -108,13 +109,23 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
                     logger.warning(
                         "cannot accept connections: %s; raise the limit of open files (ulimit -n)", error.strerror
                     )
-                    return
+                    break
                 continue  # that client has gone already; accept() reports it instead of the connection
             self._welcome(sock, address)
+        self.check()
+
+    def check(self) -> None:
+        """Accept again where it is time to, and pause where nothing can be accepted. From the loop's thread."""
+        if self.accepting:
+            self.loop.attend(self)
+
+    def channel_closed(self) -> None:
+        """One of the connections has made room."""
+        if self.in_connection_overflow:
+            self.check()
 
     def _welcome(self, sock: socket.socket, address: Any) -> None:
         try:
-            sock.setblocking(False)
             if self._tcp:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A Unix peer has no address; "" as in gunicorn and Werkzeug.
@@ -140,8 +151,11 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         Closed before the first client is told ``Connection: close``: one that connects again at once must find another server, and
         not a listener that is about to reset it.
         """
+        if not self.accepting:
+            return
         self.handle_accept()
         self.accepting = False
+        self.loop.forget(self)
         self.del_channel()
         self.listener.close()
         self.socket = None

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import ClientDisconnected
 
+from ..clock import monotonic
 from ..observe.events import RequestDone
 from ..protocol.request_head import RequestHead
 from ..protocol.response_head import Framing, ResponseHead, compose, http_date
@@ -90,10 +91,10 @@ class Response:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._write(data)
 
-    def send_file(self, file: ReadOnlyFileBasedBuffer, size: int) -> None:
+    def send_file(self, file: IO[bytes], size: int) -> None:
         """Hand *file* to the channel, which sends *size* bytes of it and closes it."""
         self._write(b"")
-        self._channel.write_soon(file)
+        self._channel.write_file(file, size)
         self.body_bytes += size
 
     def finish(self) -> None:
@@ -102,14 +103,14 @@ class Response:
     def _write(self, data: bytes) -> None:
         unsent, self._unsent = self._unsent, b""
         if unsent or data:
-            self._channel.write_soon(unsent + data if unsent else data)
+            self._channel.write(unsent + data if unsent else data)
 
 
 class ErrorTask:
     """The answer to a request that was refused; the connection closes after it."""
 
     close_on_finish = True
-    wrote_header = True  # waitress's channel has nothing left to answer
+    streaming_since: float | None = None
 
     def __init__(self, channel: Channel, request: RequestParser) -> None:
         assert request.error is not None
@@ -135,7 +136,8 @@ class Task:
     """One call of the WSGI application."""
 
     close_on_finish = False
-    wrote_header = True  # waitress's channel has nothing left to answer: errors are answered here
+    streaming_since: float | None = None
+    """When the app began to send a body that it goes on with, by the monotonic clock."""
 
     def __init__(self, channel: Channel, request: RequestParser) -> None:
         assert request.head is not None
@@ -190,7 +192,7 @@ class Task:
         if self._response.bodiless:
             self._response.finish()
             return False
-        self._response.send_file(file, size)
+        self._response.send_file(file.file, size)
         return True
 
     def _send_chunks(self, chunks: Iterable[bytes]) -> None:
@@ -210,6 +212,8 @@ class Task:
                         self._complain("the body is not sent, since status %d has none", self._response.status)
                     break
                 self._response.send(chunk)
+                if self.streaming_since is None:
+                    self.streaming_since = monotonic()
         if self._response.head is None:
             self._start(0)
         self._response.finish()
@@ -233,6 +237,8 @@ class Task:
         if self._response.head is None:
             self._start(None)
         self._response.send(data)
+        if self.streaming_since is None:
+            self.streaming_since = monotonic()
 
     def _start(self, body_length: int | None) -> None:
         if self._status is None:
@@ -289,6 +295,7 @@ class Task:
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": ReadOnlyFileBasedBuffer,
+            "waitress.client_disconnected": channel.check_client_disconnected,
         }
         if port is not None:
             environ["REMOTE_PORT"] = str(port)

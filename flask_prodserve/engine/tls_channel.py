@@ -1,7 +1,7 @@
 """A client connection over TLS, non-blocking.
 
-OpenSSL's connection object must not be used by two threads at once, and the loop's thread reads while a service thread may send: one
-lock around both. A handshake happens inside the first reads; what it has to send goes out as part of them.
+OpenSSL's connection object must not be used by two threads at once: the loop's thread reads only while the channel is not running, and
+whoever sends then holds ``output_lock``. A handshake happens inside the first reads; what it has to send goes out as part of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import threading
 from typing import TYPE_CHECKING, Any
 
 from .adjustments import EngineAdjustments
@@ -17,6 +16,9 @@ from .channel import Channel
 
 if TYPE_CHECKING:
     from .server import Server
+
+RECORD_BYTES = 1 << 14
+"""Given to OpenSSL at a time, a whole record (RFC 8446, section 5.1): of more it may send a part, and still want all of it again."""
 
 
 class TLSChannel(Channel):
@@ -31,13 +33,12 @@ class TLSChannel(Channel):
         map: dict[int, Any],
     ) -> None:
         assert server.tls is not None
-        self._tls_lock = threading.Lock()
         self._handshake_sends = False
         tls_socket = server.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         super().__init__(server, tls_socket, addr, adj, map)
 
     def writable(self) -> bool:
-        return self._handshake_sends or bool(super().writable())
+        return self._handshake_sends or super().writable()
 
     def handle_write(self) -> None:
         if self._handshake_sends:
@@ -48,8 +49,7 @@ class TLSChannel(Channel):
     def receive(self, size: int) -> bytes | None:
         self._handshake_sends = False
         try:
-            with self._tls_lock:
-                return bytes(self.socket.recv(size))
+            data: bytes = self.socket.recv(size)
         except ssl.SSLWantReadError:
             return None
         except ssl.SSLWantWriteError:
@@ -57,16 +57,24 @@ class TLSChannel(Channel):
             return None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
+        return data
 
-    def send(self, data: bytes, do_close: bool = True) -> int:
-        with self._tls_lock:
-            try:
-                return int(self.socket.send(data))
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return 0
+    def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
+        sent = 0
+        with memoryview(data) as view:
+            while sent < len(view):
+                try:
+                    sent += self.socket.send(view[sent : sent + RECORD_BYTES])
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    break
+        return sent
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
+        """Not past OpenSSL."""
+        return None
 
     def shut_down_sending(self) -> None:
         """Send close_notify, so that the client can tell an end from a cut (RFC 8446, section 6.1)."""
         # Sent, or not to be had without waiting; the client's answer is of no interest.
-        with self._tls_lock, contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self.socket.unwrap()

@@ -218,6 +218,15 @@ class Limits:
         "Most open client connections. Beyond, new ones wait in the backlog until one closes.",
         why="An idle connection costs a file descriptor and a few kilobytes, and the usual limit of open files is 1024.",
     )
+    max_streams: int = setting(
+        at_least(0, COUNT),
+        "64",
+        "Most responses that stream for more than a second and do not count against THREADS. Those beyond do.",
+        why=(
+            "Event streams and long downloads hold a thread for as long as they last; 16 of them would leave none for other requests. "
+            "Each has a thread of its own, so they need a bound."
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from flask import Flask, Response
 from serving import Served, in_thread
 from wire import Wire, get
 
+pytestmark = pytest.mark.usefixtures("loop")
+
 
 def make_app() -> Flask:
     app = Flask("broken")

@@ -16,6 +16,8 @@ from flask import Flask, jsonify, request
 from serving import in_thread
 from wire import Wire, get
 
+pytestmark = pytest.mark.usefixtures("loop")
+
 FIXED = {
     "REQUEST_METHOD": "POST",
     "SCRIPT_NAME": "",

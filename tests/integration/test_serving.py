@@ -15,6 +15,8 @@ from flask import Flask, Response, request, send_file, stream_with_context
 from serving import Served, in_thread
 from wire import Wire, get
 
+pytestmark = pytest.mark.usefixtures("loop")
+
 LIMIT = 200_000
 
 

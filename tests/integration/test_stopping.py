@@ -33,9 +33,18 @@ def held():
 """
 
 
+WITHOUT_EPOLL = "import select\nvars(select).pop('epoll', None)\n"
+
+
+@pytest.fixture(params=["epoll", "portable"])
+def source(request: pytest.FixtureRequest) -> str:
+    """The app, as it is and on a system that has no epoll."""
+    return (WITHOUT_EPOLL if request.param == "portable" else "") + APP
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "app.py").write_text(APP)
+def folder(tmp_path: Path, source: str) -> Path:
+    (tmp_path / "app.py").write_text(source)
     return tmp_path
 
 
@@ -166,9 +175,9 @@ def _is_refused(server: Command) -> bool:
         return True
 
 
-def test_unread_response_is_counted(folder: Path) -> None:
+def test_unread_response_is_counted(folder: Path, source: str) -> None:
     """A response that its client has not taken at GRACEFUL_TIMEOUT is cut, and counted as that and nothing else."""
-    (folder / "app.py").write_text(APP + "\n@app.get('/large')\ndef large():\n    return bytes(8_000_000)\n")
+    (folder / "app.py").write_text(source + "\n@app.get('/large')\ndef large():\n    return bytes(8_000_000)\n")
     with run(flask("serve", "--port", "0", "--graceful-timeout", "300ms"), cwd=folder) as server:
         with Wire(server.address) as wire:
             wire.send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -178,10 +187,10 @@ def test_unread_response_is_counted(folder: Path) -> None:
         assert "stopped; 0 requests finished, 1 cut" in server.output
 
 
-def test_cut_request_is_not_counted_as_finished(folder: Path) -> None:
+def test_cut_request_is_not_counted_as_finished(folder: Path, source: str) -> None:
     """A stream whose producer waits for a client that does not read is cut once, and a request queued behind it does not run."""
     stream = "\n@app.get('/stream')\ndef stream():\n    return (bytes(65536) for _ in range(600))\n"
-    (folder / "app.py").write_text(APP + stream)
+    (folder / "app.py").write_text(source + stream)
     arguments = ("serve", "--port", "0", "--threads", "1", "--graceful-timeout", "300ms")
     with run(flask(*arguments), cwd=folder) as server:
         with Wire(server.address) as wire, Wire(server.address) as queued:

@@ -35,6 +35,7 @@ CHANGED = {
     "MAX_HEADER_COUNT": "5",
     "MAX_BODY_SIZE": "1GB",
     "MAX_CONNECTIONS": "7",
+    "MAX_STREAMS": "3",
     "KEEPALIVE_TIMEOUT": "1500ms",
     "GRACEFUL_TIMEOUT": "0.25",
     "TLS_CERT": 'my certs/$HOME\'s "cert".pem',

@@ -1,0 +1,412 @@
+"""The loop where there is epoll: service threads take turns at leading it (leader/followers).
+
+One service thread, the *leader*, waits for events, reads, parses, and runs requests itself: no hand-over, no wake-up. The *steward*, which
+is the thread that calls :meth:`Leadership.turn`, takes the lead away from a leader that stays in one request, and gives it to a
+follower; the old leader finishes its request as a follower does. Requests that are known to keep a thread waiting are run by a leader
+that has passed the lead on before.
+
+Invariants, none of which leans on the GIL:
+
+1. One thread leads. The lead changes under ``_lock``: by the leader, outside of a request (``_pass_on``), or by the steward, while the
+   leader is inside one (``_take_over``). A lead that nobody could be found for is ``_vacant`` until a thread has nothing else to do.
+2. Whether the leader still leads after a request is decided by one atomic ``pop`` of ``_claim``: it gets its own claim back, or the
+   steward has it. So nobody waits for events with a lead that has ended.
+3. ``_busy`` counts the threads that run requests without the lead, and never exceeds THREADS. At THREADS the leader runs nothing, but
+   puts channels into ``_ready``. Both change under ``_lock``, and a thread that finishes looks into ``_ready`` as it is counted off. So
+   as long as anything is ready, THREADS threads are busy, and none of it is forgotten.
+4. A channel that is running is read by nobody, and closed or paused by the leader only (see ``channel``).
+5. Channels stay registered while they run; only an event that comes meanwhile pauses one. So a common request needs no epoll_ctl().
+6. A claim that is made in the moment in which the steward lies down is seen when its turn ends: the take-over is late, and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from waitress import wasyncore
+from waitress.trigger import trigger
+
+from ..clock import Deadline, monotonic
+from .blocking_memory import BlockingMemory
+from .channel import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+logger = logging.getLogger("flask_prodserve.engine")
+
+PATIENCE = 0.001
+"""Seconds that a leader may wait inside a request. About the time that a hand-over is worth (and a quick view takes a tenth of it)."""
+
+BURNING_PATIENCE = 0.010
+"""Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down."""
+
+SLEEPLESS_TURNS = 20
+"""How often the steward looks in vain before it lies down: waking it costs more than looking."""
+
+CALL_SECONDS = 0.1
+
+_GONE = select.EPOLLHUP | select.EPOLLERR
+
+
+class _Member:
+    """A service thread. While it rests, it waits for *wake*, and finds in *channel* what it is woken for: None means to lead."""
+
+    __slots__ = ("channel", "clock", "wake")
+
+    def __init__(self) -> None:
+        self.wake = threading.Lock()
+        self.wake.acquire()
+        self.channel: Channel | None = None
+        self.clock = time.pthread_getcpuclockid(threading.get_ident())
+
+
+class Leadership:
+    """See the module. *threads* is the most requests inside the app at a time, *max_streams* how many streams may come on top.
+
+    *kind* tells what kind of request a request is, for the memory of those that wait.
+    """
+
+    def __init__(
+        self, threads: int, max_streams: int, map: dict[int, Any], kind: Callable[[str, str], Hashable]
+    ) -> None:
+        self._max_busy = threads
+        self._max_streams = max_streams
+        self._map = map
+        self._kind = kind
+        self._memory = BlockingMemory()
+        self._epoll = select.epoll()
+        self._lock = threading.Lock()
+        self._trigger = trigger(map)
+        self._events: deque[tuple[int, int]] = deque()
+        self._pipelined: deque[Channel] = deque()
+        self._ready: deque[Channel] = deque()
+        self._resting: list[_Member] = []
+        self._members = 0
+        self._ended = threading.Condition(self._lock)
+        self._busy = 0
+        self._streams = 0
+        self._vacant = False
+        self._stopping = False
+        # Between the leader and the steward.
+        self._claim: list[Channel] = []
+        self._served = 0
+        self._leader: _Member | None = None
+        self._patience = BURNING_PATIENCE if getattr(sys, "_is_gil_enabled", lambda: True)() else PATIENCE
+        self._bed = threading.Lock()
+        self._bed.acquire()
+        self._lies = False
+        self._woken = False
+
+    # What the engine and the channels call; see ``loop``.
+
+    def start(self) -> None:
+        for entry in self._map.values():
+            self.watch(entry)
+        with self._lock:
+            self._employ(None)
+
+    def watch(self, entry: Any) -> None:
+        entry.interest = _interest(entry)
+        self._epoll.register(entry._fileno, entry.interest)
+
+    def attend(self, entry: Any) -> None:
+        interest = _interest(entry)
+        if interest != entry.interest:
+            entry.interest = interest
+            self._epoll.modify(entry._fileno, interest)
+
+    def forget(self, entry: Any) -> None:
+        # Closing would not do it where a child process has inherited the descriptor.
+        self._epoll.unregister(entry._fileno)
+
+    def submit(self, channel: Channel) -> None:
+        self._pipelined.append(channel)
+
+    def lend(self, channel: Channel) -> None:
+        with self._lock:
+            # The leader calls this, so that it is another thread that runs the channel; it may just have finished.
+            if channel.lent or channel.task is None or self._streams >= self._max_streams:
+                return
+            channel.lent = True
+            self._streams += 1
+            self._busy -= 1
+            if self._ready:
+                self._busy += 1
+                self._appoint(self._ready.popleft())
+
+    def turn(self, seconds: float) -> None:
+        deadline = Deadline(seconds)
+        vain = 0
+        while not self._woken and not deadline.passed():
+            if self._claim:
+                vain = 0
+                self._watch_leader()
+            elif vain < SLEEPLESS_TURNS:
+                vain += 1
+                time.sleep(PATIENCE)
+            else:
+                self._lies = True
+                if not self._claim and not self._woken:
+                    self._bed.acquire(timeout=deadline.remaining())
+                self._lies = False
+                vain = 0
+        self._woken = False
+
+    def wake(self) -> None:
+        self._woken = True
+        self._rouse()
+
+    def call(self, function: Callable[[], object]) -> None:
+        done = threading.Event()
+
+        def called() -> None:
+            try:
+                function()
+            finally:
+                done.set()
+                self.wake()
+
+        self._trigger.pull_trigger(called)
+        while not done.is_set():
+            self.turn(CALL_SECONDS)
+
+    def drop_queue(self) -> None:
+        with self._lock:
+            self._ready.clear()
+            self._pipelined.clear()
+
+    def stop(self, deadline: Deadline) -> bool:
+        with self._lock:
+            self._stopping = True
+            while self._resting:
+                self._resting.pop().wake.release()
+        self._trigger.pull_trigger()
+        with self._lock:
+            ended = self._ended.wait_for(lambda: self._members == 0, deadline.remaining())
+        if ended:
+            self._trigger.close()
+            self._epoll.close()
+        return ended
+
+    # The leader.
+
+    def _lead(self, member: _Member) -> None:
+        """Lead until the lead is lost."""
+        self._leader = member
+        events, pipelined, entries = self._events, self._pipelined, self._map
+        while not self._stopping:
+            if events:
+                descriptor, flags = events.popleft()
+                entry = entries.get(descriptor)
+                if entry is None:
+                    continue  # closed since
+                if not isinstance(entry, Channel):
+                    wasyncore.read(entry)
+                elif self._handle(entry, flags) and not self._begin(entry):
+                    return
+            elif pipelined:
+                if not self._begin(pipelined.popleft()):
+                    return
+                events.extend(self._epoll.poll(0))
+            else:
+                events.extend(self._epoll.poll())
+
+    def _handle(self, channel: Channel, flags: int) -> bool:
+        """Read, send or close. Returns whether there is a request to be answered."""
+        try:
+            if channel.running:
+                if flags & _GONE:
+                    channel.handle_close()
+                elif flags & select.EPOLLOUT:
+                    channel.handle_write()
+                else:
+                    channel.pause()
+            elif channel.output.size or channel.close_when_flushed or channel.will_close:
+                channel.handle_write()
+            elif channel.read():
+                return True
+            else:
+                with channel.output_lock:
+                    if channel.connected:
+                        self.attend(channel)
+        except Exception:
+            channel.handle_error()
+        return False
+
+    def _begin(self, channel: Channel) -> bool:
+        """Answer the request of *channel*, or have it wait. Returns whether this thread still leads."""
+        if self._busy >= self._max_busy:
+            with self._lock:
+                if self._busy >= self._max_busy:
+                    self._ready.append(channel)
+                    return True
+        kind = self._kind_of(channel) if self._memory else None
+        if kind in self._memory:
+            self._pass_on()
+            began = monotonic()
+            counted = self._run(channel)
+            self._memory.note(kind, monotonic() - began)
+            self._finish(counted)
+            return False
+        head = channel.requests[0].head
+        self._claim.append(channel)
+        if self._lies:
+            self._rouse()
+        more = channel.answer()
+        try:
+            self._claim.pop()
+        except IndexError:
+            if head is not None:
+                self._memory.add(self._kind(head.method, head.path))
+            self._finish(self._run(channel) if more else self._settle(channel))
+            return False
+        self._served += 1
+        if more:
+            self._pipelined.append(channel)
+        elif channel.close_when_flushed:
+            channel.running = False
+            channel.handle_write()
+        else:
+            channel.settle()
+        return True
+
+    def _kind_of(self, channel: Channel) -> Hashable:
+        head = channel.requests[0].head
+        return None if head is None else self._kind(head.method, head.path)
+
+    # Changes of the lead.
+
+    def _pass_on(self) -> None:
+        """End the own lead, before a request that will wait."""
+        with self._lock:
+            self._busy += 1
+            self._appoint(None)
+
+    def _take_over(self) -> None:
+        """End the lead of a leader that is inside a request, if it still is."""
+        with self._lock:
+            try:
+                self._claim.pop()
+            except IndexError:
+                return
+            self._busy += 1
+            self._appoint(None)
+
+    def _appoint(self, channel: Channel | None) -> None:
+        """Have a follower run *channel*, or lead where that is None: the one that rested last, whose caches are warm, or a new thread.
+
+        Under ``_lock``.
+        """
+        if self._resting:
+            member = self._resting.pop()
+            member.channel = channel
+            member.wake.release()
+            return
+        try:
+            self._employ(channel)
+        except RuntimeError as error:
+            logger.warning("cannot start another thread (%s); lower THREADS, or raise the limit (ulimit -u)", error)
+            if channel is None:
+                self._vacant = True
+            else:
+                self._busy -= 1
+                self._ready.appendleft(channel)
+
+    # Followers.
+
+    def _run(self, channel: Channel) -> bool:
+        """Answer all requests of *channel* without the lead. Returns whether this thread still counts as busy."""
+        while channel.answer():
+            pass
+        return self._settle(channel)
+
+    def _settle(self, channel: Channel) -> bool:
+        with self._lock:
+            counted = not channel.lent
+            if channel.lent:
+                channel.lent = False
+                self._streams -= 1
+        channel.settle()
+        return counted
+
+    def _finish(self, counted: bool) -> None:
+        """Run what is ready, then be no longer busy."""
+        while True:
+            with self._lock:
+                self._busy -= counted
+                if not self._ready or self._busy >= self._max_busy or self._stopping:
+                    return
+                self._busy += 1
+                channel = self._ready.popleft()
+            counted = self._run(channel)
+
+    def _serve(self, channel: Channel | None) -> None:
+        """A service thread's life."""
+        member = _Member()
+        while True:
+            if channel is None:
+                self._lead(member)
+            else:
+                self._finish(self._run(channel))
+            channel = None
+            with self._lock:
+                if self._vacant:
+                    self._vacant = False
+                    continue
+                # Streams that have ended leave more threads than can be busy.
+                if self._stopping or self._members > self._max_busy + self._streams + 1:
+                    break
+                self._resting.append(member)
+            member.wake.acquire()
+            if self._stopping:
+                break
+            channel, member.channel = member.channel, None
+        with self._lock:
+            self._members -= 1
+            self._ended.notify_all()
+
+    def _employ(self, channel: Channel | None) -> None:
+        threading.Thread(
+            # In an empty context: free-threaded Python lets threads inherit their starter's, and an app context that was pushed there
+            # would be reused for every request.
+            target=contextvars.Context().run,
+            args=(self._serve, channel),
+            name=f"prodserve-{self._members}",
+            daemon=True,  # a request that never ends must not keep the process alive
+        ).start()
+        self._members += 1
+
+    # The steward.
+
+    def _watch_leader(self) -> None:
+        """Wait for the end of the request that the leader is in; if that takes too long, take over."""
+        leader, served = self._leader, self._served
+        assert leader is not None, "a claim is a leader's"
+        began, computed_before = monotonic(), time.clock_gettime(leader.clock)
+        while not self._woken:
+            time.sleep(PATIENCE)
+            if not self._claim or served != self._served or leader is not self._leader:
+                return
+            seconds = monotonic() - began
+            computed = time.clock_gettime(leader.clock) - computed_before
+            if computed < seconds / 2 or seconds > self._patience:
+                self._take_over()
+                return
+
+    def _rouse(self) -> None:
+        with contextlib.suppress(RuntimeError):  # awake already
+            self._bed.release()
+
+
+def _interest(entry: Any) -> int:
+    return (select.EPOLLIN if entry.readable() else 0) | (select.EPOLLOUT if entry.writable() else 0)

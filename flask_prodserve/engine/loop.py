@@ -1,0 +1,58 @@
+"""What runs channels: two implementations, one interface.
+
+:class:`~.leadership.Leadership` where there is epoll, :class:`~.portable.PortableLoop` elsewhere.
+
+The rules for both: the thread that runs the loop reads and closes channels, and sends what is left of their output. A channel is
+*running* from the moment that it has a complete request until that is answered, and so are the requests that came with it; one service
+thread runs it, and nobody reads it meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..clock import Deadline
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+
+class Loop(Protocol):
+    """Made after any fork. ``run`` means: from the thread that serves until it is told to stop, the *steward*."""
+
+    def start(self) -> None:
+        """Begin to serve the entries of the map. Raises RuntimeError where no thread can be started."""
+
+    def watch(self, entry: Any) -> None:
+        """A channel or listener is new in the map. From the loop's thread."""
+
+    def attend(self, entry: Any) -> None:
+        """What *entry* waits for may have changed. For a channel under its ``output_lock``; for a listener from the loop's thread."""
+
+    def forget(self, entry: Any) -> None:
+        """*entry* is about to be closed. From the loop's thread."""
+
+    def submit(self, channel: Channel) -> None:
+        """*channel* has a request to be answered, and is running from now on. From the loop's thread."""
+
+    def lend(self, channel: Channel) -> None:
+        """The response of *channel*, which is running, streams, and gives up its place among THREADS, as far as MAX_STREAMS allows.
+
+        From the loop's thread.
+        """
+
+    def turn(self, seconds: float) -> None:
+        """Do the steward's work for *seconds*, or until :meth:`wake`."""
+
+    def wake(self) -> None:
+        """End the current turn, or the next one. From any thread, and from signal handlers."""
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have *function* called in the loop's thread, and wait for it. From the steward."""
+
+    def drop_queue(self) -> None:
+        """Forget the requests that no thread has begun."""
+
+    def stop(self, deadline: Deadline) -> bool:
+        """Let the threads end as soon as they are free. Returns whether all did before *deadline*."""

@@ -1,0 +1,144 @@
+"""What a client has not taken yet of its responses: in memory up to a bound, then in a temporary file; and files of the app.
+
+Not locked: the channel does that.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections import deque
+from typing import IO, Any, Protocol
+
+IN_MEMORY = 1 << 20
+"""Bytes that are kept in memory for one client; what comes on top goes into a file, which the kernel sends without a copy."""
+
+READ_BYTES = 1 << 16
+"""Read at a time from a file that the kernel cannot send by itself."""
+
+SEND_BYTES = 1 << 20
+"""Sent at a time from a file, so that a fast client does not keep the loop to itself."""
+
+SPOOL_BYTES = 1 << 24
+"""Size at which a temporary file is followed by another: what has been sent of it takes its place until it is closed."""
+
+
+class Transport(Protocol):
+    """Where output goes."""
+
+    def send_bytes(self, data: bytes | bytearray) -> int:
+        """Send what goes without waiting, and return how much that was. Raises OSError."""
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
+        """The same from a file. None where that cannot be done."""
+
+
+class Output:
+    """A queue of bytes and files. ``size`` is how much is in it, in bytes."""
+
+    __slots__ = ("_memory", "_pieces", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._memory = 0
+        self._pieces: deque[bytearray | _File] = deque()
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Keep *data*. Raises OSError where the disk is full."""
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, _File) and last.grows:
+            last.append(data)
+        elif self._memory + len(data) > IN_MEMORY:
+            spool = _File(tempfile.TemporaryFile(buffering=0), 0, spool=True)  # noqa: SIM115  # closed with the piece
+            spool.append(data)
+            self._pieces.append(spool)
+        elif isinstance(last, bytearray):
+            last += data
+            self._memory += len(data)
+        else:
+            self._pieces.append(bytearray(data))
+            self._memory += len(data)
+        self.size += len(data)
+
+    def append_file(self, file: IO[bytes], size: int) -> None:
+        """Keep *size* bytes from the current position of *file*, which is closed when they are sent."""
+        self._pieces.append(_File(file, size))
+        self.size += size
+
+    def send(self, transport: Transport) -> None:
+        """Send until *transport* takes no more, or a file has had its share. Raises OSError; also where a file is shorter than it was."""
+        pieces = self._pieces
+        while pieces:
+            piece = pieces[0]
+            if isinstance(piece, _File):
+                sent = piece.send(transport)
+                remaining = piece.size
+            else:
+                sent = transport.send_bytes(piece)
+                remaining = len(piece) - sent
+                self._memory -= sent
+                del piece[:sent]
+            self.size -= sent
+            if remaining:
+                return
+            pieces.popleft()
+            if isinstance(piece, _File):
+                piece.close()
+
+    def close(self) -> None:
+        """Forget everything."""
+        for piece in self._pieces:
+            if isinstance(piece, _File):
+                piece.close()
+        self._pieces.clear()
+        self.size = self._memory = 0
+
+
+class _File:
+    """A part of a file: *size* bytes from its position on. A *spool* is our own, and more may come while it is sent."""
+
+    __slots__ = ("_descriptor", "_file", "_offset", "_spool", "size")
+
+    def __init__(self, file: IO[bytes], size: int, *, spool: bool = False) -> None:
+        self._file = file
+        self._descriptor = _descriptor(file)
+        self._offset = file.tell()
+        self._spool = spool
+        self.size = size
+
+    @property
+    def grows(self) -> bool:
+        return self._spool and self._offset + self.size < SPOOL_BYTES
+
+    def append(self, data: bytes | memoryview) -> None:
+        self._file.seek(self._offset + self.size)
+        view = memoryview(data)
+        while view:
+            written = self._file.write(view)
+            self.size += written
+            view = view[written:]
+
+    def send(self, transport: Transport) -> int:
+        count = min(self.size, SEND_BYTES)
+        sent = None
+        if self._descriptor is not None:
+            sent = transport.send_file(self._descriptor, self._offset, count)
+        if sent is None:
+            self._file.seek(self._offset)
+            data = self._file.read(min(count, READ_BYTES))
+            if not data:
+                raise OSError("a file became shorter while it was sent")
+            sent = transport.send_bytes(data)
+        self._offset += sent
+        self.size -= sent
+        return sent
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _descriptor(file: Any) -> int | None:
+    """The descriptor that holds the bytes which *file* reads; None for files that are no plain ones (GzipFile has one, of other bytes)."""
+    raw = getattr(file, "raw", file)
+    return raw.fileno() if isinstance(raw, io.FileIO) and hasattr(os, "sendfile") else None
