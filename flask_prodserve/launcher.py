@@ -23,10 +23,10 @@ from .net.listeners import Listener, open_listeners
 from .net.tls import server_context
 from .observe import startup
 from .observe.access_log import open_access_log
-from .observe.events import RequestDone
 from .observe.logging import coloured, configure
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved
 from .wsgi import stack
+from .wsgi.routes import Routes
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -65,8 +65,9 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
             listeners,
             settings,
             tls=tls,
-            request_done=access_log.log if access_log is not None else _ignore,
+            request_done=access_log.log if access_log is not None else None,
             error_logger=app.logger,
+            kind=Routes(app.url_map).kind,
         )
         try:
             engine.start()
@@ -80,10 +81,6 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
             drained = engine.run()
     _report(drained, resolved)
     return 128 + signal.SIGINT if received.count(signal.SIGINT) > 1 else ExitCode.STOPPED
-
-
-def _ignore(done: RequestDone) -> None:
-    """Where there is no access log."""
 
 
 def _leaves_proxies_to_app(app: Flask, resolved: Resolved) -> bool:

@@ -21,7 +21,8 @@ import socket
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
-from waitress.channel import ClientDisconnected, HTTPChannel
+from waitress.channel import ClientDisconnected
+from waitress.wasyncore import dispatcher
 
 from ..clock import Deadline, monotonic
 from .adjustments import RECEIVE_BYTES, EngineAdjustments
@@ -52,26 +53,21 @@ KEEP_BYTES = 1 << 18
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
-    parser_class = RequestParser
-    task_class = Task
-    error_task_class = ErrorTask
-
-    server: Server
+class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     connected: bool
-    will_close: bool
-    close_when_flushed: bool
-    request: RequestParser | None
-    requests: list[RequestParser]
     scheme = "http"
 
+    request: RequestParser | None = None
+    """What is being received."""
+    task: Task | ErrorTask | None = None
+    """What is being answered."""
     running = False
+    close_when_flushed = False
+    will_close = False
     lent = False
     """Whether a stream of this channel has given up its place among THREADS. The loop's."""
     interest = 0
     """The events that this channel is watched for. The loop's."""
-    task: Task | ErrorTask | None = None
-    """What is being answered."""
 
     def __init__(
         self,
@@ -81,14 +77,21 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
         adj: EngineAdjustments,
         map: dict[int, Any],
     ) -> None:
+        self.server = server
+        self.adj = adj
         self.output = Output()
-        self.output_lock = threading.Condition()
+        self.output_lock = threading.RLock()
+        self._room: threading.Condition | None = None
+        self.requests: list[RequestParser] = []
         self._unread = b""
         self._lingering: Deadline | None = None
+        self.last_activity = monotonic()
         # Where the client reached us: on a listener for every interface only the connection knows.
         self.server_name, self.server_port = server.local_address(sock)
-        super().__init__(server, sock, addr, adj, map=map)
-        self.last_activity = monotonic()
+        super().__init__(sock, map)
+        self.addr = addr
+        self.connected = True
+        server.active_channels[self._fileno] = self
         server.loop.watch(self)
 
     # The loop's thread.
@@ -140,8 +143,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
                     self.handle_close()
                     return
                 self.last_activity = monotonic()
-                if self.output.size <= HIGH_WATERMARK:
-                    self.output_lock.notify_all()
+                if self._room is not None and self.output.size <= HIGH_WATERMARK:
+                    self._room.notify_all()
             if self.will_close:
                 self.handle_close()
                 return
@@ -164,9 +167,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
             if self.socket is None:
                 return
             self.server.loop.forget(self)
+            del self.server.active_channels[self._fileno]
             self.output.close()
             self.close()
-            self.output_lock.notify_all()
+            if self._room is not None:
+                self._room.notify_all()
         if self.request is not None and not self.running:
             self.request.close()
         self.server.channel_closed()
@@ -215,7 +220,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
         while data:
             request = self.request
             if request is None:
-                request = self.request = self.parser_class(self.adj)
+                request = self.request = RequestParser(self.adj)
             consumed = request.received(data)
             if request.completed:
                 self.request = None
@@ -240,7 +245,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
     def answer(self) -> bool:
         """Answer one request. Returns whether there is another one."""
         request = self.requests[0]
-        task = self.task = (self.error_task_class if request.error else self.task_class)(self, request)
+        task = self.task = Task(self, request) if request.error is None else ErrorTask(self, request)
         if self.connected:
             try:
                 task.service()
@@ -298,7 +303,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress is not annotated
         if self.output.size:
             self.server.loop.attend(self)
             while self.output.size > HIGH_WATERMARK:
-                self.output_lock.wait()
+                if self._room is None:
+                    self._room = threading.Condition(self.output_lock)
+                self._room.wait()
                 if not self.connected:
                     raise ClientDisconnected
         return rest

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import select
 import ssl
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,9 +52,9 @@ class Drained:
 class Engine:
     """Serves *application* on *listeners*, which it closes in the end.
 
-    *request_done* is called once for every request, from the thread that ran it, and must not raise. *error_logger* gets the
-    exceptions that the application let through. *kind* tells of a method and a path what kind of request that is, so that what is
-    learnt of one serves the next of its kind.
+    *request_done*, if there is one, is called once for every request, from the thread that ran it, and must not raise.
+    *error_logger* gets the exceptions that the application let through. *kind* tells of a method and a path what kind of request that
+    is, so that what is learnt of one serves the next of its kind.
     """
 
     def __init__(
@@ -65,16 +64,13 @@ class Engine:
         settings: Settings,
         *,
         tls: ssl.SSLContext | None = None,
-        request_done: Callable[[RequestDone], None],
+        request_done: Callable[[RequestDone], None] | None,
         error_logger: logging.Logger,
         kind: Callable[[str, str], Hashable] = lambda method, path: (method, path),
     ) -> None:
         self._timeouts = settings.timeouts
-        self._request_done = request_done
         self._stopping = False
         self._aborted = False
-        self._finished = 0
-        self._finished_lock = threading.Lock()
         self._connections: dict[int, Channel] = {}
         adjustments = EngineAdjustments(settings)
         entries: dict[int, Any] = {}
@@ -93,7 +89,7 @@ class Engine:
                 self._loop,
                 adjustments,
                 tls=tls,
-                request_done=self._count,
+                request_done=request_done,
                 error_logger=error_logger,
             )
             for listener in listeners
@@ -147,7 +143,7 @@ class Engine:
         while self._connections and not self._aborted and not deadline.passed():
             self._loop.call(self._drain_connections)
             self._loop.turn(min(DRAIN_TURN_SECONDS, deadline.remaining()))
-        drained = Drained(self._finished, self._pending())
+        drained = Drained(sum(server.finished for server in self._servers), self._pending())
         # Before the channels close: that wakes threads that wait for a client, and they would take the next request that is queued.
         self._loop.drop_queue()
         self._loop.call(self._close_connections)
@@ -169,9 +165,3 @@ class Engine:
 
     def _pending(self) -> int:
         return sum(channel.pending() for channel in list(self._connections.values()))
-
-    def _count(self, done: RequestDone) -> None:
-        if self._stopping:
-            with self._finished_lock:
-                self._finished += 1
-        self._request_done(done)

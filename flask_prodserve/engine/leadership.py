@@ -204,6 +204,7 @@ class Leadership:
         """Lead until the lead is lost."""
         self._leader = member
         events, pipelined, entries = self._events, self._pipelined, self._map
+        budget = 0
         while not self._stopping:
             if events:
                 descriptor, flags = events.popleft()
@@ -212,14 +213,15 @@ class Leadership:
                     continue  # closed since
                 if not isinstance(entry, Channel):
                     wasyncore.read(entry)
-                elif self._handle(entry, flags) and not self._begin(entry):
-                    return
-            elif pipelined:
+                elif self._handle(entry, flags):
+                    pipelined.append(entry)
+            elif pipelined and budget:
+                budget -= 1
                 if not self._begin(pipelined.popleft()):
                     return
-                events.extend(self._epoll.poll(0))
             else:
-                events.extend(self._epoll.poll())
+                events.extend(self._epoll.poll(0 if pipelined else None))
+                budget = len(events) + len(pipelined)
 
     def _handle(self, channel: Channel, flags: int) -> bool:
         """Read, send or close. Returns whether there is a request to be answered."""

@@ -5,6 +5,7 @@ Lives here: the interface between the two, and where a body is kept. Any decisio
 
 from __future__ import annotations
 
+import io
 import time
 from typing import IO
 
@@ -104,7 +105,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
     def get_body_stream(self) -> IO[bytes]:
         """The whole body, from its start; memory or a temporary file."""
         if self._body is None:
-            self._body = OverflowableBuffer(self._adjustments.inbuf_overflow)
+            return io.BytesIO()
         stream: IO[bytes] = self._body.getfile()
         return stream
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         adjustments: EngineAdjustments,
         *,
         tls: ssl.SSLContext | None,
-        request_done: Callable[[RequestDone], None],
+        request_done: Callable[[RequestDone], None] | None,
         error_logger: logging.Logger,
     ) -> None:
         self.listener = listener
@@ -58,6 +59,8 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.channel_class = TLSChannel if tls else Channel
         self._tcp = listener.socket.family != getattr(socket, "AF_UNIX", None)
         self._pause: Deadline | None = None
+        self._lock = threading.Lock()
+        self.finished = 0
         super().__init__(
             application,
             map=map,
@@ -144,6 +147,11 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         return full
 
     # Draining.
+
+    def count(self) -> None:
+        """A request has been answered while draining."""
+        with self._lock:
+            self.finished += 1
 
     def stop_accepting(self) -> None:
         """Take in what the kernel has accepted already, then close the listener.

@@ -127,9 +127,7 @@ class ErrorTask:
         except ClientDisconnected:
             pass
         finally:
-            self.channel.server.request_done(
-                describe(self.channel, self.request, response, {"REMOTE_ADDR": self.channel.addr[0]}, 0.0)
-            )
+            _report(self.channel, self.request, response, {"REMOTE_ADDR": self.channel.addr[0]}, 0.0)
 
 
 class Task:
@@ -160,9 +158,7 @@ class Task:
         else:
             self.close_on_finish = not self._response.keeps_alive or self._response.missing > 0
         finally:
-            self.channel.server.request_done(
-                describe(self.channel, self.request, self._response, environ, self._app_seconds)
-            )
+            _report(self.channel, self.request, self._response, environ, self._app_seconds)
 
     def _call(self, environ: dict[str, Any]) -> None:
         began = time.perf_counter()
@@ -311,25 +307,32 @@ def send_plain(response: Response, status: int, reason: str) -> None:
     response.send(body)
 
 
-def describe(
+def _report(
     channel: Channel, request: RequestParser, response: Response, environ: dict[str, Any], app_seconds: float
-) -> RequestDone:
-    """What is to be known of a request that is done. The environment says whom the proxies say it came from."""
+) -> None:
+    """Tell whoever wants to know what became of a request. The environment says whom the proxies say it came from."""
+    server = channel.server
+    if server.draining:
+        server.count()
+    if server.request_done is None:
+        return
     head = request.head
     fields = head.fields if head else {}
-    return RequestDone(
-        finished_at=time.time(),
-        remote_addr=str(environ.get("REMOTE_ADDR") or ""),
-        method=head.method if head else "",
-        target=head.target if head else "",
-        protocol=f"HTTP/{head.version}" if head else "",
-        status=response.status,
-        response_bytes=response.body_bytes,
-        referer=fields.get("HTTP_REFERER", ""),
-        user_agent=fields.get("HTTP_USER_AGENT", ""),
-        host=fields.get("HTTP_HOST", ""),
-        app_seconds=app_seconds,
-        total_seconds=time.perf_counter() - request.began,
+    server.request_done(
+        RequestDone(
+            finished_at=time.time(),
+            remote_addr=str(environ.get("REMOTE_ADDR") or ""),
+            method=head.method if head else "",
+            target=head.target if head else "",
+            protocol=f"HTTP/{head.version}" if head else "",
+            status=response.status,
+            response_bytes=response.body_bytes,
+            referer=fields.get("HTTP_REFERER", ""),
+            user_agent=fields.get("HTTP_USER_AGENT", ""),
+            host=fields.get("HTTP_HOST", ""),
+            app_seconds=app_seconds,
+            total_seconds=time.perf_counter() - request.began,
+        )
     )
 
 

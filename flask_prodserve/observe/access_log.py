@@ -21,7 +21,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TextIO
 
@@ -240,4 +239,4 @@ def _shortened(event: RequestDone, divisor: int) -> RequestDone:
         text: str = getattr(event, name)
         longest = kept // divisor
         texts[name] = text if len(text) <= longest else text[: longest - 3] + "..."
-    return replace(event, **texts)  # type: ignore[arg-type]  # the names are those of texts
+    return event._replace(**texts)  # type: ignore[arg-type]  # the names are those of texts
