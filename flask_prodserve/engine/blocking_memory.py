@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 
-QUICK_SECONDS = 0.0005
-"""What does not take longer has not waited for anything."""
+FIRST_TRIAL = 16
+"""Requests of a kind that are handed over before one is tried without. Doubled with each that fails, up to LAST_TRIAL."""
 
-TRUSTED_AFTER = 16
-"""Quick requests in a row until a kind is trusted again."""
+LAST_TRIAL = 1024
 
 MOST_KINDS = 512
 """Kinds that are kept; the one that was added first goes first."""
 
 
 class BlockingMemory:
-    """A bounded set of kinds of request, each with the quick requests that it takes until it is forgotten.
-
-    Threads may use it at the same time: every step is one operation on a dictionary, and what two of them get wrong is a guess.
-    """
+    """A bounded set of kinds of request, for any thread. While it is empty, as for an app of quick views, asking costs nothing."""
 
     def __init__(self) -> None:
-        self._kinds: OrderedDict[Hashable, int] = OrderedDict()
+        self._lock = threading.Lock()
+        self._trials: OrderedDict[Hashable, tuple[int, int]] = OrderedDict()
 
     def __bool__(self) -> bool:
-        return bool(self._kinds)
+        return bool(self._trials)
 
     def __contains__(self, kind: Hashable) -> bool:
-        return kind in self._kinds
+        return kind in self._trials
+
+    def expects_wait(self, kind: Hashable) -> bool:
+        """Whether a request of *kind* should be handed over. False also for one that is to show whether the kind still waits."""
+        with self._lock:
+            trial = self._trials.get(kind)
+            if trial is None:
+                return False
+            left, interval = trial
+            self._trials[kind] = left - 1, interval
+        return left > 0
 
     def add(self, kind: Hashable) -> None:
         """A request of *kind* has kept the leader waiting."""
-        self._kinds[kind] = TRUSTED_AFTER
-        if len(self._kinds) > MOST_KINDS:
-            self._forget(next(iter(self._kinds), kind))
+        with self._lock:
+            _, interval = self._trials.get(kind, (0, FIRST_TRIAL // 2))
+            interval = min(interval * 2, LAST_TRIAL)
+            self._trials[kind] = interval, interval
+            if len(self._trials) > MOST_KINDS:
+                self._trials.popitem(last=False)
 
-    def note(self, kind: Hashable, seconds: float) -> None:
-        """A request of *kind*, which is in here, took *seconds*."""
-        if seconds > QUICK_SECONDS:
-            self._kinds[kind] = TRUSTED_AFTER
-            return
-        left = self._kinds.get(kind, 0) - 1
-        if left > 0:
-            self._kinds[kind] = left
-        else:
-            self._forget(kind)
-
-    def _forget(self, kind: Hashable) -> None:
-        self._kinds.pop(kind, None)
+    def forget(self, kind: Hashable) -> None:
+        """A request of *kind* has not kept the leader waiting."""
+        with self._lock:
+            self._trials.pop(kind, None)

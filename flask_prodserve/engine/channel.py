@@ -136,6 +136,8 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     def handle_write(self) -> None:
         """Send what is left of the output, and close if it was the last."""
         with self.output_lock:
+            if not self.connected:
+                return
             if self.output.size:
                 try:
                     self.output.send(self)

@@ -252,15 +252,12 @@ class Leadership:
                 if self._busy >= self._max_busy:
                     self._ready.append(channel)
                     return True
-        kind = self._kind_of(channel) if self._memory else None
-        if kind in self._memory:
-            self._pass_on()
-            began = monotonic()
-            counted = self._run(channel)
-            self._memory.note(kind, monotonic() - began)
-            self._finish(counted)
-            return False
         head = channel.requests[0].head
+        kind = self._kind(head.method, head.path) if self._memory and head is not None else None
+        if kind is not None and self._memory.expects_wait(kind):
+            self._pass_on()
+            self._finish(self._run(channel))
+            return False
         self._claim.append(channel)
         if self._lies:
             self._rouse()
@@ -273,6 +270,8 @@ class Leadership:
             self._finish(self._run(channel) if more else self._settle(channel))
             return False
         self._served += 1
+        if kind is not None:
+            self._memory.forget(kind)
         if more:
             self._pipelined.append(channel)
         elif channel.close_when_flushed:
@@ -281,10 +280,6 @@ class Leadership:
         else:
             channel.settle()
         return True
-
-    def _kind_of(self, channel: Channel) -> Hashable:
-        head = channel.requests[0].head
-        return None if head is None else self._kind(head.method, head.path)
 
     # Changes of the lead.
 

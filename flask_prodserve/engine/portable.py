@@ -33,6 +33,7 @@ class PortableLoop:
         self._pool = _Pool()
         self._lock = threading.Lock()
         self._streams = 0
+        self._trigger_lock = threading.RLock()  # a signal handler may want it while its thread has it
         self._awake = True
         self._thread: int | None = None
 
@@ -75,8 +76,9 @@ class PortableLoop:
         wasyncore.loop(timeout=seconds, use_poll=self._use_poll, map=self._map, count=1)
 
     def wake(self) -> None:
-        if self._awake:
-            self._trigger.pull_trigger()
+        with self._trigger_lock:
+            if self._awake:
+                self._trigger.pull_trigger()
 
     def call(self, function: Callable[[], object]) -> None:
         function()
@@ -88,8 +90,9 @@ class PortableLoop:
         if not self._pool.stop(deadline):
             return False
         # Only now: a service thread that still runs may write to the pipe, whose number could be another file's by then.
-        self._awake = False
-        self._trigger.close()
+        with self._trigger_lock:
+            self._awake = False
+            self._trigger.close()
         return True
 
 

@@ -1,0 +1,173 @@
+"""Who runs what: requests that wait, requests that compute, and what the loop does while every thread is busy."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from flask import Flask, Response, request
+
+from flask_prodserve.engine.leadership import Leadership
+from serving import PATIENCE, Served, in_thread, wait_until
+from wire import Wire, get
+
+pytestmark = pytest.mark.usefixtures("loop")
+
+THREADS = 3
+
+
+@dataclass
+class Held:
+    """An app with a view that runs until the test lets it go."""
+
+    app: Flask
+    release: threading.Event = field(default_factory=threading.Event)
+    running: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def ask(self, wire: Wire) -> None:
+        wire.send(b"GET /held/1 HTTP/1.1\r\nHost: test\r\n\r\n")
+
+    def wait_for(self, count: int) -> None:
+        """Until *count* more requests are inside the view."""
+        for _ in range(count):
+            assert self.running.acquire(timeout=PATIENCE)
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    app = Flask("dispatch")
+    held = Held(app)
+
+    @app.get("/held/<int:number>")
+    def hold(number: int) -> str:
+        held.running.release()
+        assert held.release.wait(PATIENCE)
+        return "held"
+
+    @app.get("/")
+    def index() -> str:
+        return "hello"
+
+    @app.get("/large")
+    def large() -> Response:
+        return Response(bytes(12_000_000))
+
+    @app.post("/echo")
+    def echo() -> bytes:
+        return request.get_data()
+
+    yield held
+    held.release.set()
+
+
+def get_hello(served: Served, count: int = 20) -> None:
+    for _ in range(count):
+        assert get(served.address).body == b"hello"
+
+
+def test_requests_that_wait_do_not_stall_others(held: Held) -> None:
+    """With all threads but one in requests that wait, others are answered as if nothing was."""
+    with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(served.address)) for _ in range(THREADS - 1)]
+        for wire in wires:
+            held.ask(wire)
+            held.wait_for(1)
+            get_hello(served)
+        held.release.set()
+        assert [wire.response().body for wire in wires] == [b"held"] * len(wires)
+
+
+def test_the_loop_works_while_all_threads_are_busy(held: Held) -> None:
+    """With every thread busy, bodies are received, 100 is sent, and large responses go out; requests wait, and are all answered."""
+    with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:
+        slow, body, late, *wires = [stack.enter_context(Wire(served.address)) for _ in range(THREADS + 3)]
+        slow.send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+        wait_until(lambda: served.done, "the large response to be kept")
+        for wire in wires:
+            held.ask(wire)
+        held.wait_for(THREADS)
+        assert len(slow.response().body) == 12_000_000
+        body.send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        assert body.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        body.send(b"body")
+        held.ask(late)
+        held.release.set()
+        assert [wire.response().body for wire in [*wires, late]] == [b"held"] * (THREADS + 1)
+        assert body.response("POST").body == b"body"
+
+
+def test_a_queued_client_that_leaves(held: Held) -> None:
+    """A request whose client left while it was queued never reaches the app."""
+    with in_thread(held.app, threads=1) as served, Wire(served.address) as first:
+        held.ask(first)
+        held.wait_for(1)
+        with Wire(served.address) as queued:
+            held.ask(queued)
+            wait_until(lambda: sum(channel.running for channel in served.engine._connections.values()) == 2)
+            queued.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # with a reset
+        wait_until(lambda: served.engine._loop.__class__ is not Leadership or len(served.engine._connections) == 1)
+        held.release.set()
+        assert first.response().body == b"held"
+        get_hello(served, 1)
+        if isinstance(served.engine._loop, Leadership):
+            assert not held.running.acquire(blocking=False)
+
+
+def test_what_waits_is_remembered(held: Held) -> None:
+    """A rule whose requests wait is handed over from then on, and forgotten when they have become quick."""
+    with in_thread(held.app, threads=THREADS) as served:
+        loop = served.engine._loop
+        if not isinstance(loop, Leadership):
+            return
+        with Wire(served.address) as wire:
+            held.ask(wire)
+            held.wait_for(1)
+            wait_until(lambda: not loop._claim, "the steward to take over")
+            held.release.set()
+            assert wire.response().body == b"held"
+            wait_until(lambda: ("GET", "/held/1") in loop._memory)
+            get_hello(served)
+
+            def trusted() -> bool:
+                held.ask(wire)
+                wire.response()
+                return not loop._memory
+
+            wait_until(trusted, "quick requests to be trusted again")
+
+
+def test_one_thread_serves_a_quiet_app(held: Held) -> None:
+    """Threads are started when they are needed: a client of quick requests needs one, and the memory of requests stays empty."""
+    with in_thread(held.app, threads=64) as served:
+        if not isinstance(served.engine._loop, Leadership):
+            return
+        with Wire(served.address) as wire:
+            for _ in range(50):
+                wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+                wire.response()
+        assert served.engine._loop._members <= 3
+
+
+def test_a_thread_that_computes_does_not_stop_the_others(held: Held) -> None:
+    """A request that computes for long loses the lead as well, so that others go on beside it."""
+    stop = threading.Event()
+
+    @held.app.get("/compute")
+    def compute() -> str:
+        held.running.release()
+        until = time.monotonic() + PATIENCE
+        while not stop.is_set() and time.monotonic() < until:
+            pass
+        return "computed"
+
+    with in_thread(held.app, threads=THREADS) as served, Wire(served.address) as wire:
+        wire.send(b"GET /compute HTTP/1.1\r\nHost: test\r\n\r\n")
+        held.wait_for(1)
+        get_hello(served)
+        stop.set()
+        assert wire.response().body == b"computed"

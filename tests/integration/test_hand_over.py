@@ -1,0 +1,282 @@
+"""The engine under threads that stop at the worst places: thousands of requests, every byte of their responses checked."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, Response, request, send_file
+
+from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.leadership import Leadership
+from flask_prodserve.engine.portable import PortableLoop
+from serving import PATIENCE, in_thread, wait_until
+from wire import Wire, get
+
+pytestmark = pytest.mark.usefixtures("loop")
+
+THREADS = 4
+CLIENTS = 10
+ROUNDS = 120
+"""Batches of one to six requests for each client."""
+
+POINTS = {
+    Leadership: ["_begin", "_finish", "_handle", "_run", "_settle", "_take_over", "_pass_on", "_serve"],
+    PortableLoop: ["submit", "attend", "run"],
+    Channel: ["answer", "settle", "handle_write", "pause", "received", "handle_close", "write"],
+}
+"""Where a thread may lose the processor between two steps of a hand-over."""
+
+
+def pause() -> None:
+    """Mostly nothing, sometimes a switch of threads, rarely as long as it takes to lose the lead."""
+    chance = random.random()
+    if chance < 0.02:
+        time.sleep(random.random() * 0.004)
+    elif chance < 0.2:
+        time.sleep(0)
+
+
+def delayed(function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*arguments: Any) -> Any:
+        pause()
+        try:
+            return function(*arguments)
+        finally:
+            pause()
+
+    return wrapper
+
+
+class DelayedClaim(list[Channel]):
+    """The claim of Leadership, with a delay before and after each of its operations."""
+
+    append = delayed(list.append)
+    pop = delayed(list.pop)
+
+
+def make_app(folder: str) -> Flask:
+    app = Flask("hand_over")
+    running = threading.Semaphore(THREADS)
+
+    def content(number: int, size: int) -> bytes:
+        seed = hashlib.sha256(b"%d" % number + request.get_data()).digest()
+        return (seed * (size // len(seed) + 1))[:size]
+
+    @app.route("/<kind>/<int:number>/<int:size>", methods=["GET", "POST"])
+    def work(kind: str, number: int, size: int) -> Response:
+        assert running.acquire(blocking=False), "more requests than THREADS are inside the app"
+        try:
+            body = content(number, size)
+            if kind == "wait":
+                time.sleep(random.random() * 0.004)
+            elif kind == "compute":
+                until = time.perf_counter() + random.random() * 0.004
+                while time.perf_counter() < until:
+                    pass
+            if kind == "stream":
+                return Response((body[start : start + 9000] for start in range(0, size, 9000)), mimetype="text/plain")
+            if kind == "file":
+                path = os.path.join(folder, f"{number}")
+                with open(path, "wb") as file:
+                    file.write(body)
+                return send_file(path, mimetype="text/plain")
+            return Response(body)
+        finally:
+            running.release()
+
+    return app
+
+
+class Client:
+    """Sends batches of pipelined requests, cut anywhere, and checks every response; sometimes leaves in the middle."""
+
+    def __init__(self, address: Any, seed: int) -> None:
+        self.address = address
+        self.random = random.Random(seed)
+        self.answered = 0
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        try:
+            rounds = ROUNDS
+            while rounds:
+                with Wire(self.address) as wire:
+                    while rounds and self._round(wire):
+                        rounds -= 1
+                rounds -= bool(rounds)
+        except BaseException as error:  # whatever it is, it is the finding
+            self.failures.append(repr(error))
+
+    def _round(self, wire: Wire) -> bool:
+        """Returns whether the connection is still good."""
+        chance = self.random.random()
+        batch = [self._request() for _ in range(self.random.choice([1, 1, 1, 2, 6]))]
+        data = b"".join(sent for sent, _ in batch)
+        if chance < 0.1:  # leaves before it has sent everything, or before it has read everything
+            wire.send(data[: self.random.randrange(len(data) + 1)])
+            if self.random.random() < 0.5:
+                wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # with a reset
+            return False
+        for part in self._cut(data):
+            wire.send(part)
+        if chance > 0.9:
+            wire.socket.shutdown(socket.SHUT_WR)
+        for _, expected in batch:
+            response = wire.response("POST")
+            if (response.status, response.body) != (200, expected):
+                self.failures.append(f"{response.status}, {len(response.body)} instead of {len(expected)} bytes")
+                return False
+            self.answered += 1
+        return chance <= 0.9
+
+    def _request(self) -> tuple[bytes, bytes]:
+        kind = self.random.choice(["quick"] * 6 + ["wait", "compute", "stream", "file"])
+        number = self.random.randrange(10**9)
+        size = self.random.choice([0, 10, 5000, 5000, 100_000, 3_000_000 if kind == "quick" else 50_000])
+        body = self.random.randbytes(self.random.choice([0, 0, 100, 20_000]))
+        seed = hashlib.sha256(b"%d" % number + body).digest()
+        head = f"POST /{kind}/{number}/{size} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body, (seed * (size // len(seed) + 1))[:size]
+
+    def _cut(self, data: bytes) -> Iterator[bytes]:
+        if self.random.random() < 0.3:
+            middle = self.random.randrange(len(data) + 1)
+            yield data[:middle]
+            data = data[middle:]
+        yield data
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("files"))
+
+
+def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the moment at which threads are held up, each request is answered once, whole and in order, and nothing is left over."""
+    for owner, names in POINTS.items():
+        for name in names:
+            monkeypatch.setattr(owner, name, delayed(getattr(owner, name)))
+    with in_thread(make_app(folder), threads=THREADS, max_connections=200) as served:
+        runs = served.engine._loop
+        if isinstance(runs, Leadership):
+            runs._claim = DelayedClaim()
+        clients = [Client(served.address, seed) for seed in range(CLIENTS)]
+        threads = [threading.Thread(target=client.run) for client in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [failure for client in clients for failure in client.failures] == []
+        assert sum(client.answered for client in clients) > CLIENTS * ROUNDS
+        wait_until(lambda: not served.engine._connections, "the connections to be closed")
+        if isinstance(runs, Leadership):
+            wait_until(lambda: runs._busy == 0, "the threads to rest")
+            assert (list(runs._ready), list(runs._pipelined), list(runs._claim)) == ([], [], [])
+            assert runs._members <= THREADS + 1
+        assert get(served.address, "/quick/1/10").status == 200
+
+
+def test_streams_do_not_hold_threads() -> None:
+    """With every thread in a stream of more than a second, others are served; beyond MAX_STREAMS they count again."""
+    release = threading.Event()
+    app = Flask("streams")
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def chunks() -> Iterator[bytes]:
+            yield b"first"
+            release.wait(PATIENCE)
+            yield b"last"
+
+        return Response(chunks())
+
+    @app.get("/")
+    def index() -> str:
+        return "hello"
+
+    with in_thread(app, threads=2, max_streams=3) as served, contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(served.address)) for _ in range(5)]
+        for wire in wires:
+            wire.send(b"GET /stream HTTP/1.1\r\nHost: test\r\n\r\n")
+        waiting = stack.enter_context(Wire(served.address))
+        waiting.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        for wire in wires:  # two run, three more take the places of those that stream; the last place stays taken
+            assert wire.socket.recv(12) == b"HTTP/1.1 200"
+            wire._read = b"HTTP/1.1 200"
+        release.set()
+        assert [wire.response().body for wire in wires] == [b"firstlast"] * 5
+        assert waiting.response().body == b"hello"
+        wait_until(lambda: len([t for t in threading.enumerate() if t.name.startswith("prodserve")]) <= 3)
+
+
+def test_a_client_that_left_releases_its_thread() -> None:
+    """A thread that waits for a client to read is free as soon as the client has gone, and the app can see that it has."""
+    app = Flask("left")
+    noticed = threading.Event()
+
+    @app.get("/large")
+    def large() -> Response:
+        return Response(bytes(1_000_000) for _ in range(1000))
+
+    @app.get("/patient")
+    def patient() -> str:
+        wait_until(request.environ["waitress.client_disconnected"], "the client to leave")
+        noticed.set()
+        return ""
+
+    @app.get("/")
+    def index() -> str:
+        assert not request.environ["waitress.client_disconnected"]()
+        return "hello"
+
+    with in_thread(app, threads=1) as served:
+        for path in ("/large", "/patient"):
+            wire = Wire(served.address)
+            wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            if path == "/large":
+                assert wire.socket.recv(12) == b"HTTP/1.1 200"
+            wire.socket.close()
+            assert get(served.address).body == b"hello"
+        assert noticed.is_set()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")
+def test_nothing_leaks(folder: str) -> None:
+    """After mixed load with random disconnects the process has as many threads, descriptors and channels as before."""
+    seconds = float(os.environ.get("TEST_LEAK_SECONDS", "3"))
+    with in_thread(make_app(folder), threads=THREADS, max_connections=200) as served:
+
+        def load(seed: int) -> None:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                client = Client(served.address, seed)
+                client.run()
+                assert client.failures == []
+                seed += 100
+
+        def channels() -> int:
+            gc.collect()
+            return sum(isinstance(thing, Channel) for thing in gc.get_objects())
+
+        get(served.address, "/quick/1/10")
+        wait_until(lambda: not served.engine._connections)
+        descriptors = len(os.listdir("/proc/self/fd"))
+        threads = [threading.Thread(target=load, args=[seed]) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: not served.engine._connections)
+        wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, "all descriptors to be closed")
+        assert channels() <= THREADS + 1  # a thread that rests may still hold its last one
+        assert len([t for t in threading.enumerate() if t.name.startswith("prodserve")]) <= THREADS + 1
