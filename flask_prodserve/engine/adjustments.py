@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 RECEIVE_BYTES = 65536
 """Read at a time. At least a whole TLS record (16 KiB), so that none stays behind in OpenSSL where the loop cannot see it."""
 
+RECEIVE_BODY_BYTES = 1 << 18
+"""The same in the middle of a request, which is mostly a body then."""
+
 
 class EngineAdjustments(Adjustments):  # type: ignore[misc]  # waitress is not annotated
     """Made once per engine, read by servers, channels, parsers and tasks."""

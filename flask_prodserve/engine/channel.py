@@ -25,7 +25,7 @@ from waitress.channel import ClientDisconnected
 from waitress.wasyncore import dispatcher
 
 from ..clock import Deadline, monotonic
-from .adjustments import RECEIVE_BYTES, EngineAdjustments
+from .adjustments import RECEIVE_BODY_BYTES, RECEIVE_BYTES, EngineAdjustments
 from .output import Output
 from .parser import RequestParser
 from .task import ErrorTask, Task
@@ -112,7 +112,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     def read(self) -> bool:
         """Take what the client has sent. Returns whether there is a request to be answered; then the channel is running."""
         try:
-            data = self.receive(RECEIVE_BYTES)
+            data = self.receive(RECEIVE_BYTES if self.request is None else RECEIVE_BODY_BYTES)
         except OSError:  # reset by the client, or bytes that are no TLS
             data = b""
         if data is None:

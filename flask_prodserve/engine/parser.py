@@ -9,13 +9,13 @@ import io
 import time
 from typing import IO
 
-from waitress.buffers import OverflowableBuffer
 from waitress.parser import HTTPRequestParser
 
 from ..protocol.chunked import ChunkedDecoder
 from ..protocol.refusal import Refusal
 from ..protocol.request_head import HeadReader, RequestHead
 from .adjustments import EngineAdjustments
+from .body import Body
 
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not annotated
@@ -33,7 +33,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
     def __init__(self, adjustments: EngineAdjustments) -> None:
         self._adjustments = adjustments
         self._reader = HeadReader(adjustments.head_limits)
-        self._body: OverflowableBuffer | None = None
+        self._body: Body | None = None
         self._decoder: ChunkedDecoder | None = None
         self._missing = 0
         self.began = time.perf_counter()
@@ -79,7 +79,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
         else:
             self.completed = True
             return consumed
-        self._body = OverflowableBuffer(self._adjustments.inbuf_overflow)
+        self._body = Body(self._missing)
         # waitress clears this when it has sent the 100; it must never be set on a request that is complete or refused.
         self.expect_continue = head.expect_continue
         return consumed
@@ -104,10 +104,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
 
     def get_body_stream(self) -> IO[bytes]:
         """The whole body, from its start; memory or a temporary file."""
-        if self._body is None:
-            return io.BytesIO()
-        stream: IO[bytes] = self._body.getfile()
-        return stream
+        return io.BytesIO() if self._body is None else self._body.stream()
 
     def close(self) -> None:
         """Give up the body's memory or file."""
