@@ -9,35 +9,46 @@ from typing import IO
 IN_MEMORY = 1 << 19
 """Bytes of a body that are kept in memory."""
 
+SMALL = 1 << 12
+"""Bytes below which a part is joined to the one before: each by itself would take several times its size."""
+
 
 class Body:
     """*expected* is the size that was announced, in bytes, 0 for one that was not."""
 
     def __init__(self, expected: int) -> None:
-        self._file: IO[bytes] = _temporary() if expected > IN_MEMORY else io.BytesIO()
-        self._spooled = expected > IN_MEMORY
+        self._parts: list[bytes | bytearray] = []
         self._size = 0
+        self._file: IO[bytes] | None = _temporary_file() if expected > IN_MEMORY else None
 
     def append(self, data: bytes) -> None:
         """Raises OSError where the disk is full."""
+        if self._file is not None:
+            self._file.write(data)
+            return
         self._size += len(data)
-        if self._size > IN_MEMORY and not self._spooled:
-            spool = _temporary()
-            with self._file as memory:
-                memory.seek(0)
-                spool.write(memory.read())
-            self._file = spool
-            self._spooled = True
-        self._file.write(data)
+        if self._size > IN_MEMORY:
+            self._file = _temporary_file()
+            self._file.writelines([*self._parts, data])
+            self._parts.clear()
+        elif len(data) >= SMALL:
+            self._parts.append(data)
+        elif self._parts and isinstance(self._parts[-1], bytearray):
+            self._parts[-1] += data
+        else:
+            self._parts.append(bytearray(data))
 
     def stream(self) -> IO[bytes]:
         """The whole body, to be read from its start."""
+        if self._file is None:
+            return io.BytesIO(b"".join(self._parts))
         self._file.seek(0)
         return self._file
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
-def _temporary() -> IO[bytes]:
+def _temporary_file() -> IO[bytes]:
     return tempfile.TemporaryFile()

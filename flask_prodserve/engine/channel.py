@@ -84,9 +84,9 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         self._room: threading.Condition | None = None
         self.requests: list[RequestParser] = []
         self._unread = b""
+        self._client_closes = False
         self._lingering: Deadline | None = None
         self.last_activity = monotonic()
-        # Where the client reached us: on a listener for every interface only the connection knows.
         self.server_name, self.server_port = server.local_address(sock)
         super().__init__(sock, map)
         self.addr = addr
@@ -151,14 +151,22 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                 self.handle_close()
                 return
             if self.close_when_flushed and not self.running and not self.output.size:
-                self.close_when_flushed = False
+                self._end()
+            if self.connected:
+                self.server.loop.attend(self)
+
+    def _end(self) -> None:
+        """All responses are sent, and the last was the last."""
+        self.close_when_flushed = False
+        try:
+            self.shut_down_sending()
+            if not self._client_closes or self.receive(RECEIVE_BYTES) is not None:
                 self._lingering = Deadline(LINGER_SECONDS)
-                try:
-                    self.shut_down_sending()
-                except OSError:
-                    self.handle_close()
-                    return
-            self.server.loop.attend(self)
+                return
+        except OSError:
+            pass
+        # Nothing is unread, and the client has said that nothing more comes: there is no need to wait for it.
+        self.handle_close()
 
     def shut_down_sending(self) -> None:
         """Tell the client that nothing more comes."""
@@ -259,6 +267,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         request.close()
         data, self._unread = self._unread, b""
         if task.close_on_finish or not self.connected:
+            self._client_closes = request.head is not None and not request.head.keep_alive
             self.close_when_flushed = True
             return False
         return bool(data) and self.received(data)

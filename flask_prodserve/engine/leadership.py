@@ -7,13 +7,14 @@ that has passed the lead on before.
 
 Invariants, none of which leans on the GIL:
 
-1. One thread leads. The lead changes under ``_lock``: by the leader, outside of a request (``_pass_on``), or by the steward, while the
+1. One thread leads. The lead changes under ``_lock``: by the leader, outside of a request, or by the steward, while the
    leader is inside one (``_take_over``). A lead that nobody could be found for is ``_vacant`` until a thread has nothing else to do.
 2. Whether the leader still leads after a request is decided by one atomic ``pop`` of ``_claim``: it gets its own claim back, or the
    steward has it. So nobody waits for events with a lead that has ended.
 3. ``_busy`` counts the threads that run requests without the lead, and never exceeds THREADS. At THREADS the leader runs nothing, but
    puts channels into ``_ready``. Both change under ``_lock``, and a thread that finishes looks into ``_ready`` as it is counted off. So
-   as long as anything is ready, THREADS threads are busy, and none of it is forgotten.
+   as long as anything is ready, THREADS threads are busy, and none of it is forgotten. Requests that are known to wait have a queue of
+   their own, ``_patient``: while there are quick ones as well, the last place is left to those, so that slow requests do not stall them.
 4. A channel that is running is read by nobody, and closed or paused by the leader only (see ``channel``).
 5. Channels stay registered while they run; only an event that comes meanwhile pauses one. So a common request needs no epoll_ctl().
 6. A claim that is made in the moment in which the steward lies down is seen when its turn ends: the take-over is late, and no more.
@@ -49,6 +50,9 @@ PATIENCE = 0.001
 
 BURNING_PATIENCE = 0.010
 """Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down."""
+
+QUICK_SECONDS = 1.0
+"""How long the last place is kept for quick requests after one of them was there."""
 
 SLEEPLESS_TURNS = 20
 """How often the steward looks in vain before it lies down: waking it costs more than looking."""
@@ -90,6 +94,8 @@ class Leadership:
         self._events: deque[tuple[int, int]] = deque()
         self._pipelined: deque[Channel] = deque()
         self._ready: deque[Channel] = deque()
+        self._patient: deque[Channel] = deque()
+        self._quick_at = -QUICK_SECONDS
         self._resting: list[_Member] = []
         self._members = 0
         self._ended = threading.Condition(self._lock)
@@ -140,9 +146,9 @@ class Leadership:
             channel.lent = True
             self._streams += 1
             self._busy -= 1
-            if self._ready:
+            if (waiting := self._next()) is not None:
                 self._busy += 1
-                self._appoint(self._ready.popleft())
+                self._appoint(waiting)
 
     def turn(self, seconds: float) -> None:
         deadline = Deadline(seconds)
@@ -183,6 +189,7 @@ class Leadership:
     def drop_queue(self) -> None:
         with self._lock:
             self._ready.clear()
+            self._patient.clear()
             self._pipelined.clear()
 
     def stop(self, deadline: Deadline) -> bool:
@@ -247,17 +254,22 @@ class Leadership:
 
     def _begin(self, channel: Channel) -> bool:
         """Answer the request of *channel*, or have it wait. Returns whether this thread still leads."""
+        head = channel.requests[0].head
+        kind = self._kind(head.method, head.path) if self._memory and head is not None else None
+        if kind is not None and self._memory.expects_wait(kind):
+            with self._lock:
+                if self._busy >= self._places_for_patient():
+                    self._patient.append(channel)
+                    return True
+                self._busy += 1
+                self._appoint(None)
+            self._finish(self._run(channel))
+            return False
         if self._busy >= self._max_busy:
             with self._lock:
                 if self._busy >= self._max_busy:
                     self._ready.append(channel)
                     return True
-        head = channel.requests[0].head
-        kind = self._kind(head.method, head.path) if self._memory and head is not None else None
-        if kind is not None and self._memory.expects_wait(kind):
-            self._pass_on()
-            self._finish(self._run(channel))
-            return False
         self._claim.append(channel)
         if self._lies:
             self._rouse()
@@ -279,15 +291,16 @@ class Leadership:
             channel.handle_write()
         else:
             channel.settle()
+            self._quick_at = channel.last_activity
         return True
 
-    # Changes of the lead.
+    def _places_for_patient(self) -> int:
+        """How many threads may be busy when a request begins that is known to wait."""
+        if self._max_busy > 1 and monotonic() - self._quick_at < QUICK_SECONDS:
+            return self._max_busy - 1
+        return self._max_busy
 
-    def _pass_on(self) -> None:
-        """End the own lead, before a request that will wait."""
-        with self._lock:
-            self._busy += 1
-            self._appoint(None)
+    # Changes of the lead.
 
     def _take_over(self) -> None:
         """End the lead of a leader that is inside a request, if it still is."""
@@ -341,11 +354,19 @@ class Leadership:
         while True:
             with self._lock:
                 self._busy -= counted
-                if not self._ready or self._busy >= self._max_busy or self._stopping:
+                channel = None if self._stopping else self._next()
+                if channel is None:
                     return
                 self._busy += 1
-                channel = self._ready.popleft()
             counted = self._run(channel)
+
+    def _next(self) -> Channel | None:
+        """What is to be run next, if there is a place for it. Under ``_lock``."""
+        if self._ready and self._busy < self._max_busy:
+            return self._ready.popleft()
+        if self._patient and self._busy < self._places_for_patient():
+            return self._patient.popleft()
+        return None
 
     def _serve(self, channel: Channel | None) -> None:
         """A service thread's life."""

@@ -33,6 +33,8 @@ SHORTAGE_PAUSE_SECONDS = 0.5
 class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     """One listener. Several share the *loop*, its *map*, and the *connections*."""
 
+    effective_host: str
+    effective_port: int
     draining = False
     interest = 0
     """The events that this listener is watched for. The loop's."""
@@ -76,12 +78,16 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     # waitress's hooks.
 
     def getsockname(self) -> tuple[str, int]:
-        return self.local_address(self.listener.socket)
-
-    def local_address(self, sock: socket.socket) -> tuple[str, int]:
         """What SERVER_NAME and SERVER_PORT say when the client sends no Host. A Unix socket has neither: the scheme's port."""
         if not self._tcp:
             return "localhost", 443 if self.tls else 80
+        host, port = self.listener.socket.getsockname()[:2]
+        return host, port
+
+    def local_address(self, sock: socket.socket) -> tuple[str, int]:
+        """The same for one connection: on a listener for every interface only that knows where the client reached us."""
+        if self.effective_host not in ("0.0.0.0", "::"):  # noqa: S104  # nothing is bound here
+            return self.effective_host, self.effective_port
         host, port = sock.getsockname()[:2]
         return host, port
 

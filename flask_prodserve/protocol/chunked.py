@@ -19,6 +19,9 @@ from .refusal import Refusal
 MAX_SIZE_LINE = 256
 """Bytes of a chunk's size and extensions. Nobody uses extensions; some senders pad sizes with zeros."""
 
+MAX_EXTENSIONS = 16 * 1024
+"""Bytes of all extensions of a body (section 7.1.1 asks for a bound of the total): *max_body* does not count them."""
+
 MAX_TRAILERS = 8192
 """Bytes of all trailer fields. They are checked and dropped: WSGI has no place for them."""
 
@@ -62,6 +65,7 @@ class ChunkedDecoder:
         self._state = _State.SIZE
         self._line = bytearray()
         self._missing = 0
+        self._extension_bytes = 0
         self._trailer_bytes = 0
         self.complete = False
         self.received = 0
@@ -112,6 +116,9 @@ class ChunkedDecoder:
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
             raise Refusal(400, "The size of a chunk is malformed.")
+        self._extension_bytes += len(line) - len(match[1])
+        if self._extension_bytes > MAX_EXTENSIONS:
+            raise Refusal(400, "The chunked body has more extensions than this server accepts.")
         size = int(match[1], 16)
         if self.received + size > self._max_body:
             raise Refusal(413, "The request body is larger than this server accepts.")

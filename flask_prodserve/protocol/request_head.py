@@ -21,6 +21,8 @@ MAX_BLANK_BYTES = 8
 
 MAX_METHOD = 32
 MAX_LENGTH_DIGITS = 18
+MAX_HOST = 255 + len(":65535")
+"""A DNS name has 255 bytes at most (RFC 1035, section 2.3.4). Longer ones would also fill the memory of known hosts."""
 
 # RFC 9110, section 5.6.2:  token = 1*tchar
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -141,12 +143,11 @@ class HeadReader:
         else:
             buffer = data
         end = buffer.find(b"\r\n\r\n", max(0, held - 3))
-        self._check_size(buffer, end)
+        self._check_size(buffer, held, end)
         if end >= 0:
             self.head = _parse(buffer[:end].decode("latin-1"), self._limits.count)
             return end + 4 - held + blank
-        if _BARE_LF.search(buffer, max(0, held - 1)):
-            raise Refusal(400, "A line of the request head does not end in CR LF.")
+        _check_line_ends(buffer, held, len(buffer))
         if buffer is data:
             self._buffer += data
         return len(data)
@@ -162,24 +163,33 @@ class HeadReader:
             raise Refusal(400, "A line before the request does not end in CR LF.")
         return position
 
-    def _check_size(self, buffer: bytes | bytearray, end: int) -> None:
+    def _check_size(self, buffer: bytes | bytearray, held: int, end: int) -> None:
         limits = self._limits
-        if len(buffer) > limits.request_line:
+        # With more than a line and half of its end held, the line was seen to end: it is not searched again for every byte that drips.
+        if held <= limits.request_line + 1 and len(buffer) > limits.request_line:
             line_end = buffer.find(b"\r\n", 0, limits.request_line + 2)
             # Without its end, the line is too long once more has come than the line and the first half of its end.
             if line_end < 0 and (end >= 0 or len(buffer) > limits.request_line + 1 or buffer[-1] != 13):
+                _check_line_ends(buffer, 0, limits.request_line)
                 raise Refusal(414, "The request line is longer than this server accepts.")
         if (end + 4 if end >= 0 else len(buffer) + 1) > limits.size:
+            _check_line_ends(buffer, 0, limits.size - 1)
             raise Refusal(431, "The request's header fields are larger than this server accepts.")
+
+
+def _check_line_ends(buffer: bytes | bytearray, start: int, end: int) -> None:
+    """A bare LF is refused before what comes behind it, so that the status does not depend on how the bytes were split."""
+    if _BARE_LF.search(buffer, start, end):
+        raise Refusal(400, "A line of the request head does not end in CR LF.")
 
 
 def _parse(text: str, max_count: int) -> RequestHead:
     lines = text.split("\r\n")
-    if len(lines) - 1 > max_count:
-        raise Refusal(431, "The request has more header fields than this server accepts.")
     # isprintable() is the fast way to say that nothing is forbidden; tabs and 8-bit bytes need the closer look.
     if not "".join(lines).isprintable() and any(map(_FORBIDDEN.search, lines)):
         raise Refusal(400, "The request head has a control character.")
+    if len(lines) - 1 > max_count:
+        raise Refusal(431, "The request has more header fields than this server accepts.")
     method, target, version = _request_line(lines[0])
     fields = _fields(lines)
     host = fields.get("HTTP_HOST")
@@ -336,8 +346,12 @@ def _expect(value: str | None, version: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=1024)
 def _is_host(text: str) -> bool:
+    return len(text) <= MAX_HOST and _has_form_of_host(text)
+
+
+@lru_cache(maxsize=1024)
+def _has_form_of_host(text: str) -> bool:
     match = _HOST.fullmatch(text)
     if match is None or (match[2] is not None and int(match[2]) > 65535):
         return False

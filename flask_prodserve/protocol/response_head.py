@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
 
 # RFC 9110, section 5.1 and 5.6.2:  field-name = token;  token = 1*tchar
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110, section 5.5:  field-content is VCHAR, obs-text, SP and HTAB. No CR, LF, NUL, nor any other control.
 _VALUE = re.compile(r"[\t \x21-\x7e\x80-\xff]*")
+# RFC 9110, section 5.6.3:  OWS = *( SP / HTAB ). strip() by itself takes \x85 and \xa0, too: the last bytes of some letters in UTF-8.
+_OWS = " \t"
 # RFC 9112, section 4:  status-code SP [ reason-phrase ]. PEP 3333 has the app give both in one text.
 _STATUS = re.compile(r"[1-5][0-9][0-9](?: [\t \x21-\x7e\x80-\xff]*)?")
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -48,8 +51,7 @@ class Framing(Enum):
     CLOSE = "until the connection closes"
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """The bytes of a head. *length* is that of the body where the framing is LENGTH; *corrections* are sentences for the log."""
 
     data: bytes
@@ -77,29 +79,37 @@ def compose(
 
     Raises InvalidResponse.
     """
-    _check_status(status)
-    code = int(status[:3])
-    if code < 200:
-        raise InvalidResponse(f"status {code} is no final response")
-    lines: list[str] = []
+    if not isinstance(status, str):
+        raise InvalidResponse("the status is not a text such as '200 OK'")
+    code, status_line = _status(status)
+    lines = [status_line]
     corrections: list[str] = []
     length: int | None = None
-    seen = set()
     for name, value in fields:
-        _check(name, value)
-        lower = name.lower()
-        if lower == "content-length":
-            length = _length(value, length, corrections)
-            continue
-        if lower == "connection":
-            # The app may ask for the end of the connection; that it asks for keep-alive is a habit of recipes for event streams.
-            keep_alive = keep_alive and "close" not in (option.strip().lower() for option in value.split(","))
-            continue
-        if lower in _HOP_BY_HOP:
-            corrections.append(f"{name} is not sent: it belongs to the connection, which is the server's (PEP 3333)")
-            continue
-        seen.add(lower)
-        lines.append(f"{name}: {value.strip()}\r\n")
+        if not isinstance(name, str):
+            raise InvalidResponse("a field's name is not a text")
+        meaning = _meaning(name)
+        # The second half is the expression's fast way: printable ASCII is what nearly all values are.
+        if type(value) is not str or not (value.isascii() and value.isprintable()):
+            _check_value(name, value)
+        if meaning:
+            if meaning == "content-length":
+                length = _length(value, length, corrections)
+                continue
+            if meaning == "connection":
+                # The app may ask for the end of the connection; that it asks for keep-alive is a habit of recipes for event streams.
+                keep_alive = keep_alive and "close" not in (option.strip(_OWS).lower() for option in value.split(","))
+                continue
+            if meaning == "date":
+                date = ""
+            elif meaning == "server":
+                server = None
+            else:
+                corrections.append(
+                    f"{name} is not sent: it belongs to the connection, which is the server's (PEP 3333)"
+                )
+                continue
+        lines.append(f"{name}: {value.strip(_OWS)}\r\n")
     framing = _framing(code, method, version, length if length is not None else body_length)
     if code == 204 and length is not None:
         # RFC 9110, section 8.6:  A server MUST NOT send a Content-Length header field in any response with a status of 204.
@@ -113,27 +123,41 @@ def compose(
         lines.append("Transfer-Encoding: chunked\r\n")
     if framing is Framing.CLOSE:
         keep_alive = False
-    if "date" not in seen:
+    if date:
         lines.append(f"Date: {date}\r\n")
-    if server is not None and "server" not in seen:
+    if server is not None:
         lines.append(f"Server: {server}\r\n")
     if not keep_alive:
         lines.append("Connection: close\r\n")
     elif version == "1.0":
         lines.append("Connection: keep-alive\r\n")
-    # RFC 9112, section 2.3: the version is the server's own, whatever the client's is.
-    data = f"HTTP/1.1 {status if len(status) > 3 else status + ' '}\r\n{''.join(lines)}\r\n".encode("latin-1")
+    lines.append("\r\n")
+    data = "".join(lines).encode("latin-1")
     return ResponseHead(data, framing, length if framing is Framing.LENGTH else None, keep_alive, tuple(corrections))
 
 
-def _check_status(status: object) -> None:
-    if not isinstance(status, str) or not _STATUS.fullmatch(status):
+@lru_cache(256)
+def _status(status: str) -> tuple[int, str]:
+    """The code and the status line."""
+    if not _STATUS.fullmatch(status):
         raise InvalidResponse("the status is not a text such as '200 OK'")
+    code = int(status[:3])
+    if code < 200:
+        raise InvalidResponse(f"status {code} is no final response")
+    # RFC 9112, section 2.3: the version is the server's own, whatever the client's is.
+    return code, f"HTTP/1.1 {status if len(status) > 3 else status + ' '}\r\n"
 
 
-def _check(name: object, value: object) -> None:
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+@lru_cache(1024)
+def _meaning(name: str) -> str:
+    """The name in small letters if the field concerns the server, ``""`` for all others."""
+    if not _TOKEN.fullmatch(name):
         raise InvalidResponse("a field's name is not a token")
+    lower = name.lower()
+    return lower if lower in _HOP_BY_HOP or lower in ("connection", "content-length", "date", "server") else ""
+
+
+def _check_value(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise InvalidResponse(f"{name} is {type(value).__name__}, not a text")
     if not _VALUE.fullmatch(value):
@@ -141,7 +165,7 @@ def _check(name: object, value: object) -> None:
 
 
 def _length(value: str, before: int | None, corrections: list[str]) -> int:
-    digits = value.strip()
+    digits = value.strip(_OWS)
     if not _DIGITS.fullmatch(digits):
         raise InvalidResponse("Content-Length is not a number")
     if before is not None:

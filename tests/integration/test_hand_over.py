@@ -30,7 +30,7 @@ ROUNDS = 120
 """Batches of one to six requests for each client."""
 
 POINTS = {
-    Leadership: ["_begin", "_finish", "_handle", "_run", "_settle", "_take_over", "_pass_on", "_serve"],
+    Leadership: ["_begin", "_finish", "_handle", "_run", "_settle", "_take_over", "_serve"],
     PortableLoop: ["submit", "attend", "run"],
     Channel: ["answer", "settle", "handle_write", "pause", "received", "handle_close", "write"],
 }
@@ -181,7 +181,7 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
         wait_until(lambda: not served.engine._connections, "the connections to be closed")
         if isinstance(runs, Leadership):
             wait_until(lambda: runs._busy == 0, "the threads to rest")
-            assert (list(runs._ready), list(runs._pipelined), list(runs._claim)) == ([], [], [])
+            assert [list(queue) for queue in (runs._ready, runs._patient, runs._pipelined, runs._claim)] == [[]] * 4
             assert runs._members <= THREADS + 1
         assert get(served.address, "/quick/1/10").status == 200
 

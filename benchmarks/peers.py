@@ -1,0 +1,141 @@
+"""Who is compared: this server and its peers, each with the command that serves ``apps:app`` from one process.
+
+Rules: the same number of threads wherever a server has that setting; access logs off; keep-alive for 100 seconds and room for 3000
+connections wherever it can be set, since these are this server's time and what the row with idle connections needs. Everything else
+is as ``pip install`` gives it. A peer that is not installed is said to be missing; nothing is installed from here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+OURS = "flask-prodserve"
+MAX_CONNECTIONS = 3000
+KEEPALIVE_SECONDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server. In *arguments* stand ``{python}``, ``{scripts}``, ``{port}`` and ``{threads}`` for what they say.
+
+    *distribution* is what PyPI calls it; *note* what a reader of the numbers must know.
+    """
+
+    name: str
+    distribution: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    def version(self) -> str | None:
+        """The installed version, or None where it is missing."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def command(self, port: int, threads: int) -> list[str]:
+        """What to run to have the app on 127.0.0.1:*port*."""
+        scripts = sysconfig.get_path("scripts")
+        return [
+            argument.format(python=sys.executable, scripts=scripts, prefix=sys.prefix, port=port, threads=threads)
+            for argument in self.arguments
+        ]
+
+
+def _gunicorn(worker: str, *more: str) -> tuple[str, ...]:
+    return (
+        *("{python}", "-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--workers", "1", "--worker-class", worker),
+        *("--log-level", "warning", "--no-control-socket", *more, "apps:app"),
+    )
+
+
+PEERS = (
+    Peer(
+        OURS,
+        "flask-prodserve",
+        (
+            *("{python}", "-m", "flask", "--app", "apps", "serve", "--host", "127.0.0.1", "--port", "{port}"),
+            *("--threads", "{threads}", "--access-log", "off"),
+        ),
+        {"PRODSERVE_MAX_CONNECTIONS": str(MAX_CONNECTIONS)},
+    ),
+    Peer(
+        "waitress",
+        "waitress",
+        (
+            *("{python}", "-m", "waitress", "--listen=127.0.0.1:{port}", "--threads={threads}"),
+            *(f"--connection-limit={MAX_CONNECTIONS}", f"--channel-timeout={KEEPALIVE_SECONDS}", "--asyncore-use-poll"),
+            "apps:app",
+        ),
+        note="with poll(): by default it uses select(), which ends at descriptor 1024",
+    ),
+    Peer(
+        "gunicorn-gthread",
+        "gunicorn",
+        _gunicorn(
+            *("gthread", "--threads", "{threads}", "--keep-alive", str(KEEPALIVE_SECONDS)),
+            *("--worker-connections", str(MAX_CONNECTIONS)),
+        ),
+        note="two processes, of which one supervises: its memory counts",
+    ),
+    Peer(
+        "gunicorn-sync",
+        "gunicorn",
+        _gunicorn("sync"),
+        note="one request at a time, no keep-alive; two processes, of which one supervises: its memory counts",
+    ),
+    Peer(
+        "uwsgi",
+        "uwsgi",
+        (
+            *("{scripts}/uwsgi", "--http-socket", "127.0.0.1:{port}", "--threads", "{threads}", "--module", "apps:app"),
+            *("--virtualenv", "{prefix}", "--need-app", "--single-interpreter", "--die-on-term", "--disable-logging"),
+            # It closes after each response without saying so, which clients count as an error unless it is said.
+            *("--listen", "1024", "--add-header", "Connection: close"),
+        ),
+        note="--http-socket has no keep-alive",
+    ),
+    Peer(
+        "granian",
+        "granian",
+        (
+            *(
+                "{python}",
+                "-m",
+                "granian",
+                "--interface",
+                "wsgi",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                "{port}",
+                "--http",
+                "1",
+            ),
+            *("--workers", "1", "--blocking-threads", "{threads}", "--no-ws", "--no-access-log"),
+            *("--backlog", str(MAX_CONNECTIONS), "--log-level", "warning", "apps:app"),
+        ),
+        note="its I/O runs outside the GIL in a thread of its own; two processes, of which one supervises: its memory counts",
+    ),
+    Peer("cheroot", "cheroot", ("{python}", "runners.py", "cheroot", "{port}", "{threads}")),
+    Peer(
+        "uvicorn-wsgi",
+        "uvicorn",
+        ("{python}", "runners.py", "uvicorn", "{port}", "{threads}"),
+        note="--interface wsgi has 10 threads and no option for them; here it has as many as the others",
+    ),
+    Peer(
+        "flask-run",
+        "flask",
+        (
+            *("{python}", "-m", "flask", "--app", "apps", "run", "--host", "127.0.0.1", "--port", "{port}"),
+            *("--no-reload", "--no-debugger", "--with-threads"),
+        ),
+        note="the development server: a thread for each connection, without bound; no keep-alive",
+    ),
+)
