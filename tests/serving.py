@@ -21,7 +21,7 @@ from flask import Flask
 
 from flask_prodserve.engine.engine import Drained, Engine
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.net.listeners import open_listeners
+from flask_prodserve.net.listeners import Listener, open_listeners
 from flask_prodserve.net.tls import server_context
 from flask_prodserve.observe.events import RequestDone
 from flask_prodserve.settings import arguments
@@ -45,6 +45,7 @@ class Served:
     """An engine that runs in a thread. *address* is where its first listener is, *done* what it says of its requests."""
 
     engine: Engine
+    listeners: list[Listener]
     addresses: list[tuple[str, int] | str]
     done: list[RequestDone] = field(default_factory=list)
     drained: Drained | None = None
@@ -59,13 +60,20 @@ class Served:
 
 
 @contextlib.contextmanager
-def in_thread(app: Flask, **settings: object) -> Iterator[Served]:
-    """Serve *app* on a port of its own with *settings*, which may name a ``bind``."""
+def in_thread(
+    app: Flask, *, beside: Served | None = None, shared: bool = False, **settings: object
+) -> Iterator[Served]:
+    """Serve *app* on a port of its own with *settings*, which may name a ``bind``; or on the listeners of *beside*, as processes do."""
     if "bind" not in settings:
         settings.setdefault("port", 0)
     resolved = resolve_for(app, [arguments(settings, "in_thread")]).settings
     tls = server_context(*resolved.tls.files) if resolved.tls.files else None
-    listeners = open_listeners(resolved.bind.addresses, backlog=128, unix_socket_mode=resolved.bind.unix_socket_mode)
+    if beside is None:
+        listeners = open_listeners(
+            resolved.bind.addresses, backlog=128, unix_socket_mode=resolved.bind.unix_socket_mode
+        )
+    else:
+        listeners = [Listener(listener.socket.dup(), listener.address) for listener in beside.listeners]
     done: list[RequestDone] = []
     engine = Engine(
         stack.build(app, resolved.proxy, keep_forwarded=False),
@@ -74,9 +82,11 @@ def in_thread(app: Flask, **settings: object) -> Iterator[Served]:
         tls=tls,
         request_done=done.append,
         error_logger=app.logger,
+        shared=shared,
     )
     names = [listener.socket.getsockname() for listener in listeners]
-    served = Served(engine, [name if isinstance(name, str) else name[:2] for name in names], done)
+    addresses = [name if isinstance(name, str) else name[:2] for name in names]
+    served = Served(engine, listeners, addresses, done)
 
     engine.start()
 

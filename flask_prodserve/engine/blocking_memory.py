@@ -28,15 +28,13 @@ class BlockingMemory:
     def __contains__(self, kind: Hashable) -> bool:
         return kind in self._trials
 
-    def expects_wait(self, kind: Hashable) -> bool:
-        """Whether a request of *kind* should be handed over. False also for one that is to show whether the kind still waits."""
+    def is_due(self, kind: Hashable) -> bool:
+        """Whether this request of *kind* should show if the kind still waits."""
         with self._lock:
-            trial = self._trials.get(kind)
-            if trial is None:
-                return False
-            left, interval = trial
-            self._trials[kind] = left - 1, interval
-        return left > 0
+            left, interval = self._trials.get(kind, (0, FIRST_TRIAL))
+            if left > 0:
+                self._trials[kind] = left - 1, interval
+            return left == 0
 
     def add(self, kind: Hashable) -> None:
         """A request of *kind* has kept the leader waiting."""

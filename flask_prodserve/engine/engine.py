@@ -54,7 +54,8 @@ class Engine:
 
     *request_done*, if there is one, is called once for every request, from the thread that ran it, and must not raise.
     *error_logger* gets the exceptions that the application let through. *kind* tells of a method and a path what kind of request that
-    is, so that what is learnt of one serves the next of its kind.
+    is, so that what is learnt of one serves the next of its kind. *shared* says that other processes accept from the same listeners:
+    while no thread is free here, new connections are left to them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Engine:
         request_done: Callable[[RequestDone], None] | None,
         error_logger: logging.Logger,
         kind: Callable[[str, str], Hashable] = lambda method, path: (method, path),
+        shared: bool = False,
     ) -> None:
         self._timeouts = settings.timeouts
         self._stopping = False
@@ -77,7 +79,7 @@ class Engine:
         threads, max_streams = settings.workers.threads, settings.limits.max_streams
         self._loop: Loop
         if hasattr(select, "epoll"):
-            self._loop = Leadership(threads, max_streams, entries, kind)
+            self._loop = Leadership(threads, max_streams, entries, kind, shared=shared)
         else:
             self._loop = PortableLoop(threads, max_streams, entries, use_poll=adjustments.asyncore_use_poll)
         self._servers = [

@@ -43,6 +43,8 @@ from .channel import Channel
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from ..protocol.request_head import RequestHead
+
 logger = logging.getLogger("flask_prodserve.engine")
 
 PATIENCE = 0.001
@@ -53,6 +55,9 @@ BURNING_PATIENCE = 0.010
 
 QUICK_SECONDS = 1.0
 """How long the last place is kept for quick requests after one of them was there."""
+
+LEAVE_SECONDS = 1.0
+"""How long new connections are left to other processes while every thread is busy. Then they wait here, where they are seen."""
 
 SLEEPLESS_TURNS = 20
 """How often the steward looks in vain before it lies down: waking it costs more than looking."""
@@ -77,16 +82,25 @@ class _Member:
 class Leadership:
     """See the module. *threads* is the most requests inside the app at a time, *max_streams* how many streams may come on top.
 
-    *kind* tells what kind of request a request is, for the memory of those that wait.
+    *kind* tells what kind of request a request is, for the memory of those that wait. *shared*: other processes accept from the same
+    listeners.
     """
 
     def __init__(
-        self, threads: int, max_streams: int, map: dict[int, Any], kind: Callable[[str, str], Hashable]
+        self,
+        threads: int,
+        max_streams: int,
+        map: dict[int, Any],
+        kind: Callable[[str, str], Hashable],
+        *,
+        shared: bool,
     ) -> None:
         self._max_busy = threads
         self._max_streams = max_streams
         self._map = map
         self._kind = kind
+        self._shared = shared
+        self._full_at: float | None = None
         self._memory = BlockingMemory()
         self._epoll = select.epoll()
         self._lock = threading.Lock()
@@ -95,6 +109,7 @@ class Leadership:
         self._pipelined: deque[Channel] = deque()
         self._ready: deque[Channel] = deque()
         self._patient: deque[Channel] = deque()
+        self._patient_first = False
         self._quick_at = -QUICK_SECONDS
         self._resting: list[_Member] = []
         self._members = 0
@@ -104,7 +119,7 @@ class Leadership:
         self._vacant = False
         self._stopping = False
         # Between the leader and the steward.
-        self._claim: list[Channel] = []
+        self._claim: list[RequestHead | None] = []
         self._served = 0
         self._leader: _Member | None = None
         self._patience = BURNING_PATIENCE if getattr(sys, "_is_gil_enabled", lambda: True)() else PATIENCE
@@ -122,14 +137,39 @@ class Leadership:
             self._employ(None)
 
     def watch(self, entry: Any) -> None:
-        entry.interest = _interest(entry)
+        entry.interest = self._interest(entry)
         self._epoll.register(entry._fileno, entry.interest)
 
     def attend(self, entry: Any) -> None:
-        interest = _interest(entry)
-        if interest != entry.interest:
-            entry.interest = interest
+        interest = self._interest(entry)
+        if interest == entry.interest:
+            return
+        entry.interest = interest
+        if self._shared and entry.accepting:
+            # What is registered as exclusive cannot be modified (epoll_ctl(2)).
+            self._epoll.unregister(entry._fileno)
+            self._epoll.register(entry._fileno, interest)
+        else:
             self._epoll.modify(entry._fileno, interest)
+
+    def _interest(self, entry: Any) -> int:
+        interest = 0
+        if entry.readable() and not (entry.accepting and self._leaves_connections()):
+            interest = select.EPOLLIN
+            if self._shared and entry.accepting:
+                interest |= select.EPOLLEXCLUSIVE  # a connection wakes one process, not all
+        if entry.writable():
+            interest |= select.EPOLLOUT
+        return interest
+
+    def _leaves_connections(self) -> bool:
+        """Whether new connections should be left to the other processes, since no thread is free here. If none is there, not for long."""
+        return self._full_at is not None and monotonic() - self._full_at < LEAVE_SECONDS
+
+    def _check_listeners(self) -> None:
+        for entry in list(self._map.values()):
+            if entry.accepting:
+                self.attend(entry)
 
     def forget(self, entry: Any) -> None:
         # Closing would not do it where a child process has inherited the descriptor.
@@ -146,11 +186,11 @@ class Leadership:
             channel.lent = True
             self._streams += 1
             self._busy -= 1
-            if (waiting := self._next()) is not None:
-                self._busy += 1
-                self._appoint(waiting)
+            self._fill()
 
     def turn(self, seconds: float) -> None:
+        with self._lock:
+            self._fill()  # the last place may not be kept for quick requests any more
         deadline = Deadline(seconds)
         vain = 0
         while not self._woken and not deadline.passed():
@@ -256,29 +296,33 @@ class Leadership:
         """Answer the request of *channel*, or have it wait. Returns whether this thread still leads."""
         head = channel.requests[0].head
         kind = self._kind(head.method, head.path) if self._memory and head is not None else None
-        if kind is not None and self._memory.expects_wait(kind):
+        if kind is not None and kind in self._memory:
             with self._lock:
                 if self._busy >= self._places_for_patient():
                     self._patient.append(channel)
                     return True
-                self._busy += 1
-                self._appoint(None)
-            self._finish(self._run(channel))
-            return False
+                handed_over = not self._memory.is_due(kind)
+                if handed_over:
+                    self._occupy()
+                    self._appoint(None)
+            if handed_over:
+                self._finish(self._run(channel))
+                return False
         if self._busy >= self._max_busy:
             with self._lock:
                 if self._busy >= self._max_busy:
                     self._ready.append(channel)
                     return True
-        self._claim.append(channel)
+        self._claim.append(head)
         if self._lies:
             self._rouse()
         more = channel.answer()
+        leads = True
         try:
             self._claim.pop()
         except IndexError:
-            if head is not None:
-                self._memory.add(self._kind(head.method, head.path))
+            leads = False  # and nothing is run in here: exceptions of the app would seem to come from this one
+        if not leads:
             self._finish(self._run(channel) if more else self._settle(channel))
             return False
         self._served += 1
@@ -302,15 +346,30 @@ class Leadership:
 
     # Changes of the lead.
 
-    def _take_over(self) -> None:
-        """End the lead of a leader that is inside a request, if it still is."""
+    def _take_over(self, waits: bool) -> None:
+        """End the lead of a leader that is inside a request, if it still is. *waits*: not because it computes."""
         with self._lock:
             try:
-                self._claim.pop()
+                head = self._claim.pop()
             except IndexError:
                 return
-            self._busy += 1
+            self._occupy()
             self._appoint(None)
+        if waits and head is not None:
+            self._memory.add(self._kind(head.method, head.path))
+
+    def _occupy(self) -> None:
+        """One more thread runs requests without the lead. Under ``_lock``."""
+        self._busy += 1
+        if self._shared and self._busy == self._max_busy and self._full_at is None:
+            self._full_at = monotonic()
+            self._trigger.pull_trigger(self._check_listeners)
+
+    def _vacate(self) -> None:
+        """A thread has become free, and stays that. Under ``_lock``."""
+        if self._full_at is not None:
+            self._full_at = None
+            self._trigger.pull_trigger(self._check_listeners)
 
     def _appoint(self, channel: Channel | None) -> None:
         """Have a follower run *channel*, or lead where that is None: the one that rested last, whose caches are warm, or a new thread.
@@ -356,16 +415,25 @@ class Leadership:
                 self._busy -= counted
                 channel = None if self._stopping else self._next()
                 if channel is None:
+                    self._vacate()
                     return
-                self._busy += 1
+                self._occupy()
             counted = self._run(channel)
 
+    def _fill(self) -> None:
+        """Have another thread run what is ready, if there is a place for it. Under ``_lock``."""
+        channel = self._next()
+        if channel is not None:
+            self._occupy()
+            self._appoint(channel)
+
     def _next(self) -> Channel | None:
-        """What is to be run next, if there is a place for it. Under ``_lock``."""
+        """What is to be run next, if there is a place for it; of both queues in turns, where both have something. Under ``_lock``."""
+        self._patient_first = not self._patient_first
+        if self._patient and (self._patient_first or not self._ready) and self._busy < self._places_for_patient():
+            return self._patient.popleft()
         if self._ready and self._busy < self._max_busy:
             return self._ready.popleft()
-        if self._patient and self._busy < self._places_for_patient():
-            return self._patient.popleft()
         return None
 
     def _serve(self, channel: Channel | None) -> None:
@@ -417,14 +485,11 @@ class Leadership:
                 return
             seconds = monotonic() - began
             computed = time.clock_gettime(leader.clock) - computed_before
-            if computed < seconds / 2 or seconds > self._patience:
-                self._take_over()
+            waits = computed < seconds / 2
+            if waits or seconds > self._patience:
+                self._take_over(waits)
                 return
 
     def _rouse(self) -> None:
         with contextlib.suppress(RuntimeError):  # awake already
             self._bed.release()
-
-
-def _interest(entry: Any) -> int:
-    return (select.EPOLLIN if entry.readable() else 0) | (select.EPOLLOUT if entry.writable() else 0)

@@ -127,10 +127,9 @@ def test_what_waits_is_remembered(held: Held) -> None:
         with Wire(served.address) as wire:
             held.ask(wire)
             held.wait_for(1)
-            wait_until(lambda: not loop._claim, "the steward to take over")
+            wait_until(lambda: ("GET", "/held/1") in loop._memory, "the steward to take over")
             held.release.set()
             assert wire.response().body == b"held"
-            wait_until(lambda: ("GET", "/held/1") in loop._memory)
             get_hello(served)
 
             def trusted() -> bool:
@@ -171,3 +170,70 @@ def test_a_thread_that_computes_does_not_stop_the_others(held: Held) -> None:
         get_hello(served)
         stop.set()
         assert wire.response().body == b"computed"
+
+
+def test_requests_that_wait_take_turns(held: Held) -> None:
+    """Where more clients ask for what waits than there are threads, all of them get about as much."""
+    stop = threading.Event()
+
+    @held.app.get("/wait")
+    def wait() -> str:
+        time.sleep(0.003)
+        return "waited"
+
+    with in_thread(held.app, threads=2) as served:
+        answered = [0] * 6
+
+        def client(number: int) -> None:
+            with Wire(served.address) as wire:
+                while not stop.is_set():
+                    wire.send(b"GET /wait HTTP/1.1\r\nHost: test\r\n\r\n")
+                    wire.response()
+                    answered[number] += 1
+
+        clients = [threading.Thread(target=client, args=[number]) for number in range(len(answered))]
+        for thread in clients:
+            thread.start()
+        wait_until(lambda: sum(answered) > 400)
+        stop.set()
+        for thread in clients:
+            thread.join()
+        assert min(answered) > max(answered) / 2, answered
+
+
+def test_quick_requests_keep_a_place(held: Held) -> None:
+    """While more requests wait than there are threads, quick ones are answered all the same."""
+    with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:
+        loop = served.engine._loop
+        if not isinstance(loop, Leadership):
+            return
+        wires = [stack.enter_context(Wire(served.address)) for _ in range(THREADS + 3)]
+        for wire in wires[: THREADS - 1]:
+            held.ask(wire)
+            held.wait_for(1)
+            wait_until(lambda: not loop._claim, "the steward to take over")
+        get_hello(served, 1)
+        for wire in wires[THREADS - 1 :]:
+            held.ask(wire)
+        wait_until(lambda: len(loop._patient) == 4, "the others to queue")
+        get_hello(served)
+        held.release.set()
+        assert [wire.response().body for wire in wires] == [b"held"] * len(wires)
+
+
+def test_processes_share_a_listener(held: Held) -> None:
+    """While all threads of one process are busy, new connections go to the other one; afterwards both accept again."""
+    with in_thread(held.app, threads=1, shared=True) as first:
+        if not isinstance(first.engine._loop, Leadership):
+            return
+        with in_thread(held.app, threads=1, shared=True, beside=first) as second, Wire(first.address) as wire:
+            held.ask(wire)
+            held.wait_for(1)
+            busy = first if first.engine._connections else second
+            wait_until(lambda: busy.engine._loop._busy == 1, "the steward to take over")
+            wait_until(lambda: not any(server.interest for server in busy.engine._servers), "it to leave the listener")
+            get_hello(first)
+            assert len(busy.engine._connections) == 1
+            held.release.set()
+            assert wire.response().body == b"held"
+            wait_until(lambda: all(server.interest for server in busy.engine._servers), "it to accept again")

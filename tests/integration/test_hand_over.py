@@ -57,7 +57,7 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-class DelayedClaim(list[Channel]):
+class DelayedClaim(list[object]):
     """The claim of Leadership, with a delay before and after each of its operations."""
 
     append = delayed(list.append)
