@@ -128,8 +128,7 @@ class Engine:
         now = monotonic()
         for channel in list(self._connections.values()):
             channel.check(now, self._timeouts.keepalive_timeout)
-        for server in self._servers:
-            server.check()
+        self._loop.check()
 
     def _drain(self) -> Drained:
         deadline = Deadline(self._timeouts.graceful_timeout)
@@ -146,8 +145,6 @@ class Engine:
             self._loop.call(self._drain_connections)
             self._loop.turn(min(DRAIN_TURN_SECONDS, deadline.remaining()))
         drained = Drained(sum(server.finished for server in self._servers), self._pending())
-        # Before the channels close: that wakes threads that wait for a client, and they would take the next request that is queued.
-        self._loop.drop_queue()
         self._loop.call(self._close_connections)
         self._loop.stop(Deadline(0 if self._aborted else THREAD_STOP_SECONDS))
         return drained
@@ -162,6 +159,8 @@ class Engine:
             channel.drain(now)
 
     def _close_connections(self) -> None:
+        # First the queue: closing wakes threads that wait for a client, and they would take the next request from it.
+        self._loop.drop_queue()
         for channel in list(self._connections.values()):
             channel.handle_close()
 

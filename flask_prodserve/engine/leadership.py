@@ -106,7 +106,7 @@ class Leadership:
         self._lock = threading.Lock()
         self._trigger = trigger(map)
         self._events: deque[tuple[int, int]] = deque()
-        self._pipelined: deque[Channel] = deque()
+        self._arrived: deque[Channel] = deque()
         self._ready: deque[Channel] = deque()
         self._patient: deque[Channel] = deque()
         self._patient_first = False
@@ -169,14 +169,14 @@ class Leadership:
     def _check_listeners(self) -> None:
         for entry in list(self._map.values()):
             if entry.accepting:
-                self.attend(entry)
+                self.attend(entry)  # also where it has paused
 
     def forget(self, entry: Any) -> None:
         # Closing would not do it where a child process has inherited the descriptor.
         self._epoll.unregister(entry._fileno)
 
     def submit(self, channel: Channel) -> None:
-        self._pipelined.append(channel)
+        self._arrived.append(channel)
 
     def lend(self, channel: Channel) -> None:
         with self._lock:
@@ -188,9 +188,12 @@ class Leadership:
             self._busy -= 1
             self._fill()
 
-    def turn(self, seconds: float) -> None:
+    def check(self) -> None:
         with self._lock:
             self._fill()  # the last place may not be kept for quick requests any more
+        self._check_listeners()
+
+    def turn(self, seconds: float) -> None:
         deadline = Deadline(seconds)
         vain = 0
         while not self._woken and not deadline.passed():
@@ -230,7 +233,7 @@ class Leadership:
         with self._lock:
             self._ready.clear()
             self._patient.clear()
-            self._pipelined.clear()
+            self._arrived.clear()
 
     def stop(self, deadline: Deadline) -> bool:
         with self._lock:
@@ -250,7 +253,7 @@ class Leadership:
     def _lead(self, member: _Member) -> None:
         """Lead until the lead is lost."""
         self._leader = member
-        events, pipelined, entries = self._events, self._pipelined, self._map
+        events, arrived, entries = self._events, self._arrived, self._map
         budget = 0
         while not self._stopping:
             if events:
@@ -261,14 +264,14 @@ class Leadership:
                 if not isinstance(entry, Channel):
                     wasyncore.read(entry)
                 elif self._handle(entry, flags):
-                    pipelined.append(entry)
-            elif pipelined and budget:
+                    arrived.append(entry)
+            elif arrived and budget:
                 budget -= 1
-                if not self._begin(pipelined.popleft()):
+                if not self._begin(arrived.popleft()):
                     return
             else:
-                events.extend(self._epoll.poll(0 if pipelined else None))
-                budget = len(events) + len(pipelined)
+                events.extend(self._epoll.poll(0 if arrived else None))
+                budget = len(events) + len(arrived)
 
     def _handle(self, channel: Channel, flags: int) -> bool:
         """Read, send or close. Returns whether there is a request to be answered."""
@@ -329,7 +332,7 @@ class Leadership:
         if kind is not None:
             self._memory.forget(kind)
         if more:
-            self._pipelined.append(channel)
+            self._arrived.append(channel)
         elif channel.close_when_flushed:
             channel.running = False
             channel.handle_write()
@@ -421,7 +424,7 @@ class Leadership:
             counted = self._run(channel)
 
     def _fill(self) -> None:
-        """Have another thread run what is ready, if there is a place for it. Under ``_lock``."""
+        """Have another thread run what is ready, if there is a place for it. Under ``_lock``, in the leader, which counts on its place."""
         channel = self._next()
         if channel is not None:
             self._occupy()

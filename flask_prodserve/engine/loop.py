@@ -51,8 +51,11 @@ class Loop(Protocol):
     def call(self, function: Callable[[], object]) -> None:
         """Have *function* called in the loop's thread, and wait for it. From the steward."""
 
+    def check(self) -> None:
+        """See what has become possible with time. Every second, from the loop's thread."""
+
     def drop_queue(self) -> None:
-        """Forget the requests that no thread has begun."""
+        """Forget the requests that no thread has begun. From the loop's thread."""
 
     def stop(self, deadline: Deadline) -> bool:
         """Let the threads end as soon as they are free. Returns whether all did before *deadline*."""

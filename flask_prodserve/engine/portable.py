@@ -83,6 +83,9 @@ class PortableLoop:
     def call(self, function: Callable[[], object]) -> None:
         function()
 
+    def check(self) -> None:
+        """Nothing."""
+
     def drop_queue(self) -> None:
         self._pool.drop_queue()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Flask
+from werkzeug.routing import BaseConverter
 
 from flask_prodserve.wsgi.routes import Routes
 
@@ -20,3 +21,17 @@ def test_kind() -> None:
     assert kind("GET", "/\xff\xc3\xa4") is not None
     app.add_url_rule("/later/<name>", view_func=bool)
     assert kind("GET", "/later/a") == kind("GET", "/later/b")
+
+
+def test_converters_are_not_called() -> None:
+    """The app's own converters, which could look something up in a database, are not called to know a request's kind."""
+
+    class Record(BaseConverter):
+        def to_python(self, value: str) -> str:
+            raise AssertionError("called")
+
+    app = Flask("routes")
+    app.url_map.converters["record"] = Record
+    app.add_url_rule("/<record:record>", view_func=str)
+    kind = Routes(app.url_map).kind
+    assert kind("GET", "/1") != kind("GET", "/2")
