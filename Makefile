@@ -18,6 +18,7 @@ lint: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict benchmarks
 
 docs: .venv settings
 	$(BIN)/sphinx-build --fail-on-warning --keep-going docs docs/_build
