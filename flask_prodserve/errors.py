@@ -1,4 +1,4 @@
-"""One exception tree for everything that stops the server from starting or running.
+"""One exception tree for everything that stops the server from starting or running, and the one exception that is raised in an app.
 
 Every error says what was wrong and the likely fix, and knows the exit code of the process (see docs/reference/exit-codes).
 Nothing in here exits: the command line does.
@@ -62,3 +62,10 @@ class AppLoadError(ProdServeError):
     """The app could not be found or failed while it was imported."""
 
     exit_code = ExitCode.APP
+
+
+class RequestTimedOut(BaseException):
+    """Raised inside a view that has passed REQUEST_TIMEOUT, where REQUEST_TIMEOUT_RAISE is on. The client has had its 504.
+
+    No Exception, so that ``except Exception`` does not swallow it. Clean up in ``finally``.
+    """

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import cli
 from flask.helpers import get_debug_flag, get_load_dotenv
@@ -19,11 +19,14 @@ from flask.helpers import get_debug_flag, get_load_dotenv
 from .errors import ProdServeError
 from .settings import Layer, Resolved, app_config, arguments, environment, platform, resolve
 from .settings.layers import ENVIRONMENT_PREFIXES, Raw
+from .wsgi.limits import limits
 
 if TYPE_CHECKING:
     from flask import Flask
 
 EXTENSION = "prodserve"
+
+Target = TypeVar("Target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,21 @@ class ProdServe:
         own = [environment(_only("REPLACE_RUN", os.environ)), *app_layers(app)]
         if resolve(own, complete=False).settings.behaviour.replace_run:
             _replace_run(app)
+
+    @staticmethod
+    def limits(
+        *, timeout: object = None, max_body: object = None, max_concurrency: object = None, queue_timeout: object = None
+    ) -> Callable[[Target], Target]:
+        """Bound a view (a function or a class), or each view of a blueprint: ``@prodserve.limits(timeout="5m", max_concurrency=2)``.
+
+        *timeout*, *max_body* and *queue_timeout* are used in place of REQUEST_TIMEOUT, MAX_BODY_SIZE and QUEUE_TIMEOUT, and written like
+        those: a number of seconds or bytes, or a text such as ``"5m"`` or ``"1GiB"``; a *timeout* of 0 is none. *max_concurrency* is
+        how many requests for the view run at the same time in one process; others wait until *queue_timeout*.
+
+        What a view says is stronger than what its blueprint says; ENDPOINT_LIMITS is stronger than both. Raises ValueError for what is
+        no such value.
+        """
+        return limits(timeout=timeout, max_body=max_body, max_concurrency=max_concurrency, queue_timeout=queue_timeout)
 
     def run(self, app: Flask, **settings: object) -> None:
         """Serve *app* until it is stopped; the same as :func:`serve`."""

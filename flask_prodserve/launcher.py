@@ -6,32 +6,47 @@ The only place that knows all the parts. It raises :class:`~.errors.ProdServeErr
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import __version__
+from .clock import Clock, monotonic
 from .engine.engine import Drained, Engine
 from .errors import DebugModeError, ExitCode, ProdServeError
+from .net.descriptors import allow_open_files
 from .net.listeners import Listener, open_listeners
 from .net.tls import server_context
 from .observe import startup
 from .observe.access_log import open_access_log
+from .observe.events import RequestDone
 from .observe.logging import coloured, configure
-from .settings import DEFAULT_ORIGIN, TABLE, Resolved
+from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
+from .settings.endpoint_limits import UNLIMITED, Endpoint
+from .settings.table import Limits
 from .wsgi import stack
+from .wsgi.forwarded import PeerTrust
+from .wsgi.limits import endpoints
 from .wsgi.routes import Routes
 
 if TYPE_CHECKING:
     from flask import Flask
+    from werkzeug.routing import Rule
+
+    from .protocol.request_head import RequestHead
 
 logger = logging.getLogger("flask_prodserve")
+
+OTHER_FILES = 200
+"""Files and sockets that are open besides those of connections: the app's, its libraries', and the connections that are turned away."""
 
 
 def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
@@ -60,14 +75,13 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
         )
         for listener in listeners:
             cleanup.callback(listener.close)
-        engine = Engine(
-            stack.build(app, settings.proxy, keep_forwarded=_leaves_proxies_to_app(app, resolved)),
+        engine = engine_for(
+            app,
+            dataclasses.replace(settings, limits=_limits_within_files(settings)),
             listeners,
-            settings,
             tls=tls,
             request_done=access_log.log if access_log is not None else None,
-            error_logger=app.logger,
-            kind=Routes(app.url_map).kind,
+            keep_forwarded=_leaves_proxies_to_app(app, resolved),
         )
         try:
             engine.start()
@@ -81,6 +95,71 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
             drained = engine.run()
     _report(drained, resolved)
     return 128 + signal.SIGINT if received.count(signal.SIGINT) > 1 else ExitCode.STOPPED
+
+
+def engine_for(
+    app: Flask,
+    settings: Settings,
+    listeners: Sequence[Listener],
+    *,
+    tls: ssl.SSLContext | None = None,
+    request_done: Callable[[RequestDone], None] | None = None,
+    keep_forwarded: bool = False,
+    shared: bool = False,
+    clock: Clock = monotonic,
+) -> Engine:
+    """The engine that serves *app*, which it knows the URL rules and the limits of.
+
+    Raises :class:`~.settings.SettingsError` where ENDPOINT_LIMITS names endpoints that are not there. For the arguments see
+    :class:`~.engine.engine.Engine` and :func:`~.wsgi.stack.build`.
+    """
+    routes = Routes(app.url_map, app.config["SERVER_NAME"])
+    bounded = endpoints(app.view_functions, app.blueprints, settings.limits.endpoint_limits)
+    trust = PeerTrust(settings.proxy.trusted_proxies or ())
+
+    def rule_of(head: RequestHead) -> Rule | None:
+        return routes.find(head.method, head.path, head.fields.get("HTTP_HOST", ""))
+
+    def kind(head: RequestHead) -> str:
+        rule = rule_of(head)
+        return f"{head.method} {head.path if rule is None else rule.rule}"
+
+    def endpoint_of(head: RequestHead) -> Endpoint:
+        rule = rule_of(head)
+        return UNLIMITED if rule is None else bounded.get(rule.endpoint, UNLIMITED)
+
+    return Engine(
+        stack.build(app, settings.proxy, keep_forwarded=keep_forwarded),
+        listeners,
+        settings,
+        tls=tls,
+        request_done=request_done,
+        error_logger=app.logger,
+        kind=kind,
+        endpoint_of=endpoint_of if bounded else None,
+        exempt=lambda address: not address or trust.covers(address),
+        own_paths=routes.literal,
+        shared=shared,
+        clock=clock,
+    )
+
+
+def _limits_within_files(settings: Settings) -> Limits:
+    """MAX_CONNECTIONS as far as the limit of open files allows, which is raised before. A connection may need a temporary file, too."""
+    limits = settings.limits
+    wanted = limits.max_connections
+    allowed = allow_open_files(2 * wanted + OTHER_FILES)
+    fitting = max(allowed - OTHER_FILES, allowed // 2)
+    if fitting >= wanted:
+        return limits
+    logger.warning(
+        "MAX_CONNECTIONS is %d, and this process may have %d files open: it will take %d connections. "
+        "Raise the limit (ulimit -n, LimitNOFILE= in a systemd unit, --ulimit of docker run), or lower MAX_CONNECTIONS",
+        wanted,
+        allowed,
+        fitting,
+    )
+    return dataclasses.replace(limits, max_connections=fitting)
 
 
 def _leaves_proxies_to_app(app: Flask, resolved: Resolved) -> bool:

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from flask import Flask
 
+from flask_prodserve.clock import Clock
 from flask_prodserve.engine.engine import Drained, Engine
 from flask_prodserve.extension import resolve_for
+from flask_prodserve.launcher import engine_for
 from flask_prodserve.net.listeners import Listener, open_listeners
 from flask_prodserve.net.tls import server_context
 from flask_prodserve.observe.events import RequestDone
 from flask_prodserve.settings import arguments
-from flask_prodserve.wsgi import stack
 
 PATIENCE = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 """Seconds to wait for what must happen. Never part of an expectation."""
@@ -61,7 +62,12 @@ class Served:
 
 @contextlib.contextmanager
 def in_thread(
-    app: Flask, *, beside: Served | None = None, shared: bool = False, **settings: object
+    app: Flask,
+    *,
+    beside: Served | None = None,
+    shared: bool = False,
+    clock: Clock = time.monotonic,
+    **settings: object,
 ) -> Iterator[Served]:
     """Serve *app* on a port of its own with *settings*, which may name a ``bind``; or on the listeners of *beside*, as processes do."""
     if "bind" not in settings:
@@ -75,15 +81,7 @@ def in_thread(
     else:
         listeners = [Listener(listener.socket.dup(), listener.address) for listener in beside.listeners]
     done: list[RequestDone] = []
-    engine = Engine(
-        stack.build(app, resolved.proxy, keep_forwarded=False),
-        listeners,
-        resolved,
-        tls=tls,
-        request_done=done.append,
-        error_logger=app.logger,
-        shared=shared,
-    )
+    engine = engine_for(app, resolved, listeners, tls=tls, request_done=done.append, shared=shared, clock=clock)
     names = [listener.socket.getsockname() for listener in listeners]
     addresses = [name if isinstance(name, str) else name[:2] for name in names]
     served = Served(engine, listeners, addresses, done)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from waitress.adjustments import Adjustments
 
-from ..protocol.request_head import HeadLimits
+from ..clock import Clock, monotonic
+from ..observe.cuts import Cuts
+from ..protocol.request_head import HeadLimits, RequestHead
+from ..settings.endpoint_limits import UNLIMITED, Endpoint
+from .spool import Spool
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -20,9 +25,19 @@ RECEIVE_BODY_BYTES = 1 << 18
 
 
 class EngineAdjustments(Adjustments):  # type: ignore[misc]  # waitress is not annotated
-    """Made once per engine, read by servers, channels, parsers and tasks."""
+    """Made once per engine, read by servers, channels, parsers and tasks.
 
-    def __init__(self, settings: Settings) -> None:
+    *endpoint_of* tells for which endpoint a request is, in an app where any has limits. *cuts* and *clock* are those of the engine.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        endpoint_of: Callable[[RequestHead], Endpoint] = lambda head: UNLIMITED,
+        cuts: Cuts | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
         super().__init__(
             threads=settings.workers.threads,
             backlog=settings.bind.backlog,
@@ -35,6 +50,11 @@ class EngineAdjustments(Adjustments):  # type: ignore[misc]  # waitress is not a
         limits = settings.limits
         self.head_limits = HeadLimits(limits.max_request_line, limits.max_header_size, limits.max_header_count)
         self.max_body_size = limits.max_body_size
-        self.max_connections = limits.max_connections
+        self.max_keepalive_requests = limits.max_keepalive_requests
+        self.endpoint_of = endpoint_of
+        self.request_timeout_raise = settings.timeouts.request_timeout_raise
+        self.spool = Spool(limits.max_spool)
+        self.cuts = Cuts(clock) if cuts is None else cuts
+        self.clock = clock
         self.server_header = settings.behaviour.server_header
         self.multithread = settings.workers.threads > 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 from typing import IO
+
+from .spool import Spool, SpoolFull
 
 IN_MEMORY = 1 << 19
 """Bytes of a body that are kept in memory."""
@@ -14,20 +17,27 @@ SMALL = 1 << 12
 
 
 class Body:
-    """*expected* is the size that was announced, in bytes, 0 for one that was not."""
+    """*expected* is the size that was announced, in bytes, 0 for one that was not. Its bytes are counted in *spool*.
 
-    def __init__(self, expected: int) -> None:
+    All methods but ``close`` raise OSError where the disk is full, and SpoolFull where the spool is.
+    """
+
+    def __init__(self, expected: int, spool: Spool) -> None:
+        if spool.full:
+            raise SpoolFull
         self._parts: list[bytes | bytearray] = []
-        self._size = 0
+        self._spool = spool
         self._file: IO[bytes] | None = _temporary_file() if expected > IN_MEMORY else None
+        self.size = 0
 
     def append(self, data: bytes) -> None:
-        """Raises OSError where the disk is full."""
+        if self._spool.full:
+            raise SpoolFull
+        self.size += len(data)
+        self._spool.add(len(data))
         if self._file is not None:
             self._file.write(data)
-            return
-        self._size += len(data)
-        if self._size > IN_MEMORY:
+        elif self.size > IN_MEMORY:
             self._file = _temporary_file()
             self._file.writelines([*self._parts, data])
             self._parts.clear()
@@ -38,16 +48,23 @@ class Body:
         else:
             self._parts.append(bytearray(data))
 
+    def finish(self) -> None:
+        """Nothing more comes."""
+        if self._file is not None:
+            self._file.seek(0)
+
     def stream(self) -> IO[bytes]:
         """The whole body, to be read from its start."""
         if self._file is None:
             return io.BytesIO(b"".join(self._parts))
-        self._file.seek(0)
         return self._file
 
     def close(self) -> None:
+        self._spool.remove(self.size)
+        self.size = 0
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # a full disk: what is buffered cannot be written, and need not be
+                self._file.close()
 
 
 def _temporary_file() -> IO[bytes]:

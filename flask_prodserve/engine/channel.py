@@ -18,19 +18,26 @@ import logging
 import os
 import select
 import socket
+import struct
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
 from waitress.channel import ClientDisconnected
 from waitress.wasyncore import dispatcher
 
-from ..clock import Deadline, monotonic
+from ..clock import Deadline
+from ..net.unsent import unacknowledged
+from ..protocol.deadlines import Phase, Waiting
 from .adjustments import RECEIVE_BODY_BYTES, RECEIVE_BYTES, EngineAdjustments
 from .output import Output
 from .parser import RequestParser
-from .task import ErrorTask, Task
+from .reply import Reply, ReplyTask
+from .spool import cannot_be_kept
+from .task import Task
 
 if TYPE_CHECKING:
+    from .admission import Share
+    from .response import Response
     from .server import Server
 
 logger = logging.getLogger("flask_prodserve.engine")
@@ -41,14 +48,17 @@ LINGER_SECONDS = 5.0
 DRAIN_IDLE_SECONDS = 1.0
 """While draining: how long a connection that has just been used may send its next request, to be told ``Connection: close``."""
 
-STREAM_SECONDS = 1.0
-"""How long a response may go on before it is a stream."""
+SILENT_SECONDS = 1.0
+"""How long a new connection may send nothing before it counts as idle."""
 
 HIGH_WATERMARK = 1 << 24
 """Bytes that may wait for a client before the thread that makes more of them waits as well."""
 
 KEEP_BYTES = 1 << 18
 """Kept at a time for a client that is slow, so that the loop's thread never waits long for ``output_lock``."""
+
+_LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+"""SO_LINGER, on, for no time."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -59,9 +69,15 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
 
     request: RequestParser | None = None
     """What is being received."""
-    task: Task | ErrorTask | None = None
-    """What is being answered."""
+    task: Task | ReplyTask | None = None
+    """What is being answered. Taken away from the running thread, under ``output_lock``, when the request is given up."""
     running = False
+    turned_away: Reply | None = None
+    """What is said to the first request of a connection for which there is no room."""
+    share: Share | None = None
+    """The share of its endpoint that the request has, or waits for. The admission's."""
+    queued_at = 0.0
+    """Since when the request has been waiting for a thread, if it is. By the server's clock."""
     close_when_flushed = False
     will_close = False
     lent = False
@@ -76,22 +92,28 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         addr: tuple[str, int | None],
         adj: EngineAdjustments,
         map: dict[int, Any],
+        turned_away: Reply | None = None,
     ) -> None:
         self.server = server
         self.adj = adj
-        self.output = Output()
+        self.output = Output(adj.spool)
         self.output_lock = threading.RLock()
         self._room: threading.Condition | None = None
         self.requests: list[RequestParser] = []
         self._unread = b""
         self._client_closes = False
         self._lingering: Deadline | None = None
-        self.last_activity = monotonic()
+        self._clock = server.clock
+        self._sending: _Sending | None = None
+        self.accepted_at = self.last_activity = self._idle_from = self._clock()
+        self.answered = 0
+        if turned_away is not None:
+            self.turned_away = turned_away
         self.server_name, self.server_port = server.local_address(sock)
         super().__init__(sock, map)
         self.addr = addr
         self.connected = True
-        server.active_channels[self._fileno] = self
+        server.connections.add(self)
         server.loop.watch(self)
 
     # The loop's thread.
@@ -122,7 +144,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             return False
         if self._lingering is not None:
             return False
-        self.last_activity = monotonic()
+        self.last_activity = self._clock()
         return self.received(data)
 
     def receive(self, size: int) -> bytes | None:
@@ -144,7 +166,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                 except OSError:
                     self.handle_close()
                     return
-                self.last_activity = monotonic()
+                self.last_activity = self._clock()
                 if self._room is not None and self.output.size <= HIGH_WATERMARK:
                     self._room.notify_all()
             if self.will_close:
@@ -177,14 +199,22 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             if self.socket is None:
                 return
             self.server.loop.forget(self)
-            del self.server.active_channels[self._fileno]
+            self.server.connections.remove(self)
+            if isinstance(self.task, Task):
+                self.server.connections.left.add(self)
             self.output.close()
             self.close()
             if self._room is not None:
                 self._room.notify_all()
         if self.request is not None and not self.running:
             self.request.close()
-        self.server.channel_closed()
+
+    def reset(self) -> None:
+        """Close at once, and have the system throw away what the client has not taken."""
+        with self.output_lock:
+            if self.connected:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+                self.handle_close()
 
     def pause(self) -> None:
         """The client has sent something, or has shut down its sending side, which must wait until the channel is not running any more."""
@@ -192,29 +222,120 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             if self.connected and self.running:
                 self.server.loop.attend(self)
 
-    def check(self, now: float, keepalive_timeout: float) -> None:
-        """Close this connection if it has been idle, or has lingered, for too long; tell a stream from a response. *now* is monotonic."""
+    def waiting(self, now: float) -> Waiting | None:
+        """What the client is to do, if it is its turn. To be asked every second or so, since that is how its progress is seen."""
+        output = self.output
+        if output.size:
+            try:
+                taken = output.sent - unacknowledged(self.socket)
+            except (OSError, ValueError):  # closed
+                return None
+            if self._sending is None:
+                self._sending = _Sending(now, taken)
+            return self._sending.waiting(taken, now)
+        self._sending = None
+        if self.running or self._lingering is not None:
+            return None
+        request = self.request
+        if request is not None and request.started:
+            began = request.began if self.answered else self.accepted_at
+            if request.head is None:
+                return Waiting(Phase.HEAD, began, self.last_activity, 0)
+            return Waiting(Phase.BODY, request.body_began, self.last_activity, request.body_received)
+        return Waiting(Phase.IDLE if self.answered else Phase.CONNECTED, self._idle_from, self.last_activity, 0)
+
+    def catch_up(self) -> None:
+        """Do what there is to do with the socket: it may be the loop that is late, and not the client."""
+        if self.output.size:
+            self.handle_write()
+        elif self.read():
+            self.server.loop.submit(self)
+
+    def give_up_waiting(self, phase: Phase, reply: Reply) -> None:
+        """The client has not done its part of *phase* in time: close, or *reply* where it has begun a request."""
+        if phase in (Phase.HEAD, Phase.BODY):
+            self.refuse(reply)
+        elif phase is Phase.SENDING:
+            self.reset()
+        else:
+            self.handle_close()
+
+    def stop_lingering(self) -> None:
+        """Close a connection that has been shut down for as long as its client may take to see that."""
+        if self._lingering is not None and self._lingering.passed():
+            self.handle_close()
+
+    def refuse(self, reply: Reply) -> None:
+        """Answer the request that is being received, or is in the queue and has been taken out of it, without the app."""
+        if self.running:
+            self.requests[0].reply = reply
+        else:
+            request, self.request = self.request, None
+            assert request is not None
+            request.refuse(reply)
+            self.requests.append(request)
+            self.running = True
+        self.answer_here()
+
+    def answer_here(self) -> None:
+        """Answer a request that has a ``reply``, in the loop's thread."""
+        if self.answer():
+            self.server.loop.submit(self)
+        elif self.close_when_flushed:
+            self.running = False
+            self.handle_write()
+        else:
+            self.settle()
+
+    def forget_request(self) -> None:
+        """The client has gone, and nobody will run the request."""
+        for request in self.requests:
+            request.close()
+        self.requests.clear()
+        self.running = False
+
+    def abandon(self, task: Task, reply: Reply) -> bool:
+        """Give up *task*, whose app does not come back: its thread has this channel no longer, and the client gets *reply*.
+
+        Returns False, and does nothing, if the response has begun.
+        """
+        with self.output_lock:
+            if self.task is not task or task.response.begun:
+                return False
+            task.response.abandoned = True
+            self.task = None
+            self.requests = []
+            self._unread = b""
+        if self.connected:
+            task.request.reply = reply
+            ReplyTask(self, task.request).service()
+            self.close_when_flushed = True
+            self.running = False
+            self.handle_write()
+        return True
+
+    def idle_since(self, now: float) -> float | None:
+        """Since when it has not been used for anything; None while it is. The lower, the less will it be missed."""
         if self._lingering is not None:
-            if self._lingering.passed():
-                self.handle_close()
-        elif self.running:
-            task = self.task
-            if task is not None and task.streaming_since is not None and now - task.streaming_since > STREAM_SECONDS:
-                self.server.loop.lend(self)
-        elif now - self.last_activity > keepalive_timeout:
-            self._close_idle()
+            return -1.0  # its response is sent
+        if self.pending() or self.turned_away is not None:
+            return None
+        if not self.answered and now - self.accepted_at < SILENT_SECONDS:
+            return None
+        return self._idle_from
 
     def drain(self, now: float) -> None:
         """Close this connection if nothing is going on in it. *now* is monotonic."""
         if self.pending() == 0 and now - self.last_activity > DRAIN_IDLE_SECONDS:
-            self._close_idle()
+            self.close_idle()
 
-    def _close_idle(self) -> None:
-        """Close, unless a request has come in this very moment, which would be lost."""
+    def close_idle(self) -> bool:
+        """Close, unless a request has come in this very moment, which would be lost. Returns whether it is closed."""
         if self.read():
             self.server.loop.submit(self)
         elif self.connected and not self.pending():
             self.handle_close()
+        return not self.connected
 
     def pending(self) -> int:
         """Requests that are being received, queued, running, or whose response the client has not taken yet."""
@@ -234,6 +355,8 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             consumed = request.received(data)
             if request.completed:
                 self.request = None
+                if request.reply is None:
+                    request.reply = self._own_reply(request)
                 self._unread = data[consumed:]
                 self.requests.append(request)
                 self.running = True
@@ -250,21 +373,38 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                     self.server.loop.attend(self)
         return False
 
+    def _own_reply(self, request: RequestParser) -> Reply | None:
+        """What is answered to a good request without the app, if anything is."""
+        assert request.head is not None
+        ask = self.server.health.get(request.head.path)
+        reply = ask() if ask is not None and request.head.method in ("GET", "HEAD") else None
+        if self.turned_away is not None:
+            return self.turned_away if reply is None else reply._replace(closes=True)
+        return reply
+
     # The running thread.
 
-    def answer(self) -> bool:
-        """Answer one request. Returns whether there is another one."""
+    def answer(self) -> bool | None:
+        """Answer one request. Returns whether there is another one; None where the request was given up: then this thread has not
+        anything to do with the channel any more.
+        """
         request = self.requests[0]
-        task = self.task = Task(self, request) if request.error is None else ErrorTask(self, request)
+        self.answered += 1
+        task = self.task = Task(self, request) if request.reply is None else ReplyTask(self, request)
         if self.connected:
             try:
                 task.service()
             except Exception:
                 logger.exception("cannot answer a request")
                 task.close_on_finish = True
-        self.task = None
-        self.requests.clear()
         request.close()
+        with self.output_lock:
+            if not self.connected:
+                self.server.connections.left.discard(self)
+            if self.task is not task:
+                return None
+            self.task = None
+        self.requests.clear()
         data, self._unread = self._unread, b""
         if task.close_on_finish or not self.connected:
             self._client_closes = request.head is not None and not request.head.keep_alive
@@ -275,17 +415,20 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     def settle(self) -> None:
         """All is answered: from now on the channel is the loop's."""
         with self.output_lock:
-            self.last_activity = monotonic()
+            self.last_activity = self._idle_from = self._clock()
             self.running = False
             if self.connected:
                 self.server.loop.attend(self)
 
-    def write(self, data: bytes) -> None:
+    def write(self, response: Response, data: bytes) -> None:
         """Send *data*; what the client does not take is kept and sent by the loop. Beyond HIGH_WATERMARK, wait for the client.
 
-        Raises ClientDisconnected.
+        Raises ClientDisconnected, also where *response* has been given up.
         """
         with self.output_lock:
+            if response.abandoned:
+                raise ClientDisconnected
+            response.begun = True
             rest = self._send_or_wait(data)
         while rest:
             with self.output_lock:
@@ -334,12 +477,16 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                     break
                 data = memoryview(data)[sent:]
         if data:
-            output.append(data[:KEEP_BYTES])
+            try:
+                output.append(data[:KEEP_BYTES])
+            except OSError as error:
+                self.adj.cuts.count("disk", f"responses are cut, since they {cannot_be_kept(error)}", logging.ERROR)
+                raise
         return data[KEEP_BYTES:]
 
     def closes_after_response(self) -> bool:
         """Whether the response that is about to be sent must be the last one on this connection."""
-        return self.server.draining and not self._unread
+        return (self.server.draining and not self._unread) or self.answered >= self.adj.max_keepalive_requests
 
     def check_client_disconnected(self) -> bool:
         """Whether the client has closed, or has shut down its sending side: the two cannot be told apart before something is sent."""
@@ -365,6 +512,19 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         if not sent:
             raise OSError("a file became shorter while it was sent")
         return sent
+
+
+class _Sending:
+    """A client that takes its time: since when, and how much it has taken since."""
+
+    def __init__(self, now: float, taken: int) -> None:
+        self._began = self._moved = now
+        self._taken_before = self._taken = taken
+
+    def waiting(self, taken: int, now: float) -> Waiting:
+        if taken > self._taken:
+            self._taken, self._moved = taken, now
+        return Waiting(Phase.SENDING, self._began, self._moved, self._taken - self._taken_before)
 
 
 def _hung_up(sock: socket.socket) -> bool:

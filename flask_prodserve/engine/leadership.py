@@ -37,13 +37,13 @@ from waitress import wasyncore
 from waitress.trigger import trigger
 
 from ..clock import Deadline, monotonic
+from .admission import take_out
 from .blocking_memory import BlockingMemory
 from .channel import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from ..protocol.request_head import RequestHead
+    from .admission import Admission
 
 logger = logging.getLogger("flask_prodserve.engine")
 
@@ -91,11 +91,13 @@ class Leadership:
         threads: int,
         max_streams: int,
         map: dict[int, Any],
-        kind: Callable[[str, str], Hashable],
+        kind: Callable[[RequestHead], str],
+        admission: Admission | None,
         *,
         shared: bool,
     ) -> None:
         self._max_busy = threads
+        self._admission = admission
         self._max_streams = max_streams
         self._map = map
         self._kind = kind
@@ -116,6 +118,7 @@ class Leadership:
         self._ended = threading.Condition(self._lock)
         self._busy = 0
         self._streams = 0
+        self._stuck = 0
         self._vacant = False
         self._stopping = False
         # Between the leader and the steward.
@@ -188,6 +191,38 @@ class Leadership:
             self._busy -= 1
             self._fill()
 
+    def abandoned(self, channel: Channel) -> None:
+        following = self._admission.release(channel) if self._admission is not None else None
+        with self._lock:
+            if following is not None:
+                self._ready.appendleft(following)
+            # The leader calls this: it is another thread that is stuck.
+            self._stuck += 1
+            self._busy -= 1
+            self._fill()
+
+    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+        with self._lock:
+            withdrawn = take_out(self._ready, unwanted) + take_out(self._patient, unwanted)
+            if self._admission is not None:
+                withdrawn += self._admission.withdraw(unwanted)
+                for channel in withdrawn:
+                    if (following := self._admission.release(channel)) is not None:
+                        self._ready.append(following)
+        return withdrawn
+
+    @property
+    def queued(self) -> int:
+        waiting = 0 if self._admission is None else self._admission.waiting
+        return len(self._ready) + len(self._patient) + waiting
+
+    @property
+    def stuck(self) -> int:
+        return self._stuck
+
+    def soon(self, function: Callable[[], object]) -> None:
+        self._trigger.pull_trigger(function)
+
     def check(self) -> None:
         with self._lock:
             self._fill()  # the last place may not be kept for quick requests any more
@@ -230,10 +265,8 @@ class Leadership:
             self.turn(CALL_SECONDS)
 
     def drop_queue(self) -> None:
-        with self._lock:
-            self._ready.clear()
-            self._patient.clear()
-            self._arrived.clear()
+        self.withdraw(lambda channel: True)
+        self._arrived.clear()
 
     def stop(self, deadline: Deadline) -> bool:
         with self._lock:
@@ -297,12 +330,18 @@ class Leadership:
 
     def _begin(self, channel: Channel) -> bool:
         """Answer the request of *channel*, or have it wait. Returns whether this thread still leads."""
-        head = channel.requests[0].head
-        kind = self._kind(head.method, head.path) if self._memory and head is not None else None
+        request = channel.requests[0]
+        if request.reply is not None:
+            channel.answer_here()
+            return True
+        if self._admission is not None and not self._admission.admit(channel):
+            return True
+        head = request.head
+        kind = self._kind(head) if self._memory and head is not None else None
         if kind is not None and kind in self._memory:
             with self._lock:
                 if self._busy >= self._places_for_patient():
-                    self._patient.append(channel)
+                    self._queue(channel, self._patient)
                     return True
                 handed_over = not self._memory.is_due(kind)
                 if handed_over:
@@ -314,7 +353,7 @@ class Leadership:
         if self._busy >= self._max_busy:
             with self._lock:
                 if self._busy >= self._max_busy:
-                    self._ready.append(channel)
+                    self._queue(channel, self._ready)
                     return True
         self._claim.append(head)
         if self._lies:
@@ -326,11 +365,13 @@ class Leadership:
         except IndexError:
             leads = False  # and nothing is run in here: exceptions of the app would seem to come from this one
         if not leads:
-            self._finish(self._run(channel) if more else self._settle(channel))
+            self._finish(self._go_on(channel, more))
             return False
         self._served += 1
         if kind is not None:
             self._memory.forget(kind)
+        if self._admission is not None and (following := self._admission.release(channel)) is not None:
+            self._arrived.append(following)
         if more:
             self._arrived.append(channel)
         elif channel.close_when_flushed:
@@ -340,6 +381,10 @@ class Leadership:
             channel.settle()
             self._quick_at = channel.last_activity
         return True
+
+    def _queue(self, channel: Channel, queue: deque[Channel]) -> None:
+        channel.queued_at = channel.server.clock()
+        queue.append(channel)
 
     def _places_for_patient(self) -> int:
         """How many threads may be busy when a request begins that is known to wait."""
@@ -359,7 +404,7 @@ class Leadership:
             self._occupy()
             self._appoint(None)
         if waits and head is not None:
-            self._memory.add(self._kind(head.method, head.path))
+            self._memory.add(self._kind(head))
 
     def _occupy(self) -> None:
         """One more thread runs requests without the lead. Under ``_lock``."""
@@ -398,17 +443,27 @@ class Leadership:
 
     def _run(self, channel: Channel) -> bool:
         """Answer all requests of *channel* without the lead. Returns whether this thread still counts as busy."""
-        while channel.answer():
-            pass
-        return self._settle(channel)
+        return self._go_on(channel, channel.answer())
 
-    def _settle(self, channel: Channel) -> bool:
+    def _go_on(self, channel: Channel, more: bool | None) -> bool:
+        """The same, after the first, which *more* is what became of."""
+        while more and self._admission is None:
+            more = channel.answer()
+        if more is None:
+            with self._lock:
+                self._stuck -= 1
+            return False
         with self._lock:
             counted = not channel.lent
             if channel.lent:
                 channel.lent = False
                 self._streams -= 1
-        channel.settle()
+            if self._admission is not None and (following := self._admission.release(channel)) is not None:
+                self._ready.appendleft(following)
+        if more:
+            self.soon(lambda: self.submit(channel))  # it may have to wait for others of its endpoint
+        else:
+            channel.settle()
         return counted
 
     def _finish(self, counted: bool) -> None:
@@ -452,8 +507,8 @@ class Leadership:
                 if self._vacant:
                     self._vacant = False
                     continue
-                # Streams that have ended leave more threads than can be busy.
-                if self._stopping or self._members > self._max_busy + self._streams + 1:
+                # Streams that have ended, and requests that were given up, leave more threads than can be busy.
+                if self._stopping or self._members > self._max_busy + self._streams + self._stuck + 1:
                     break
                 self._resting.append(member)
             member.wake.acquire()

@@ -42,6 +42,29 @@ class Loop(Protocol):
         From the loop's thread.
         """
 
+    def abandoned(self, channel: Channel) -> None:
+        """The thread that runs the request of *channel* has been given up, and does not count against THREADS any more.
+
+        From the loop's thread, right after :meth:`.channel.Channel.abandon`.
+        """
+
+    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+        """Take those channels out of the queue of which *unwanted* says so; it is asked of all, those first that have waited longest.
+
+        From the loop's thread.
+        """
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for a thread, or for others of their endpoint."""
+
+    @property
+    def stuck(self) -> int:
+        """How many threads have been given up and have not come back."""
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Have *function* called in the loop's thread. From any thread."""
+
     def turn(self, seconds: float) -> None:
         """Do the steward's work for *seconds*, or until :meth:`wake`."""
 

@@ -11,6 +11,8 @@ import tempfile
 from collections import deque
 from typing import IO, Any, Protocol
 
+from .spool import Spool
+
 IN_MEMORY = 1 << 20
 """Bytes that are kept in memory for one client; what comes on top goes into a file, which the kernel sends without a copy."""
 
@@ -35,12 +37,17 @@ class Transport(Protocol):
 
 
 class Output:
-    """A queue of bytes and files. ``size`` is how much is in it, in bytes."""
+    """A queue of bytes and files. ``size`` is how much is in it, and ``sent`` how much has left it, in bytes.
 
-    __slots__ = ("_memory", "_pieces", "size")
+    What it keeps, and not files of the app, is counted in *spool*.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_memory", "_pieces", "_spool", "sent", "size")
+
+    def __init__(self, spool: Spool) -> None:
         self.size = 0
+        self.sent = 0
+        self._spool = spool
         self._memory = 0
         self._pieces: deque[bytearray | _File] = deque()
 
@@ -50,9 +57,9 @@ class Output:
         if isinstance(last, _File) and last.grows:
             last.append(data)
         elif self._memory + len(data) > IN_MEMORY:
-            spool = _File(tempfile.TemporaryFile(buffering=0), 0, spool=True)  # noqa: SIM115  # closed with the piece
-            spool.append(data)
-            self._pieces.append(spool)
+            grown = _File(tempfile.TemporaryFile(buffering=0), 0, spool=True)  # noqa: SIM115  # closed with the piece
+            self._pieces.append(grown)
+            grown.append(data)
         elif isinstance(last, bytearray):
             last += data
             self._memory += len(data)
@@ -60,6 +67,12 @@ class Output:
             self._pieces.append(bytearray(data))
             self._memory += len(data)
         self.size += len(data)
+        self._spool.add(len(data))
+
+    @property
+    def kept(self) -> int:
+        """Bytes that closing it would free."""
+        return self._memory + sum(piece.kept for piece in self._pieces if isinstance(piece, _File))
 
     def append_file(self, file: IO[bytes], size: int) -> None:
         """Keep *size* bytes from the current position of *file*, which is closed when they are sent."""
@@ -79,15 +92,19 @@ class Output:
                 remaining = len(piece) - sent
                 self._memory -= sent
                 del piece[:sent]
+                self._spool.remove(sent)
             self.size -= sent
+            self.sent += sent
             if remaining:
                 return
             pieces.popleft()
             if isinstance(piece, _File):
+                self._spool.remove(piece.kept)
                 piece.close()
 
     def close(self) -> None:
         """Forget everything."""
+        self._spool.remove(self.kept)
         for piece in self._pieces:
             if isinstance(piece, _File):
                 piece.close()
@@ -106,6 +123,11 @@ class _File:
         self._offset = file.tell()
         self._spool = spool
         self.size = size
+
+    @property
+    def kept(self) -> int:
+        """Bytes on disk that are there for this piece only: also those that have been sent."""
+        return self._offset + self.size if self._spool else 0
 
     @property
     def grows(self) -> bool:

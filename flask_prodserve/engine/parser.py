@@ -5,8 +5,9 @@ Lives here: the interface between the two, and where a body is kept. Any decisio
 
 from __future__ import annotations
 
+import errno
 import io
-import time
+import logging
 from typing import IO
 
 from waitress.parser import HTTPRequestParser
@@ -16,10 +17,14 @@ from ..protocol.refusal import Refusal
 from ..protocol.request_head import HeadReader, RequestHead
 from .adjustments import EngineAdjustments
 from .body import Body
+from .reply import RETRY_AFTER_SECONDS, Reply
+from .spool import SpoolFull, cannot_be_kept
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not annotated
-    """Collects one request. ``completed`` is set once it is whole, or once it is refused (then ``error`` says why).
+    """Collects one request. ``completed`` is set once it is whole, or once it is refused (then ``reply`` says why).
 
     A refused message swallows all that follows it: where a message ends is no longer known.
     """
@@ -27,7 +32,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
     completed: bool
     expect_continue: bool
     headers_finished: bool
-    error: Refusal | None = None
+    reply: Reply | None = None
     head: RequestHead | None = None
 
     def __init__(self, adjustments: EngineAdjustments) -> None:
@@ -36,12 +41,19 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
         self._body: Body | None = None
         self._decoder: ChunkedDecoder | None = None
         self._missing = 0
-        self.began = time.perf_counter()
+        self.began = adjustments.clock()
+        self.body_began = self.began
+        """When the head was complete. Meaningless without a body."""
 
     @property
     def started(self) -> bool:
         """Whether any of the request is there: blank lines between requests are nothing."""
         return self._reader.started
+
+    @property
+    def body_received(self) -> int:
+        """Bytes of the body that are there, without their framing."""
+        return 0 if self._body is None else self._body.size
 
     @property
     def path(self) -> str:
@@ -57,10 +69,23 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
                 return self._receive_head(data)
             return self._receive_body(data)
         except Refusal as refusal:
-            self.error = refusal
-            self.completed = True
-            self.expect_continue = False
-            return len(data)
+            self.refuse(Reply(refusal.status, refusal.reason))
+        except SpoolFull:
+            self._adjustments.cuts.count("MAX_SPOOL", "request bodies get 503, since no more may be kept for clients")
+            self.refuse(Reply(503, "The server keeps too much for other clients.", retry_after=RETRY_AFTER_SECONDS))
+        except OSError as error:
+            self._adjustments.cuts.count("disk", f"request bodies {cannot_be_kept(error)}", logging.ERROR)
+            if error.errno in _NO_SPACE:
+                self.refuse(Reply(507, "The server has no space for this request."))
+            else:
+                self.refuse(Reply(503, "The server cannot keep this request.", retry_after=RETRY_AFTER_SECONDS))
+        return len(data)
+
+    def refuse(self, reply: Reply) -> None:
+        """Answer it with *reply*, whatever of it is there."""
+        self.reply = reply
+        self.completed = True
+        self.expect_continue = False
 
     def _receive_head(self, data: bytes) -> int:
         consumed = self._reader.feed(data)
@@ -69,17 +94,21 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
             return consumed
         self.head = head
         self.headers_finished = True
-        limit = self._adjustments.max_body_size
+        if not head.chunked and not head.content_length:
+            self.completed = True
+            return consumed
+        limit = self._adjustments.endpoint_of(head).limits.max_body
+        if limit is None:
+            limit = self._adjustments.max_body_size
         if head.chunked:
             self._decoder = ChunkedDecoder(limit)
-        elif head.content_length:
+        else:
+            assert head.content_length is not None
             if head.content_length > limit:
                 raise Refusal(413, "The request body is larger than this server accepts.")
             self._missing = head.content_length
-        else:
-            self.completed = True
-            return consumed
-        self._body = Body(self._missing)
+        self.body_began = self._adjustments.clock()
+        self._body = Body(self._missing, self._adjustments.spool)
         # waitress clears this when it has sent the 100; it must never be set on a request that is complete or refused.
         self.expect_continue = head.expect_continue
         return consumed
@@ -92,6 +121,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
         if self._decoder is not None:
             consumed = self._decoder.feed(data, self._body.append)
             if self._decoder.complete:
+                self._body.finish()
                 self.completed = True
                 # The app sees a decoded body of known length (RFC 9112, section 7.1.3).
                 self.head.fields["CONTENT_LENGTH"] = str(self._decoder.received)
@@ -99,7 +129,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
         part = data[: self._missing]
         self._body.append(part)
         self._missing -= len(part)
-        self.completed = self._missing == 0
+        if self._missing == 0:
+            self._body.finish()
+            self.completed = True
         return len(part)
 
     def get_body_stream(self) -> IO[bytes]:

@@ -18,13 +18,16 @@ from waitress.trigger import trigger
 from ..clock import Deadline
 
 if TYPE_CHECKING:
+    from .admission import Admission
     from .channel import Channel
 
 
 class PortableLoop:
     """See the module. *threads* is the most requests inside the app at a time, *max_streams* how many streams may come on top."""
 
-    def __init__(self, threads: int, max_streams: int, map: dict[int, Any], *, use_poll: bool) -> None:
+    def __init__(
+        self, threads: int, max_streams: int, map: dict[int, Any], admission: Admission | None, *, use_poll: bool
+    ) -> None:
         self._threads = threads
         self._max_streams = max_streams
         self._map = map
@@ -32,7 +35,9 @@ class PortableLoop:
         self._trigger = trigger(map)
         self._pool = _Pool()
         self._lock = threading.Lock()
+        self._admission = admission
         self._streams = 0
+        self._stuck = 0
         self._trigger_lock = threading.RLock()  # a signal handler may want it while its thread has it
         self._awake = True
         self._thread: int | None = None
@@ -50,7 +55,10 @@ class PortableLoop:
             self.wake()
 
     def submit(self, channel: Channel) -> None:
-        self._pool.add_task(_Run(self, channel))
+        if channel.requests[0].reply is not None:
+            channel.answer_here()
+        elif self._admission is None or self._admission.admit(channel):
+            self._pool.add_task(_Run(self, channel))
 
     def lend(self, channel: Channel) -> None:
         with self._lock:
@@ -58,18 +66,63 @@ class PortableLoop:
                 return
             channel.lent = True
             self._streams += 1
-            self._pool.set_thread_count(self._threads + self._streams)
+            self._set_thread_count()
+
+    def abandoned(self, channel: Channel) -> None:
+        with self._lock:
+            self._stuck += 1
+            self._set_thread_count()
+        self._release(channel)
 
     def run(self, channel: Channel) -> None:
         """Answer all requests of *channel*, in a service thread."""
-        while channel.answer():
-            pass
+        more = channel.answer()
+        while more and self._admission is None:
+            more = channel.answer()
         with self._lock:
+            if more is None:
+                self._stuck -= 1
+                self._set_thread_count()
+                return
             if channel.lent:
                 channel.lent = False
                 self._streams -= 1
-                self._pool.set_thread_count(self._threads + self._streams)
-        channel.settle()
+                self._set_thread_count()
+        self._release(channel)
+        if more:
+            self.soon(lambda: self.submit(channel))  # it may have to wait for others of its endpoint
+        else:
+            channel.settle()
+
+    def _release(self, channel: Channel) -> None:
+        following = self._admission.release(channel) if self._admission is not None else None
+        if following is not None:
+            self._pool.add_task(_Run(self, following))
+
+    def _set_thread_count(self) -> None:
+        """Under ``_lock``."""
+        self._pool.set_thread_count(self._threads + self._streams + self._stuck)
+
+    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+        withdrawn = self._pool.withdraw(unwanted)
+        if self._admission is not None:
+            withdrawn += self._admission.withdraw(unwanted)
+            for channel in withdrawn:
+                self._release(channel)
+        return withdrawn
+
+    @property
+    def queued(self) -> int:
+        return len(self._pool.queue) + (0 if self._admission is None else self._admission.waiting)
+
+    @property
+    def stuck(self) -> int:
+        return self._stuck
+
+    def soon(self, function: Callable[[], object]) -> None:
+        with self._trigger_lock:
+            if self._awake:
+                self._trigger.pull_trigger(function)
 
     def turn(self, seconds: float) -> None:
         self._thread = threading.get_ident()
@@ -87,7 +140,7 @@ class PortableLoop:
         """Nothing."""
 
     def drop_queue(self) -> None:
-        self._pool.drop_queue()
+        self.withdraw(lambda channel: True)
 
     def stop(self, deadline: Deadline) -> bool:
         if not self._pool.stop(deadline):
@@ -104,10 +157,11 @@ class _Run:
 
     def __init__(self, loop: PortableLoop, channel: Channel) -> None:
         self._loop = loop
-        self._channel = channel
+        self.channel = channel
+        channel.queued_at = channel.server.clock()
 
     def service(self) -> None:
-        self._loop.run(self._channel)
+        self._loop.run(self.channel)
 
 
 class _Pool(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress is not annotated
@@ -127,10 +181,13 @@ class _Pool(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress is not an
             self.queue.append(task)
             self.queue_cv.notify()
 
-    def drop_queue(self) -> None:
-        """Forget the requests that no thread has begun."""
+    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+        """Take those of which *unwanted* says so out of the queue."""
         with self.lock:
-            self.queue.clear()
+            unwanted_tasks = [task for task in self.queue if unwanted(task.channel)]
+            for task in unwanted_tasks:
+                self.queue.remove(task)
+        return [task.channel for task in unwanted_tasks]
 
     def stop(self, deadline: Deadline) -> bool:
         """Let the threads end as soon as they are free. Returns whether all did before *deadline*."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from waitress.server import BaseWSGIServer
@@ -17,43 +20,54 @@ from ..net.listeners import Listener
 from ..observe.events import RequestDone
 from .adjustments import EngineAdjustments
 from .channel import Channel
+from .connections import Connections, turn_away
 from .loop import Loop
+from .reply import Reply
 from .tls_channel import TLSChannel
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-logger = logging.getLogger("flask_prodserve.engine")
-
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+ACCEPTED_AT_A_TIME = 256
+"""Connections after which those that are open get their turn."""
+
 SHORTAGE_PAUSE_SECONDS = 0.5
-"""How long not to accept after the system ran out of descriptors: the listener stays readable, and trying again would spin."""
+"""How long not to accept where nothing can be done about a shortage: the listener stays readable, and trying again would spin."""
 
 
 class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
-    """One listener. Several share the *loop*, its *map*, and the *connections*."""
+    """One listener. Several share the *loop*, its *map*, and the *connections*.
+
+    *health* has what is answered without the app, by path. Whoever cannot be served for want of descriptors is told so, with one that is
+    kept for this.
+    """
 
     effective_host: str
     effective_port: int
     draining = False
     interest = 0
     """The events that this listener is watched for. The loop's."""
-    in_connection_overflow: bool
 
     def __init__(
         self,
         application: WSGIApplication,
         listener: Listener,
         map: dict[int, Any],
-        connections: dict[int, Channel],
+        connections: Connections,
         loop: Loop,
         adjustments: EngineAdjustments,
         *,
         tls: ssl.SSLContext | None,
         request_done: Callable[[RequestDone], None] | None,
         error_logger: logging.Logger,
+        health: Mapping[str, Callable[[], Reply]] = MappingProxyType({}),
     ) -> None:
         self.listener = listener
+        self.connections = connections
+        self.health = health
+        self.clock = adjustments.clock
         self.loop = loop
         self.tls = tls
         self.request_done = request_done
@@ -62,6 +76,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self._tcp = listener.socket.family != getattr(socket, "AF_UNIX", None)
         self._pause: Deadline | None = None
         self._lock = threading.Lock()
+        self._spare: int | None = None
         self.finished = 0
         super().__init__(
             application,
@@ -72,7 +87,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
             sockinfo=(listener.socket.family, listener.socket.type, listener.socket.proto, None),
             bind_socket=False,
         )
-        self.active_channels = connections
+        self.active_channels = connections.channels
         self.trigger.close()  # the loop has one of its own
 
     # waitress's hooks.
@@ -103,24 +118,23 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
             if not self._pause.passed():
                 return False
             self._pause = None
-        return self.accepting and not self._full()
+        accepting: bool = self.accepting
+        return accepting
 
     def handle_accept(self) -> None:
-        """Accept all that wait, as far as MAX_CONNECTIONS allows."""
-        while not self._full():
+        """Accept all that wait."""
+        for _ in range(ACCEPTED_AT_A_TIME):
             try:
                 sock, address = self.listener.socket.accept()
             except BlockingIOError:
-                return
+                break
             except OSError as error:
-                if error.errno in _SHORTAGE:
-                    self._pause = Deadline(SHORTAGE_PAUSE_SECONDS)
-                    logger.warning(
-                        "cannot accept connections: %s; raise the limit of open files (ulimit -n)", error.strerror
-                    )
+                if error.errno in _SHORTAGE and not self._relieve(error):
                     break
-                continue  # that client has gone already; accept() reports it instead of the connection
+                continue  # or that client has gone already; accept() reports it instead of the connection
             self._welcome(sock, address)
+        if self._spare is None:
+            self._spare = _spare_descriptor()
         self.check()
 
     def check(self) -> None:
@@ -128,29 +142,37 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         if self.accepting:
             self.loop.attend(self)
 
-    def channel_closed(self) -> None:
-        """One of the connections has made room."""
-        if self.in_connection_overflow:
-            self.check()
+    def _relieve(self, error: OSError) -> bool:
+        """The system is short of something: close an idle connection, or turn a new one away. Returns whether it can go on."""
+        self.adj.cuts.count(
+            "descriptors", f"cannot accept: {error.strerror}; raise the limit of open files (ulimit -n)"
+        )
+        if self.connections.evict():
+            return True
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+            with contextlib.suppress(OSError):
+                turn_away(self.listener.socket.accept()[0], tls=self.tls is not None)
+            self._spare = _spare_descriptor()
+            if self._spare is not None:
+                return True
+        self._pause = Deadline(SHORTAGE_PAUSE_SECONDS)
+        return False
 
     def _welcome(self, sock: socket.socket, address: Any) -> None:
+        # A Unix peer has no address; "" as in gunicorn and Werkzeug.
+        peer = address[:2] if self._tcp else ("", None)
+        refusal = self.connections.refusal(peer[0])
+        if refusal is not None and not self.connections.has_slack:
+            turn_away(sock, tls=self.tls is not None)
+            return
         try:
             if self._tcp:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A Unix peer has no address; "" as in gunicorn and Werkzeug.
-            peer = address[:2] if self._tcp else ("", None)
-            self.channel_class(self, sock, peer, self.adj, map=self._map)
+            self.channel_class(self, sock, peer, self.adj, self._map, refusal)
         except OSError:
             sock.close()  # gone before it could be set up
-
-    def _full(self) -> bool:
-        full: bool = len(self.active_channels) >= self.adj.max_connections
-        if full and not self.in_connection_overflow:
-            logger.warning(
-                "MAX_CONNECTIONS (%d) reached; new connections wait until one closes", self.adj.max_connections
-            )
-        self.in_connection_overflow = full
-        return full
 
     # Draining.
 
@@ -172,5 +194,15 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.loop.forget(self)
         self.del_channel()
         self.listener.close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
         self.socket = None
         self.draining = True
+
+
+def _spare_descriptor() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return None

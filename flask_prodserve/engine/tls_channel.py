@@ -15,6 +15,7 @@ from .adjustments import EngineAdjustments
 from .channel import Channel
 
 if TYPE_CHECKING:
+    from .reply import Reply
     from .server import Server
 
 RECORD_BYTES = 1 << 14
@@ -31,11 +32,12 @@ class TLSChannel(Channel):
         addr: tuple[str, int | None],
         adj: EngineAdjustments,
         map: dict[int, Any],
+        turned_away: Reply | None = None,
     ) -> None:
         assert server.tls is not None
         self._handshake_sends = False
         tls_socket = server.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        super().__init__(server, tls_socket, addr, adj, map)
+        super().__init__(server, tls_socket, addr, adj, map, turned_away)
 
     def writable(self) -> bool:
         return self._handshake_sends or super().writable()

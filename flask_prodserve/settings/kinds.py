@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import units
+from .endpoint_limits import format_endpoint_limits, parse_endpoint_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,13 @@ def _log(value: object) -> str:
         return _path(value)
     except ValueError:
         raise ValueError("stdout, stderr, off or the path of a file") from None
+
+
+def _url_path(value: object) -> str:
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and (text == "off" or re.fullmatch(r"/[A-Za-z0-9/._~-]*", text)):
+        return text
+    raise ValueError("a path such as /livez, or off")
 
 
 def choice(*allowed: str) -> Kind:
@@ -118,3 +126,5 @@ BOOLEAN = Kind("BOOLEAN", units.parse_boolean, lambda value: "true" if value els
 PATH = Kind("FILE", _path)
 LOG = Kind("FILE|stdout|stderr|off", _log)
 TEXT = Kind("TEXT", _text)
+URL_PATH = Kind("PATH|off", _url_path)
+ENDPOINT_LIMITS = Kind("JSON", parse_endpoint_limits, format_endpoint_limits)

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .. import units
+from .endpoint_limits import EndpointLimits
 from .kinds import (
     ADDRESS,
     BOOLEAN,
     COUNT,
     DURATION,
+    ENDPOINT_LIMITS,
     HOST,
     LOG,
     MODE,
@@ -28,6 +30,7 @@ from .kinds import (
     SIZE,
     TEXT,
     TRUSTED_PEER,
+    URL_PATH,
     Kind,
     at_least,
     choice,
@@ -215,8 +218,25 @@ class Limits:
     max_connections: int = setting(
         at_least(1, COUNT),
         "1000",
-        "Most open client connections. Beyond, new ones wait in the backlog until one closes.",
-        why="An idle connection costs a file descriptor and a few kilobytes, and the usual limit of open files is 1024.",
+        "Most open client connections. Beyond, the longest idle one is closed for a new one; where none is idle, the new one gets 503.",
+        why=(
+            "An idle connection costs a file descriptor and a few kilobytes. The limit of open files is raised as far as the system "
+            "allows; where that is not enough, fewer connections are taken, and a warning says so."
+        ),
+    )
+    max_connections_per_client: int = setting(
+        at_least(0, COUNT),
+        "0",
+        "Most open connections of one address (of one /64 network in IPv6). Beyond, new ones get 503. 0 is no limit.",
+        why=(
+            "Off: whole companies share an address. Peers in TRUSTED_PROXIES and on Unix sockets, which speak for many, are exempt."
+        ),
+    )
+    max_keepalive_requests: int = setting(
+        at_least(1, COUNT),
+        "1000",
+        "Most requests on one connection, which is closed after the last.",
+        why="nginx's keepalive_requests. Connections that live for ever would stay with one process, however busy it is.",
     )
     max_streams: int = setting(
         at_least(0, COUNT),
@@ -227,12 +247,61 @@ class Limits:
             "Each has a thread of its own, so they need a bound."
         ),
     )
+    max_spool: int = setting(
+        at_least(2**20, SIZE),
+        "1GiB",
+        "Most bytes of request bodies, and of responses that clients have not taken yet, in memory and on disk together.",
+        why=(
+            "Thousands of clients that send or take slowly would fill the disk. At the bound the slowest takers are cut first; "
+            "where there are none, new bodies get 503."
+        ),
+    )
+    endpoint_limits: tuple[tuple[str, EndpointLimits], ...] = setting(
+        ENDPOINT_LIMITS,
+        "{}",
+        "Limits of single endpoints, by endpoint name or 'blueprint.*': timeout, max_body, max_concurrency, queue_timeout.",
+        why="The same as the decorator limits() of ProdServe, and stronger, so that whoever runs an app can bound it without changing it.",
+        on_command_line=False,
+    )
 
 
 @dataclass(frozen=True)
 class Timeouts:
     """How long things may take."""
 
+    header_timeout: float = setting(
+        at_least(0.1, DURATION),
+        "15s",
+        "How long a request head may take from its first byte, on a new connection from the start. Beyond: 408.",
+        why=(
+            "Slow loris: a client that sends a byte now and then would hold its connection for ever. The whole head has to be there, "
+            "so a drip does not extend it; browsers send it in one packet."
+        ),
+    )
+    body_timeout: float = setting(
+        at_least(0.1, DURATION),
+        "30s",
+        "How long a client may send nothing in the middle of a request body. Beyond: 408.",
+        why="Slow POST. Long enough for a phone in a tunnel.",
+    )
+    min_body_rate: int = setting(
+        at_least(0, SIZE),
+        "240",
+        "Least rate of a request body, in bytes a second on average, looked at after 5 seconds. Beyond: 408. 0 is no limit.",
+        why="A slow POST that sends a byte before every timeout. Kestrel's value: slower than any modem, faster than a drip.",
+    )
+    send_timeout: float = setting(
+        at_least(0.1, DURATION),
+        "30s",
+        "How long a client may take nothing of a response that waits for it. Beyond, the connection is reset.",
+        why="Slow read: what is not taken occupies memory and disk. What the client's system acknowledges counts.",
+    )
+    min_send_rate: int = setting(
+        at_least(0, SIZE),
+        "240",
+        "Least rate at which a client takes a response that waits for it, in bytes a second on average after 5 seconds. 0 is no limit.",
+        why="A slow read that takes a byte before every timeout. Only time in which the client could take something counts.",
+    )
     keepalive_timeout: float = setting(
         at_least(1, DURATION),
         "100s",
@@ -240,6 +309,33 @@ class Timeouts:
         why=(
             "Longer than the idle time of the load balancers in front (Heroku's router 90s, AWS's ALB 60s): if the server "
             "closed first, a request sent at that moment would fail with 502."
+        ),
+    )
+    request_timeout: float = setting(
+        DURATION,
+        "60s",
+        "How long the app may take until its response begins. Beyond: 504, and the log shows where it is. 0 is no limit.",
+        why=(
+            "A view that hangs would hold its thread for ever. The thread cannot be killed; another takes its place. "
+            "A response that has begun is not cut, however long it takes."
+        ),
+    )
+    request_timeout_raise: bool = setting(
+        BOOLEAN,
+        "false",
+        "At REQUEST_TIMEOUT, raise flask_prodserve.errors.RequestTimedOut inside the view as well.",
+        why=(
+            "Off: an exception that can come at any line leaves locks and transactions as they are in that moment. On, threads that "
+            "hang in Python code come back; those that wait inside a call of the system do once it returns."
+        ),
+    )
+    queue_timeout: float = setting(
+        at_least(0.1, DURATION),
+        "10s",
+        "How long a request may wait for a thread. Beyond: 503 with Retry-After, without calling the app.",
+        why=(
+            "Nobody waits longer for a page, and work for those who have left makes others wait. Where the queue has not been empty for "
+            "this long, the server has more to do than it can; then a tenth of it is allowed, and those who are served are served soon."
         ),
     )
     graceful_timeout: float = setting(
@@ -314,11 +410,35 @@ class Observe:
         "How an access line is written: combined (Apache's, with times in ms) or json.",
         why="Every log reader knows the combined format.",
     )
+    slow_request: float = setting(
+        DURATION,
+        "0s",
+        "Log the stack of a request that runs for longer than this without beginning its response, once. 0 is off.",
+        why="Off: what is slow depends on the app. Try 2s where pages are slow and nobody knows why.",
+    )
     log_level: str = setting(
         choice("debug", "info", "warning", "error", "critical"),
         "info",
         "Which of the server's own messages are shown on standard error.",
         why="Start, stop and everything that needs attention. An app that has configured logging keeps its own handlers.",
+    )
+
+
+@dataclass(frozen=True)
+class Health:
+    """What load balancers and platforms ask."""
+
+    liveness_path: str = setting(
+        URL_PATH,
+        "/livez",
+        "Answers 200 as long as the process serves, also when every thread is busy. 'off' is none.",
+        why="Kubernetes' own name. Answered without the app; a route of the app with the same path is left to the app.",
+    )
+    readiness_path: str = setting(
+        URL_PATH,
+        "/readyz",
+        "Answers 200 while this server should get requests, 503 while it stops, sheds load, or has too many stuck requests. 'off' is none.",
+        why="Load balancers take a server that is not ready out of rotation without restarting it. A route of the app wins.",
     )
 
 
@@ -358,6 +478,7 @@ class Settings:
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: TLS = field(default_factory=TLS)
     proxy: Proxy = field(default_factory=Proxy)
+    health: Health = field(default_factory=Health)
     observe: Observe = field(default_factory=Observe)
     behaviour: Behaviour = field(default_factory=Behaviour)
 

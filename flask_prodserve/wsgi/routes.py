@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import lru_cache
 
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Map, RoutingException
+from werkzeug.routing import BaseConverter, Map, RoutingException, Rule
 
 KNOWN_REQUESTS = 1024
-"""Pairs of method and path whose rule is kept."""
+"""Requests of different method, path or host whose rule is kept."""
 
 
 class Routes:
-    """The rules of *url_map*, as they are when a request is first seen."""
+    """The rules of *url_map* as they are now. *server_name* is what the subdomains of the app are subdomains of, if it has any.
 
-    def __init__(self, url_map: Map) -> None:
-        self._map = url_map
-        self._adapter = url_map.bind("")
-        self.kind = lru_cache(KNOWN_REQUESTS)(self._kind)
+    Matches on a copy, in which the app's own converters take whatever their pattern takes: what they do besides is the app's code, and
+    could wait or fail.
+    """
 
-    def _kind(self, method: str, path: str) -> Hashable:
-        """What stands for all requests of the same rule: the rule, or the path where there is none. *path* is a WSGI string.
+    def __init__(self, url_map: Map, server_name: str | None = None) -> None:
+        self.literal = frozenset(rule.rule for rule in url_map.iter_rules() if not rule.arguments)
+        """The rules that are one path each."""
+        self._by_host = url_map.host_matching or any(rule.subdomain for rule in url_map.iter_rules())
+        self._server_name = server_name or ""
+        self._map = Map(
+            [rule.empty() for rule in url_map.iter_rules()],
+            default_subdomain=url_map.default_subdomain,
+            strict_slashes=url_map.strict_slashes,
+            merge_slashes=url_map.merge_slashes,
+            redirect_defaults=url_map.redirect_defaults,
+            converters={name: _without_code(converter) for name, converter in url_map.converters.items()},
+            host_matching=url_map.host_matching,
+        )
+        self._known = lru_cache(KNOWN_REQUESTS)(self._search)
 
-        In an app with converters of its own, each path stands for itself: converters are the app's code, and could wait or fail.
-        """
-        if self._map.converters.keys() - Map.default_converters.keys():
-            return method, path
+    def find(self, method: str, path: str, host: str) -> Rule | None:
+        """The rule for requests with *method* for *path*, a WSGI string, on *host*; None where there is none."""
+        return self._known(method, path, host if self._by_host else "")
+
+    def _search(self, method: str, path: str, host: str) -> Rule | None:
+        subdomain = None
+        if self._by_host and not self._map.host_matching:
+            subdomain = host.partition(":")[0].removesuffix(self._server_name.partition(":")[0]).rstrip(".")
+        adapter = self._map.bind(host, subdomain=subdomain)
         try:
-            rule, _ = self._adapter.match(path.encode("latin-1").decode("utf-8", "replace"), method, return_rule=True)
+            rule, _ = adapter.match(path.encode("latin-1").decode("utf-8", "replace"), method, return_rule=True)
         except (HTTPException, RoutingException):
-            return method, path
-        return method, rule.rule
+            return None
+        return rule
+
+
+def _without_code(converter: type[BaseConverter]) -> type[BaseConverter]:
+    """*converter* with its pattern alone, unless it is one of Werkzeug's."""
+    if converter.__module__.startswith("werkzeug."):
+        return converter
+    return type(converter.__name__, (converter,), {"to_python": BaseConverter.to_python})

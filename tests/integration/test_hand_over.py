@@ -30,7 +30,7 @@ ROUNDS = 120
 """Batches of one to six requests for each client."""
 
 POINTS = {
-    Leadership: ["_begin", "_finish", "_handle", "_run", "_settle", "_take_over", "_serve"],
+    Leadership: ["_begin", "_finish", "_handle", "_run", "_go_on", "_take_over", "_serve"],
     PortableLoop: ["submit", "attend", "run"],
     Channel: ["answer", "settle", "handle_write", "pause", "received", "handle_close", "write"],
 }

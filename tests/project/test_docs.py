@@ -236,7 +236,7 @@ def test_names_exist(page: Path) -> None:
     known = {row.key for row in TABLE.values()} | {"PRODSERVE_THREDS", "PRODSERVE_"}
     assert set(re.findall(r"PRODSERVE_[A-Z_]*", text)) <= known
     options = {row.option for row in TABLE.values()} | {
-        "--no-allow-debug",
+        *(row.option.replace("--", "--no-", 1) for row in TABLE.values() if row.declaration.kind.flag),
         "--app",
         "--env-file",
         "--debug",

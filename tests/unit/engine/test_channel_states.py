@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flask_prodserve.engine.adjustments import EngineAdjustments
+from flask_prodserve.clock import monotonic
 from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.connections import Connections
 from flask_prodserve.engine.server import Server
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.net.listeners import Listener
+from flask_prodserve.observe.cuts import Cuts
 from flask_prodserve.settings import arguments
 from flask_prodserve.units import TCPAddress
 
@@ -74,7 +77,7 @@ class Connection(RuleBasedStateMachine):
             application,
             own,
             {},
-            {},
+            Connections(10, 0, bool, Cuts(), monotonic),
             ByHand(),  # type: ignore[arg-type]  # as much of a loop as a channel needs
             EngineAdjustments(resolved),
             tls=None,

@@ -121,9 +121,9 @@ def test_max_content_length_is_the_weaker_body_limit() -> None:
             "Did you mean PRODSERVE_THREADS?",
         ),
         (
-            environment({"PRODSERVE_TIMEOUT": "1"}),
-            "PRODSERVE_TIMEOUT in the environment",
-            "Did you mean PRODSERVE_GRACEFUL_TIMEOUT?",
+            environment({"PRODSERVE_REQEST_TIMEOUT": "1"}),
+            "PRODSERVE_REQEST_TIMEOUT in the environment",
+            "Did you mean PRODSERVE_REQUEST_TIMEOUT?",
         ),
         (environment({"PRODSERVE_CERT": "1"}), "PRODSERVE_CERT in the environment", "Did you mean PRODSERVE_TLS_CERT?"),
     ],

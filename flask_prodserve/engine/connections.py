@@ -1,0 +1,137 @@
+"""The open connections of all listeners, and who may have one. The loop's thread only, unless said.
+
+At MAX_CONNECTIONS the connection that has been idle for longest makes room for a new one. Where none is idle, the new one is
+turned away: it gets 503 for its first request, whatever that is, and is closed. As many as SLACK of these may be open on top; from
+those beyond nothing is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..clock import Clock
+from ..observe.cuts import Cuts
+from .reply import RETRY_AFTER_SECONDS, Reply
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+SLACK = 64
+"""Connections that may be open on top of MAX_CONNECTIONS for as long as it takes to tell them so."""
+
+SCAN_SECONDS = 0.1
+"""How long no idle connection is looked for after none was found, however many new ones come."""
+
+_TURNED_AWAY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\nRetry-After: %d\r\n\r\n"
+    % RETRY_AFTER_SECONDS
+)
+
+
+class Connections:
+    """*most* and *most_per_client* (0: no limit) are MAX_CONNECTIONS and MAX_CONNECTIONS_PER_CLIENT; *exempt* says of which addresses
+    the second does not hold.
+    """
+
+    def __init__(
+        self, most: int, most_per_client: int, exempt: Callable[[str], bool], cuts: Cuts, clock: Clock
+    ) -> None:
+        self._most = most
+        self._most_per_client = most_per_client
+        self._exempt = exempt
+        self._cuts = cuts
+        self._clock = clock
+        self._by_client: Counter[str] = Counter()
+        self._turned_away = 0
+        self._idle: deque[tuple[Channel, float]] = deque()
+        self._next_scan = clock()
+        self.channels: dict[int, Channel] = {}
+        """By descriptor. waitress's ``active_channels``."""
+        self.left: set[Channel] = set()
+        """Those that are closed while the app still runs their request. Added to by the loop's thread, removed from by any."""
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+    def refusal(self, address: str) -> Reply | None:
+        """Why a new connection from *address*, ``""`` for a Unix socket, cannot be had; None where it can. Makes room for it."""
+        if self._most_per_client and self._by_client[_client(address)] >= self._most_per_client:
+            self._cuts.count("MAX_CONNECTIONS_PER_CLIENT", f"{self._most_per_client} connections of one address")
+            return Reply(503, "Too many connections from your address.", retry_after=RETRY_AFTER_SECONDS)
+        if len(self.channels) - self._turned_away < self._most or self.evict():
+            return None
+        self._cuts.count("MAX_CONNECTIONS", f"{self._most} connections, none of them idle; new ones get 503")
+        return Reply(503, "The server has no room for more connections.", retry_after=RETRY_AFTER_SECONDS)
+
+    @property
+    def has_slack(self) -> bool:
+        """Whether one more that is turned away can be told why."""
+        return self._turned_away < SLACK
+
+    def add(self, channel: Channel) -> None:
+        self.channels[channel._fileno] = channel
+        if channel.turned_away is not None:
+            self._turned_away += 1
+        elif self._counts(channel):
+            self._by_client[_client(channel.addr[0])] += 1
+
+    def remove(self, channel: Channel) -> None:
+        del self.channels[channel._fileno]
+        if channel.turned_away is not None:
+            self._turned_away -= 1
+        elif self._counts(channel):
+            client = _client(channel.addr[0])
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
+
+    def _counts(self, channel: Channel) -> bool:
+        return bool(self._most_per_client) and not self._exempt(channel.addr[0])
+
+    def evict(self) -> bool:
+        """Close the connection that has been idle for longest. Returns whether there was one."""
+        while True:
+            if not self._idle and not self._scan():
+                return False
+            channel, since = self._idle.popleft()
+            if channel.idle_since(self._clock()) == since and channel.close_idle():
+                self._cuts.count("MAX_CONNECTIONS", "idle connections are closed early to make room for new ones")
+                return True
+
+    def _scan(self) -> bool:
+        """Put down who is idle. Returns whether anybody is."""
+        now = self._clock()
+        if now < self._next_scan:
+            return False
+        idle = [
+            (channel, since) for channel in self.channels.values() if (since := channel.idle_since(now)) is not None
+        ]
+        self._idle.extend(sorted(idle, key=lambda entry: entry[1]))
+        if not self._idle:
+            self._next_scan = now + SCAN_SECONDS
+        return bool(self._idle)
+
+
+def turn_away(sock: socket.socket, *, tls: bool) -> None:
+    """Say 503 to somebody to whom nothing more can be said, as far as that goes at once, and hang up."""
+    with contextlib.suppress(OSError), sock:
+        sock.setblocking(False)
+        if not tls:
+            sock.send(_TURNED_AWAY)
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(65536)  # what is unread would make the kernel reset the connection
+
+
+def _client(address: str) -> str:
+    """What counts as one client: an address, or the /64 network that one IPv6 subscriber has."""
+    if ":" not in address:
+        return address
+    parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed, 64), strict=False))

@@ -1,0 +1,66 @@
+"""What the server answers by itself, in place of the app: refusals, and what load balancers ask."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+
+from waitress.channel import ClientDisconnected
+
+from .response import Response, report
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .parser import RequestParser
+
+
+RETRY_AFTER_SECONDS = 5
+"""What a client is told that comes at a bad time."""
+
+
+class Reply(NamedTuple):
+    """*text* is for people, and has nothing in it that a client has sent. *closes*: the connection ends with it."""
+
+    status: int
+    text: str
+    closes: bool = True
+    retry_after: int | None = None
+    """Seconds after which it is worth to try again."""
+
+
+class ReplyTask:
+    """Sends the ``reply`` of *request*. Quick, so that the loop's thread may do it."""
+
+    def __init__(self, channel: Channel, request: RequestParser) -> None:
+        assert request.reply is not None
+        self._channel = channel
+        self._request = request
+        self._reply = request.reply
+        self.close_on_finish = True
+
+    def service(self) -> None:
+        head = self._request.head
+        response = Response(
+            self._channel,
+            head.method if head else "GET",
+            head.version if head else "1.1",
+            keep_alive=not self._reply.closes and head is not None and head.keep_alive,
+        )
+        try:
+            send_reply(response, self._reply)
+            self.close_on_finish = not response.keeps_alive
+        except ClientDisconnected:
+            pass
+        finally:
+            report(self._channel, self._request, response, {"REMOTE_ADDR": self._channel.addr[0]}, 0.0)
+
+
+def send_reply(response: Response, reply: Reply) -> None:
+    """Raises ClientDisconnected."""
+    phrase = HTTPStatus(reply.status).phrase
+    body = f"{phrase}\n\n{reply.text}\n".encode("latin-1")
+    fields = [("Content-Type", "text/plain; charset=utf-8")]
+    if reply.retry_after is not None:
+        fields.append(("Retry-After", str(reply.retry_after)))
+    response.start(f"{reply.status} {phrase}", fields, len(body))
+    response.send(body)

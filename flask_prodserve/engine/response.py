@@ -1,0 +1,125 @@
+"""How a response leaves: its head with the first bytes of its body, then the rest in the head's framing; and what is reported of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from ..observe.events import RequestDone
+from ..protocol.response_head import Framing, ResponseHead, compose, http_date
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .parser import RequestParser
+
+CLIENT_CLOSED_REQUEST = 499
+"""Logged, never sent: the client left before there was a response (nginx's number for it)."""
+
+
+class Response:
+    """Sends one response on a channel: the head with the first bytes of the body, then the rest in the head's framing."""
+
+    def __init__(self, channel: Channel, method: str, version: str, keep_alive: bool) -> None:
+        self._channel = channel
+        self._method = method
+        self._version = version
+        self._keep_alive = keep_alive
+        self._unsent = b""
+        self.head: ResponseHead | None = None
+        self.status = CLIENT_CLOSED_REQUEST
+        self.body_bytes = 0
+        self.excess = False
+        self.begun = False
+        """Whether the client has any of it. Changed under the channel's ``output_lock``."""
+        self.abandoned = False
+        """Whether somebody else has answered meanwhile: nothing more is sent. Changed under ``output_lock``."""
+
+    @property
+    def bodiless(self) -> bool:
+        return self.head is not None and self.head.framing is Framing.NONE
+
+    @property
+    def keeps_alive(self) -> bool:
+        return self.head is not None and self.head.keep_alive
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the head announced and that were not sent."""
+        if self.head is None or self.head.framing is not Framing.LENGTH or self.head.length is None:
+            return 0
+        return self.head.length - self.body_bytes
+
+    def start(self, status: str, fields: Sequence[tuple[str, str]], body_length: int | None) -> None:
+        """Compose the head, which goes out with the first bytes. Raises InvalidResponse for what cannot be sent."""
+        self.head = compose(
+            status,
+            fields,
+            method=self._method,
+            version=self._version,
+            keep_alive=self._keep_alive and not self._channel.closes_after_response(),
+            body_length=body_length,
+            date=http_date(time.time()),
+            server=self._channel.adj.server_header,
+        )
+        self.status = int(status[:3])
+        self._unsent = self.head.data
+
+    def send(self, data: bytes) -> None:
+        """Send *data* as body, as far as there may be one."""
+        assert self.head is not None, "start() composes the head"
+        framing = self.head.framing
+        if framing is Framing.NONE:
+            data = b""
+        elif framing is Framing.LENGTH and len(data) > self.missing:
+            data = data[: self.missing]
+            self.excess = True
+        self.body_bytes += len(data)
+        if framing is Framing.CHUNKED and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._write(data)
+
+    def send_file(self, file: IO[bytes], size: int) -> None:
+        """Hand *file* to the channel, which sends *size* bytes of it and closes it."""
+        self._write(b"")
+        self._channel.write_file(file, size)
+        self.body_bytes += size
+
+    def finish(self) -> None:
+        self._write(b"0\r\n\r\n" if self.head is not None and self.head.framing is Framing.CHUNKED else b"")
+
+    def _write(self, data: bytes) -> None:
+        unsent, self._unsent = self._unsent, b""
+        if unsent or data:
+            self._channel.write(self, unsent + data if unsent else data)
+
+
+def report(
+    channel: Channel, request: RequestParser, response: Response, environ: dict[str, Any], app_seconds: float
+) -> None:
+    """Tell whoever wants to know what became of a request. The environment says whom the proxies say it came from."""
+    server = channel.server
+    if response.abandoned:
+        return  # by whoever answered
+    if server.draining:
+        server.count()
+    if server.request_done is None:
+        return
+    head = request.head
+    fields = head.fields if head else {}
+    server.request_done(
+        RequestDone(
+            finished_at=time.time(),
+            remote_addr=str(environ.get("REMOTE_ADDR") or ""),
+            method=head.method if head else "",
+            target=head.target if head else "",
+            protocol=f"HTTP/{head.version}" if head else "",
+            status=response.status,
+            response_bytes=response.body_bytes,
+            referer=fields.get("HTTP_REFERER", ""),
+            user_agent=fields.get("HTTP_USER_AGENT", ""),
+            host=fields.get("HTTP_HOST", ""),
+            app_seconds=app_seconds,
+            total_seconds=server.clock() - request.began,
+        )
+    )

@@ -1,0 +1,59 @@
+"""How much is kept for clients, all together: request bodies, and what has not been taken of responses; in memory and on disk."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable
+
+PRESSURE = 0.9
+"""The share of the bound at which room has to be made."""
+
+RELIEF = 0.8
+"""The share down to which it is made."""
+
+
+class SpoolFull(OSError):
+    """No more may be kept."""
+
+
+class Spool:
+    """A count of bytes, for any thread. *most* is its bound: at PRESSURE of it *make_room* is called, once until :meth:`relieved`."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.size = 0
+        self.make_room: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._pressed = False
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self.size += count
+            if self._pressed or self.size <= PRESSURE * self.most:
+                return
+            self._pressed = True
+        self.make_room()
+
+    def remove(self, count: int) -> None:
+        with self._lock:
+            self.size -= count
+
+    @property
+    def full(self) -> bool:
+        return self.size > self.most
+
+    @property
+    def excess(self) -> int:
+        """Bytes to be freed until it is relieved."""
+        return max(0, self.size - int(RELIEF * self.most))
+
+    def relieved(self) -> None:
+        """What could be done has been done."""
+        with self._lock:
+            self._pressed = self.size > PRESSURE * self.most
+
+
+def cannot_be_kept(error: OSError) -> str:
+    """What to say where something cannot be written to a temporary file."""
+    return f"cannot be kept: {error.strerror or error}; see what fills {tempfile.gettempdir()} (TMPDIR)"

@@ -1,0 +1,22 @@
+"""Where a thread is, as text for the log."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+_OWN = (__name__.partition(".")[0] + ".", "threading")
+
+
+def stack_of(thread: int) -> str:
+    """The stack of the thread with that identity, outermost call first, without the server's own part of it."""
+    frame = sys._current_frames().get(thread)
+    if frame is None:
+        return "  (the thread has ended)"
+    lines = traceback.StackSummary.extract(
+        (entry, line)
+        for entry, line in traceback.walk_stack(frame)
+        if not str(entry.f_globals.get("__name__", "")).startswith(_OWN)
+    )
+    lines.reverse()
+    return "".join(lines.format()).rstrip()
