@@ -14,7 +14,8 @@ autodoc_typehints = "description"
 exclude_patterns = ["_build"]
 
 # Names in signatures that belong to others; nothing is fetched to resolve them.
-nitpick_ignore = [("py:class", name) for name in ("Flask", "flask.app.Flask", "Problem")]
+nitpick_ignore = [("py:class", name) for name in ("Flask", "flask.app.Flask", "Problem", "Target")]
+nitpick_ignore += [("py:class", "collections.abc.Callable"), ("py:class", "flask_prodserve.extension.Target")]
 
 html_theme = "flask"
 html_title = "flask-prodserve"

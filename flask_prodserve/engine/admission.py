@@ -67,7 +67,8 @@ class Admission:
             return None
 
     @property
-    def waiting(self) -> int:
+    def queued(self) -> int:
+        """How many requests wait for others of their endpoint."""
         return sum(len(share.waiting) for share in list(self._shares.values()))
 
     def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:

@@ -36,6 +36,7 @@ from .spool import cannot_be_kept
 from .task import Task
 
 if TYPE_CHECKING:
+    from ..protocol.request_head import RequestHead
     from .admission import Share
     from .response import Response
     from .server import Server
@@ -77,7 +78,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     share: Share | None = None
     """The share of its endpoint that the request has, or waits for. The admission's."""
     queued_at = 0.0
-    """Since when the request has been waiting for a thread, if it is. By the server's clock."""
+    """Since when the request has been waiting for a thread, or for others of its endpoint, if it is. By the server's clock."""
     close_when_flushed = False
     will_close = False
     lent = False
@@ -314,6 +315,11 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             self.handle_write()
         return True
 
+    @property
+    def holds_thread(self) -> bool:
+        """Whether the thread that runs it waits until the client takes something."""
+        return self.running and self.output.size > HIGH_WATERMARK
+
     def idle_since(self, now: float) -> float | None:
         """Since when it has not been used for anything; None while it is. The lower, the less will it be missed."""
         if self._lingering is not None:
@@ -353,10 +359,14 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             if request is None:
                 request = self.request = RequestParser(self.adj)
             consumed = request.received(data)
+            if self.turned_away is not None and request.head is not None and not request.completed:
+                request.refuse(self.turned_away)  # without its body
             if request.completed:
                 self.request = None
                 if request.reply is None:
-                    request.reply = self._own_reply(request)
+                    assert request.head is not None
+                    if self.turned_away is not None or request.head.path in self.server.health:
+                        request.reply = self._own_reply(request.head)
                 self._unread = data[consumed:]
                 self.requests.append(request)
                 self.running = True
@@ -373,11 +383,10 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                     self.server.loop.attend(self)
         return False
 
-    def _own_reply(self, request: RequestParser) -> Reply | None:
+    def _own_reply(self, head: RequestHead) -> Reply | None:
         """What is answered to a good request without the app, if anything is."""
-        assert request.head is not None
-        ask = self.server.health.get(request.head.path)
-        reply = ask() if ask is not None and request.head.method in ("GET", "HEAD") else None
+        ask = self.server.health.get(head.path)
+        reply = ask() if ask is not None and head.method in ("GET", "HEAD") else None
         if self.turned_away is not None:
             return self.turned_away if reply is None else reply._replace(closes=True)
         return reply

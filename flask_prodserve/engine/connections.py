@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import socket
 from collections import Counter, deque
 from collections.abc import Callable
@@ -100,7 +101,7 @@ class Connections:
                 return False
             channel, since = self._idle.popleft()
             if channel.idle_since(self._clock()) == since and channel.close_idle():
-                self._cuts.count("MAX_CONNECTIONS", "idle connections are closed early to make room for new ones")
+                self._cuts.count("idle", "idle connections are closed early, to make room for new ones", logging.INFO)
                 return True
 
     def _scan(self) -> bool:

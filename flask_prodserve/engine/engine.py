@@ -106,7 +106,7 @@ class Engine:
         else:
             use_poll = adjustments.asyncore_use_poll
             self._loop = PortableLoop(threads, limits.max_streams, entries, admission, use_poll=use_poll)
-        self._watchdog = Watchdog(self._connections, self._loop, settings, adjustments, kind)
+        self._watchdog = Watchdog(self._connections, self._loop, admission, settings, adjustments, kind)
         asked = {
             settings.health.liveness_path: self._watchdog.liveness,
             settings.health.readiness_path: self._watchdog.readiness,
@@ -139,7 +139,7 @@ class Engine:
         """
         while not self._stopping:
             seconds = self._next_check.remaining()
-            self._loop.turn(min(seconds, CHECK_QUEUE_SECONDS) if self._loop.queued else seconds)
+            self._loop.turn(min(seconds, CHECK_QUEUE_SECONDS) if self._watchdog.queued else seconds)
             self._look()
         return self._drain()
 
@@ -163,8 +163,8 @@ class Engine:
         if self._next_check.passed():
             self._next_check = Deadline(CHECK_SECONDS)
             self._loop.call(self._check)
-        elif self._loop.queued:
-            self._loop.call(self._watchdog.check_queue)
+        elif self._watchdog.queued:
+            self._loop.call(self._watchdog.check_queues)
 
     def _check(self) -> None:
         self._watchdog.check()

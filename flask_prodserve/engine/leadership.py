@@ -34,12 +34,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
-from waitress.trigger import trigger
 
 from ..clock import Deadline, monotonic
 from .admission import take_out
 from .blocking_memory import BlockingMemory
 from .channel import Channel
+from .trigger import Trigger
 
 if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
@@ -106,7 +106,7 @@ class Leadership:
         self._memory = BlockingMemory()
         self._epoll = select.epoll()
         self._lock = threading.Lock()
-        self._trigger = trigger(map)
+        self._trigger = Trigger(map)
         self._events: deque[tuple[int, int]] = deque()
         self._arrived: deque[Channel] = deque()
         self._ready: deque[Channel] = deque()
@@ -205,7 +205,6 @@ class Leadership:
         with self._lock:
             withdrawn = take_out(self._ready, unwanted) + take_out(self._patient, unwanted)
             if self._admission is not None:
-                withdrawn += self._admission.withdraw(unwanted)
                 for channel in withdrawn:
                     if (following := self._admission.release(channel)) is not None:
                         self._ready.append(following)
@@ -213,8 +212,7 @@ class Leadership:
 
     @property
     def queued(self) -> int:
-        waiting = 0 if self._admission is None else self._admission.waiting
-        return len(self._ready) + len(self._patient) + waiting
+        return len(self._ready) + len(self._patient)
 
     @property
     def stuck(self) -> int:
@@ -265,6 +263,8 @@ class Leadership:
             self.turn(CALL_SECONDS)
 
     def drop_queue(self) -> None:
+        if self._admission is not None:
+            self._admission.withdraw(lambda channel: True)
         self.withdraw(lambda channel: True)
         self._arrived.clear()
 

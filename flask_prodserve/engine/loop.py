@@ -56,7 +56,7 @@ class Loop(Protocol):
 
     @property
     def queued(self) -> int:
-        """How many requests wait for a thread, or for others of their endpoint."""
+        """How many requests wait for a thread."""
 
     @property
     def stuck(self) -> int:

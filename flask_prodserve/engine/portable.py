@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
 from waitress.task import ThreadedTaskDispatcher
-from waitress.trigger import trigger
 
 from ..clock import Deadline
+from .trigger import Trigger
 
 if TYPE_CHECKING:
     from .admission import Admission
@@ -32,7 +32,7 @@ class PortableLoop:
         self._max_streams = max_streams
         self._map = map
         self._use_poll = use_poll
-        self._trigger = trigger(map)
+        self._trigger = Trigger(map)
         self._pool = _Pool()
         self._lock = threading.Lock()
         self._admission = admission
@@ -105,15 +105,13 @@ class PortableLoop:
 
     def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
         withdrawn = self._pool.withdraw(unwanted)
-        if self._admission is not None:
-            withdrawn += self._admission.withdraw(unwanted)
-            for channel in withdrawn:
-                self._release(channel)
+        for channel in withdrawn:
+            self._release(channel)
         return withdrawn
 
     @property
     def queued(self) -> int:
-        return len(self._pool.queue) + (0 if self._admission is None else self._admission.waiting)
+        return len(self._pool.queue)
 
     @property
     def stuck(self) -> int:
@@ -140,6 +138,8 @@ class PortableLoop:
         """Nothing."""
 
     def drop_queue(self) -> None:
+        if self._admission is not None:
+            self._admission.withdraw(lambda channel: True)
         self.withdraw(lambda channel: True)
 
     def stop(self, deadline: Deadline) -> bool:

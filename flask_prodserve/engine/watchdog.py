@@ -6,15 +6,18 @@ All of it runs in the loop's thread, never in one that runs the app. Times are t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..clock import Clock
 from ..errors import RequestTimedOut
 from ..observe.cuts import Cuts
 from ..observe.stacks import stack_of
-from ..protocol.deadlines import ClientLimits, Phase, overdue
+from ..protocol.deadlines import Phase, overdue
 from .adjustments import EngineAdjustments
+from .admission import Admission
 from .channel import Channel
 from .connections import Connections
 from .loop import Loop
@@ -30,8 +33,14 @@ logger = logging.getLogger("flask_prodserve.engine")
 STREAM_SECONDS = 1.0
 """How long a response may go on before it is a stream."""
 
+GONE_SECONDS = 1.0
+"""How long a request waits before it is dropped when its client has shut down its sending side: most who do that have closed."""
+
 SATURATED_SECONDS = 1.0
 """How long requests wait for a thread before it is worth a warning."""
+
+MEASURED_SECONDS = 1.0
+"""How long a client must have been looked at for its speed to mean anything."""
 
 SHED_SECONDS = 2.0
 """How long the server is not ready after it has shed a request."""
@@ -42,12 +51,20 @@ STANDING_SHARE = 0.1
 STUCK_PER_THREAD = 4
 """Threads that may be given up, for each of THREADS. Beyond, stuck requests keep their places: more threads would be no help."""
 
+AT_A_TIME = 50
+"""Requests that are answered before others get their turn: a thousand clients that are late together must not stall the rest."""
+
 _TOO_SLOW = {
     Phase.CONNECTED: "connections on which nothing came are closed",
     Phase.HEAD: "connections are closed whose request head does not arrive",
     Phase.BODY: "connections are closed whose request body arrives too slowly",
     Phase.SENDING: "connections are reset whose client takes the response too slowly",
     Phase.IDLE: "idle connections are closed",
+}
+
+_SHED = {
+    "QUEUE_TIMEOUT": "requests get 503 that waited for too long for a thread",
+    "max_concurrency": "requests get 503 that waited for too long for others of their endpoint",
 }
 
 
@@ -60,12 +77,14 @@ class Watchdog:
         self,
         connections: Connections,
         loop: Loop,
+        admission: Admission | None,
         settings: Settings,
         adjustments: EngineAdjustments,
         describe: Callable[[RequestHead], str],
     ) -> None:
         self._connections = connections
         self._loop = loop
+        self._admission = admission
         self._threads = settings.workers.threads
         self._timeouts = settings.timeouts
         self._slow_request = settings.observe.slow_request
@@ -74,18 +93,9 @@ class Watchdog:
         self._cuts: Cuts = adjustments.cuts
         self._clock: Clock = adjustments.clock
         self._describe = describe
-        times = settings.timeouts
-        self._limits = ClientLimits(
-            header_timeout=times.header_timeout,
-            body_timeout=times.body_timeout,
-            min_body_rate=times.min_body_rate,
-            send_timeout=times.send_timeout,
-            min_send_rate=times.min_send_rate,
-            keepalive_timeout=times.keepalive_timeout,
-        )
         self._queue_empty_at = self._clock()
-        self._shed_at = -SHED_SECONDS
-        self._shed_at += self._clock()
+        self._shed_at = self._queue_empty_at - SHED_SECONDS
+        self._due: deque[Callable[[], object]] = deque()
         self._spool.make_room = lambda: loop.soon(self.relieve_spool)
 
     def check(self) -> None:
@@ -94,18 +104,27 @@ class Watchdog:
         for channel in list(self._connections.channels.values()):
             channel.stop_lingering()
             waiting = channel.waiting(now)
-            if waiting is not None and overdue(waiting, self._limits, now) is not None:
-                self._cut(channel, now)
+            if waiting is not None and overdue(waiting, self._timeouts, now) is not None:
+                self._due.append(partial(self._cut, channel))
             self._check_request(channel, now)
         for channel in list(self._connections.left):
             self._check_request(channel, now)
-        self.check_queue()
+        self.check_queues()
 
-    def _cut(self, channel: Channel, now: float) -> None:
+    def _work(self) -> None:
+        """Do some of what is due, and leave the rest for later."""
+        for _ in range(min(AT_A_TIME, len(self._due))):
+            self._due.popleft()()
+        if self._due:
+            self._loop.soon(self._work)
+
+    def _cut(self, channel: Channel) -> None:
         """Cut a connection whose client is late, unless it turns out that it is not."""
-        channel.catch_up()
+        if channel.connected:
+            channel.catch_up()
+        now = self._clock()
         waiting = channel.waiting(now) if channel.connected else None
-        setting = overdue(waiting, self._limits, now) if waiting is not None else None
+        setting = overdue(waiting, self._timeouts, now) if waiting is not None else None
         if waiting is None or setting is None:
             return
         level = {Phase.IDLE: logging.DEBUG, Phase.CONNECTED: logging.INFO}.get(waiting.phase, logging.WARNING)
@@ -156,9 +175,10 @@ class Watchdog:
         self._loop.abandoned(channel)
         self._cuts.counts["REQUEST_TIMEOUT"] += 1
         logger.error(
-            "REQUEST_TIMEOUT: %s has been running for %s, and got 504. Another thread takes the place of this one, which is here:\n%s",
+            "REQUEST_TIMEOUT: %s has been running for %s; its client %s. Another thread takes the place of this one, which is here:\n%s",
             self._identify(task),
             format_age(age),
+            "got 504" if channel.connected else "has gone",
             stack,
         )
 
@@ -167,52 +187,68 @@ class Watchdog:
         kind = printable(self._describe(task.head))
         return f"{kind} (X-Request-ID {printable(request_id)})" if request_id else kind
 
-    # The queue.
+    # The queues.
 
-    def check_queue(self) -> None:
+    @property
+    def queued(self) -> int:
+        """How many requests wait for a thread, or for others of their endpoint."""
+        return self._loop.queued + (0 if self._admission is None else self._admission.queued)
+
+    def check_queues(self) -> None:
         """More often than every second, while requests wait."""
         now = self._clock()
+        if self._admission is not None:
+            for channel in self._admission.withdraw(lambda channel: self._waits_in_vain(channel, now)):
+                self._due.append(partial(self._shed, channel, "max_concurrency"))
+        self._check_queue(now)
+        self._work()
+
+    def _check_queue(self, now: float) -> None:
         waiting: list[float] = []
-        standing = now - self._queue_empty_at > self._timeouts.queue_timeout
-        # A standing queue is cut down to what keeps the threads busy.
-        spared = self._threads
         behind = self._loop.queued
+        standing = now - self._queue_empty_at > self._timeouts.queue_timeout
 
         def is_overdue(channel: Channel) -> bool:
             nonlocal behind
             behind -= 1
             waited = now - channel.queued_at
             waiting.append(waited)
-            if not channel.connected or (waited > SATURATED_SECONDS and channel.check_client_disconnected()):
-                return True
-            limit = self._queue_timeout(channel)
-            return waited > limit or (standing and behind >= spared and waited > limit * STANDING_SHARE)
+            # As many are left as keep the threads busy.
+            share = STANDING_SHARE if standing and behind >= self._threads else 1.0
+            return self._waits_in_vain(channel, now, share)
 
-        withdrawn = self._loop.withdraw(is_overdue)
+        for channel in self._loop.withdraw(is_overdue):
+            self._due.append(partial(self._shed, channel, "QUEUE_TIMEOUT"))
         if not waiting:
             self._queue_empty_at = now
-            return
-        if max(waiting) > SATURATED_SECONDS:
+        elif max(waiting) > SATURATED_SECONDS:
             self._warn(now, waiting)
-        for channel in withdrawn:
-            self._shed(channel, now)
+            self._free_threads(now, len(waiting))
 
-    def _queue_timeout(self, channel: Channel) -> float:
-        head = channel.requests[0].head
-        own = self._endpoint_of(head).limits.queue_timeout if head is not None else None
-        return self._timeouts.queue_timeout if own is None else own
-
-    def _shed(self, channel: Channel, now: float) -> None:
+    def _waits_in_vain(self, channel: Channel, now: float, share: float = 1.0) -> bool:
+        """Whether a queued request has waited for longer than a *share* of what it may, or its client has gone."""
         if not channel.connected:
-            channel.forget_request()
-        elif channel.check_client_disconnected():
+            return True
+        waited = now - channel.queued_at
+        head = channel.requests[0].head
+        limit = self._endpoint_of(head).limits.queue_timeout if head is not None else None
+        if limit is None:
+            limit = self._timeouts.queue_timeout
+        return waited > limit * share or (waited > GONE_SECONDS and channel.check_client_disconnected())
+
+    def _shed(self, channel: Channel, reason: str) -> None:
+        """Answer a request that nobody will run, if its client is still there."""
+        if channel.connected and channel.check_client_disconnected():
             channel.handle_close()
+        if not channel.connected:
+            self._cuts.counts["client left"] += 1
             channel.forget_request()
-        else:
-            self._shed_at = now
-            self._cuts.counts["QUEUE_TIMEOUT"] += 1
-            text = "The server has more to do than it can."
-            channel.refuse(Reply(503, text, closes=False, retry_after=RETRY_AFTER_SECONDS))
+            return
+        if reason == "QUEUE_TIMEOUT":
+            self._shed_at = self._clock()
+        self._cuts.count(reason, _SHED[reason])
+        text = "The server has more to do than it can."
+        channel.refuse(Reply(503, text, closes=False, retry_after=RETRY_AFTER_SECONDS))
 
     def _warn(self, now: float, waiting: list[float]) -> None:
         """Say who holds the threads."""
@@ -233,29 +269,40 @@ class Watchdog:
             + ". Make these faster, bound them with limits(max_concurrency=), or raise THREADS",
         )
 
+    def _free_threads(self, now: float, wanted: int) -> None:
+        """Requests wait for threads, and threads for clients: reset the slowest of these, one for each stream that MAX_STREAMS has no
+        place for.
+        """
+        streams = [channel for channel in self._connections.channels.values() if _streams(channel, now)]
+        excess = min(wanted, sum(not channel.lent for channel in streams))
+        for channel in self._slowest([channel for channel in streams if channel.holds_thread], now)[:excess]:
+            self._cuts.count(
+                "MAX_STREAMS", "slow takers of long responses are reset, since they hold the threads that others need"
+            )
+            channel.reset()
+
     # What is kept.
 
     def relieve_spool(self) -> None:
         """Much is kept for clients: cut those that take it most slowly."""
         now = self._clock()
-        for channel in self._slowest(now):
-            excess = self._spool.excess
-            if not excess:
+        takers = (channel for channel in self._connections.channels.values() if channel.output.kept)
+        for channel in self._slowest(takers, now):
+            if not self._spool.excess:
                 break
             self._cuts.count("MAX_SPOOL", "much is kept for slow clients; the slowest takers of responses are reset")
             channel.reset()
         self._spool.relieved()
 
-    def _slowest(self, now: float) -> list[Channel]:
-        """Those for which something is kept, the slowest first; where nothing is known of their speed, those with most."""
+    def _slowest(self, channels: Iterable[Channel], now: float) -> list[Channel]:
+        """*channels*, slowest taker first; of those of whose speed nothing is known yet, the one for which most is kept."""
 
-        def slowness(channel: Channel) -> tuple[float, int]:
+        def speed(channel: Channel) -> tuple[float, int]:
             waiting = channel.waiting(now)
-            assert waiting is not None
-            measured = now - waiting.began >= 1
-            return (waiting.rate(now) if measured else 0.0, -channel.output.kept)
+            known = waiting is not None and now - waiting.began >= MEASURED_SECONDS
+            return (waiting.rate(now) if waiting is not None and known else 0.0, -channel.output.kept)
 
-        return sorted((channel for channel in self._connections.channels.values() if channel.output.kept), key=slowness)
+        return sorted(channels, key=speed)
 
     # What others want to know.
 
@@ -275,6 +322,13 @@ class Watchdog:
         if not self.healthy:
             return Reply(503, "Too many requests are stuck in this server.", closes=False)
         return Reply(200, "This server is ready.", closes=False)
+
+
+def _streams(channel: Channel, now: float) -> bool:
+    """Whether *channel* has been streaming for long enough to have had its chance to be lent."""
+    task = channel.task
+    since = task.streaming_since if isinstance(task, Task) else None
+    return since is not None and now - since > 2 * STREAM_SECONDS
 
 
 def format_age(seconds: float) -> str:

@@ -5,9 +5,11 @@ Only time in which it is the client's turn is measured: while a request is queue
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ..settings.table import Timeouts
 
 RATE_SECONDS = 5.0
 """How long a phase goes on before its rate is looked at: a short message may come in bursts."""
@@ -21,18 +23,6 @@ class Phase(Enum):
     BODY = "send the rest of a body"
     SENDING = "take the rest of a response"
     IDLE = "send another request"
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """The settings of these names, in seconds, and in bytes a second."""
-
-    header_timeout: float
-    body_timeout: float
-    min_body_rate: int
-    send_timeout: float
-    min_send_rate: int
-    keepalive_timeout: float
 
 
 class Waiting(NamedTuple):
@@ -50,7 +40,7 @@ class Waiting(NamedTuple):
         return self.bytes / max(now - self.began, 0.001)
 
 
-def overdue(waiting: Waiting, limits: ClientLimits, now: float) -> str | None:
+def overdue(waiting: Waiting, limits: Timeouts, now: float) -> str | None:
     """The setting that the client has gone beyond, if it has."""
     phase = waiting.phase
     if phase is Phase.IDLE:
