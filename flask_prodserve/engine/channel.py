@@ -6,6 +6,8 @@ Two threads know a channel: the loop's, and while it is *running* the one that r
   it is. The loop's thread makes it running; the running thread ends that, as the last thing it does.
 - ``output``, ``interest`` and the life of the socket are changed under ``output_lock``. The socket is closed by the loop's thread only,
   and under that lock, so that a number which is another connection's by then is never written to or watched for.
+- A request that is given up is taken from its thread under ``output_lock``: ``task`` is not that thread's any more, which it sees when the
+  app returns, and then touches nothing but the request itself.
 - One request is parsed at a time. What came behind it waits in ``_unread`` until it is answered; nothing is read meanwhile.
 
 A connection that is closed after a response is shut down for writing first and read until the client has closed (RFC 9112, section
@@ -16,29 +18,22 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
 import struct
-import threading
-from typing import IO, TYPE_CHECKING, Any
-
-from waitress.channel import ClientDisconnected
-from waitress.wasyncore import dispatcher
+from typing import TYPE_CHECKING, Any
 
 from ..clock import Deadline
 from ..net.unsent import unacknowledged
 from ..protocol.deadlines import Phase, Waiting
 from .adjustments import RECEIVE_BODY_BYTES, RECEIVE_BYTES, EngineAdjustments
-from .output import Output
+from .outgoing import Outgoing
 from .parser import RequestParser
 from .reply import Reply, ReplyTask
-from .spool import cannot_be_kept
 from .task import Task
 
 if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
     from .admission import Share
-    from .response import Response
     from .server import Server
 
 logger = logging.getLogger("flask_prodserve.engine")
@@ -52,20 +47,13 @@ DRAIN_IDLE_SECONDS = 1.0
 SILENT_SECONDS = 1.0
 """How long a new connection may send nothing before it counts as idle."""
 
-HIGH_WATERMARK = 1 << 24
-"""Bytes that may wait for a client before the thread that makes more of them waits as well."""
-
-KEEP_BYTES = 1 << 18
-"""Kept at a time for a client that is slow, so that the loop's thread never waits long for ``output_lock``."""
-
 _LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 """SO_LINGER, on, for no time."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
-    connected: bool
+class Channel(Outgoing):
     scheme = "http"
 
     request: RequestParser | None = None
@@ -76,11 +64,10 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     turned_away: Reply | None = None
     """What is said to the first request of a connection for which there is no room."""
     share: Share | None = None
-    """The share of its endpoint that the request has, or waits for. The admission's."""
+    """What the running request counts against, where its endpoint has a ``max_concurrency``. The admission's."""
     queued_at = 0.0
     """Since when the request has been waiting for a thread, or for others of its endpoint, if it is. By the server's clock."""
     close_when_flushed = False
-    will_close = False
     lent = False
     """Whether a stream of this channel has given up its place among THREADS. The loop's."""
     interest = 0
@@ -95,11 +82,6 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         map: dict[int, Any],
         turned_away: Reply | None = None,
     ) -> None:
-        self.server = server
-        self.adj = adj
-        self.output = Output(adj.spool)
-        self.output_lock = threading.RLock()
-        self._room: threading.Condition | None = None
         self.requests: list[RequestParser] = []
         self._unread = b""
         self._client_closes = False
@@ -111,7 +93,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         if turned_away is not None:
             self.turned_away = turned_away
         self.server_name, self.server_port = server.local_address(sock)
-        super().__init__(sock, map)
+        super().__init__(sock, map, server, adj)
         self.addr = addr
         self.connected = True
         server.connections.add(self)
@@ -168,8 +150,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                     self.handle_close()
                     return
                 self.last_activity = self._clock()
-                if self._room is not None and self.output.size <= HIGH_WATERMARK:
-                    self._room.notify_all()
+                self.make_room()
             if self.will_close:
                 self.handle_close()
                 return
@@ -184,7 +165,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         try:
             self.shut_down_sending()
             if not self._client_closes or self.receive(RECEIVE_BYTES) is not None:
-                self._lingering = Deadline(LINGER_SECONDS)
+                self._lingering = Deadline(LINGER_SECONDS, self._clock)
                 return
         except OSError:
             pass
@@ -205,8 +186,7 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                 self.server.connections.left.add(self)
             self.output.close()
             self.close()
-            if self._room is not None:
-                self._room.notify_all()
+            self.make_room()
         if self.request is not None and not self.running:
             self.request.close()
 
@@ -314,11 +294,6 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             self.running = False
             self.handle_write()
         return True
-
-    @property
-    def holds_thread(self) -> bool:
-        """Whether the thread that runs it waits until the client takes something."""
-        return self.running and self.output.size > HIGH_WATERMARK
 
     def idle_since(self, now: float) -> float | None:
         """Since when it has not been used for anything; None while it is. The lower, the less will it be missed."""
@@ -429,98 +404,9 @@ class Channel(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             if self.connected:
                 self.server.loop.attend(self)
 
-    def write(self, response: Response, data: bytes) -> None:
-        """Send *data*; what the client does not take is kept and sent by the loop. Beyond HIGH_WATERMARK, wait for the client.
-
-        Raises ClientDisconnected, also where *response* has been given up.
-        """
-        with self.output_lock:
-            if response.abandoned:
-                raise ClientDisconnected
-            response.begun = True
-            rest = self._send_or_wait(data)
-        while rest:
-            with self.output_lock:
-                rest = self._send_or_wait(rest)
-
-    def write_file(self, file: IO[bytes], size: int) -> None:
-        """Send *size* bytes from the current position of *file*, which is closed in the end, whatever happens."""
-        with self.output_lock:
-            if not self.connected:
-                file.close()
-                raise ClientDisconnected
-            self.output.append_file(file, size)
-            self._send_or_wait(b"")
-
-    def _send_or_wait(self, data: bytes | memoryview) -> bytes | memoryview:
-        """Send or keep a part of *data*, and return the rest, for which the lock should be let go for a moment."""
-        if not self.connected:
-            raise ClientDisconnected
-        try:
-            rest = self._send_or_keep(data)
-        except OSError as error:
-            # The loop closes it.
-            self.will_close = True
-            self.server.loop.attend(self)
-            raise ClientDisconnected from error
-        if self.output.size:
-            self.server.loop.attend(self)
-            while self.output.size > HIGH_WATERMARK:
-                if self._room is None:
-                    self._room = threading.Condition(self.output_lock)
-                self._room.wait()
-                if not self.connected:
-                    raise ClientDisconnected
-        return rest
-
-    def _send_or_keep(self, data: bytes | memoryview) -> bytes | memoryview:
-        output = self.output
-        if output.size:
-            output.send(self)
-        if not output.size:
-            while data:
-                sent = self.send_bytes(data)
-                if sent == len(data):
-                    return b""
-                if not sent:
-                    break
-                data = memoryview(data)[sent:]
-        if data:
-            try:
-                output.append(data[:KEEP_BYTES])
-            except OSError as error:
-                self.adj.cuts.count("disk", f"responses are cut, since they {cannot_be_kept(error)}", logging.ERROR)
-                raise
-        return data[KEEP_BYTES:]
-
     def closes_after_response(self) -> bool:
         """Whether the response that is about to be sent must be the last one on this connection."""
         return (self.server.draining and not self._unread) or self.answered >= self.adj.max_keepalive_requests
-
-    def check_client_disconnected(self) -> bool:
-        """Whether the client has closed, or has shut down its sending side: the two cannot be told apart before something is sent."""
-        with self.output_lock:
-            return not self.connected or _hung_up(self.socket)
-
-    # Whoever holds ``output_lock``.
-
-    def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
-        """Send what goes without waiting, and return how much that was."""
-        try:
-            sent: int = self.socket.send(data)
-        except BlockingIOError:
-            return 0
-        return sent
-
-    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
-        """The same from a file, past Python."""
-        try:
-            sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
-        except BlockingIOError:
-            return 0
-        if not sent:
-            raise OSError("a file became shorter while it was sent")
-        return sent
 
 
 class _Sending:
@@ -534,16 +420,3 @@ class _Sending:
         if taken > self._taken:
             self._taken, self._moved = taken, now
         return Waiting(Phase.SENDING, self._began, self._moved, self._taken - self._taken_before)
-
-
-def _hung_up(sock: socket.socket) -> bool:
-    if hasattr(select, "POLLRDHUP"):  # Linux: sees it behind bytes that nobody has read yet, too
-        poll = select.poll()
-        poll.register(sock, select.POLLRDHUP)
-        return bool(poll.poll(0))
-    try:
-        return socket.socket.recv(sock, 1, socket.MSG_PEEK) == b""  # not ssl's, which has no flags
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True

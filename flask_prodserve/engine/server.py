@@ -122,20 +122,24 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         return accepting
 
     def handle_accept(self) -> None:
-        """Accept all that wait."""
-        for _ in range(ACCEPTED_AT_A_TIME):
-            try:
-                sock, address = self.listener.socket.accept()
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno in _SHORTAGE and not self._relieve(error):
-                    break
-                continue  # or that client has gone already; accept() reports it instead of the connection
-            self._welcome(sock, address)
+        """Accept what waits, as far as others must not wait for that."""
+        self._accept(ACCEPTED_AT_A_TIME)
         if self._spare is None:
             self._spare = _spare_descriptor()
         self.check()
+
+    def _accept(self, most: int) -> None:
+        """Accept *most* connections, or all that wait."""
+        for _ in range(most):
+            try:
+                sock, address = self.listener.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _SHORTAGE and not self._relieve(error):
+                    return
+                continue  # or that client has gone already; accept() reports it instead of the connection
+            self._welcome(sock, address)
 
     def check(self) -> None:
         """Accept again where it is time to, and pause where nothing can be accepted. From the loop's thread."""
@@ -189,7 +193,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         """
         if not self.accepting:
             return
-        self.handle_accept()
+        self._accept(self.adj.backlog)
         self.accepting = False
         self.loop.forget(self)
         self.del_channel()

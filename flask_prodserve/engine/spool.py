@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import threading
 from collections.abc import Callable
@@ -56,4 +57,8 @@ class Spool:
 
 def cannot_be_kept(error: OSError) -> str:
     """What to say where something cannot be written to a temporary file."""
-    return f"cannot be kept: {error.strerror or error}; see what fills {tempfile.gettempdir()} (TMPDIR)"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "raise the limit of open files (ulimit -n)"
+    else:
+        hint = f"see what fills {tempfile.gettempdir()}, or name another directory in TMPDIR"
+    return f"cannot be kept: {error.strerror or error}; {hint}"
