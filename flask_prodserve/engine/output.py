@@ -1,4 +1,4 @@
-"""What a client has not taken yet of its responses: in memory up to a bound, then in a temporary file; and files of the app.
+"""What a client has not taken yet of its responses: in memory, or, where that is too much, in a temporary file; and files of the app.
 
 Not locked: the channel does that.
 """
@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 from .spool import Spool
 
 IN_MEMORY = 1 << 20
-"""Bytes that are kept in memory for one client; what comes on top goes into a file, which the kernel sends without a copy."""
+"""Bytes that are kept in memory for one client. More go into a file, and these as well: a thousand clients would fill the memory."""
 
 READ_BYTES = 1 << 16
 """Read at a time from a file that the kernel cannot send by itself."""
@@ -57,9 +57,18 @@ class Output:
         if isinstance(last, _File) and last.grows:
             last.append(data)
         elif self._memory + len(data) > IN_MEMORY:
-            grown = _File(tempfile.TemporaryFile(buffering=0), 0, spool=True)  # noqa: SIM115  # closed with the piece
-            self._pieces.append(grown)
-            grown.append(data)
+            file = _File(tempfile.TemporaryFile(buffering=0), 0, spool=True)  # noqa: SIM115  # closed with the piece
+            try:
+                if isinstance(last, bytearray):
+                    file.append(last)
+                file.append(data)
+            except OSError:
+                file.close()
+                raise
+            if isinstance(last, bytearray):
+                self._memory -= len(last)
+                self._pieces.pop()
+            self._pieces.append(file)
         elif isinstance(last, bytearray):
             last += data
             self._memory += len(data)
@@ -133,7 +142,7 @@ class _File:
     def grows(self) -> bool:
         return self._spool and self._offset + self.size < SPOOL_BYTES
 
-    def append(self, data: bytes | memoryview) -> None:
+    def append(self, data: bytes | bytearray | memoryview) -> None:
         self._file.seek(self._offset + self.size)
         view = memoryview(data)
         while view:

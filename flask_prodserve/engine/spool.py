@@ -19,40 +19,44 @@ class SpoolFull(OSError):
 
 
 class Spool:
-    """A count of bytes, for any thread. *most* is its bound: at PRESSURE of it *make_room* is called, once until :meth:`relieved`."""
+    """A count of bytes, for any thread. *most* is its bound. *make_room* is called when there is pressure, and again when it is full."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.size = 0
         self.make_room: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
-        self._pressed = False
+        self._told = 0
 
     def add(self, count: int) -> None:
         with self._lock:
             self.size += count
-            if self._pressed or self.size <= PRESSURE * self.most:
+            level = self._level()
+            if level <= self._told:
                 return
-            self._pressed = True
+            self._told = level
         self.make_room()
 
     def remove(self, count: int) -> None:
         with self._lock:
             self.size -= count
+            self._told = min(self._told, self._level())
+
+    def _level(self) -> int:
+        return (self.size > PRESSURE * self.most) + (self.size > self.most)
 
     @property
     def full(self) -> bool:
         return self.size > self.most
 
     @property
-    def excess(self) -> int:
-        """Bytes to be freed until it is relieved."""
-        return max(0, self.size - int(RELIEF * self.most))
+    def pressed(self) -> bool:
+        return self.size > PRESSURE * self.most
 
-    def relieved(self) -> None:
-        """What could be done has been done."""
-        with self._lock:
-            self._pressed = self.size > PRESSURE * self.most
+    @property
+    def excess(self) -> int:
+        """Bytes to be freed until there is room again."""
+        return max(0, self.size - int(RELIEF * self.most))
 
 
 def cannot_be_kept(error: OSError) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,9 @@ SATURATED_SECONDS = 1.0
 
 MEASURED_SECONDS = 1.0
 """How long a client must have been looked at for its speed to mean anything."""
+
+SUPPOSED_SPEED = 1 << 16
+"""Bytes a second that a client is supposed to take as long as nothing is known of it."""
 
 SHED_SECONDS = 2.0
 """How long the server is not ready after it has shed a request."""
@@ -109,6 +112,8 @@ class Watchdog:
             self._check_request(channel, now)
         for channel in list(self._connections.left):
             self._check_request(channel, now)
+        if self._spool.pressed:
+            self.relieve_spool()
         self.check_queues()
 
     def _work(self) -> None:
@@ -275,7 +280,9 @@ class Watchdog:
         """
         streams = [channel for channel in self._connections.channels.values() if _streams(channel, now)]
         excess = min(wanted, sum(not channel.lent for channel in streams))
-        for channel in self._slowest([channel for channel in streams if channel.holds_thread], now)[:excess]:
+        waiting_for = [channel for channel in streams if channel.holds_thread]
+        waiting_for.sort(key=lambda channel: _speed(channel, now) or 0.0)
+        for channel in waiting_for[:excess]:
             self._cuts.count(
                 "MAX_STREAMS", "slow takers of long responses are reset, since they hold the threads that others need"
             )
@@ -284,25 +291,22 @@ class Watchdog:
     # What is kept.
 
     def relieve_spool(self) -> None:
-        """Much is kept for clients: cut those that take it most slowly."""
+        """Much is kept for clients: cut those that take it most slowly; those of whose speed nothing is known yet if nothing else helps."""
         now = self._clock()
-        takers = (channel for channel in self._connections.channels.values() if channel.output.kept)
-        for channel in self._slowest(takers, now):
+        takers = [channel for channel in self._connections.channels.values() if channel.output.kept]
+        known = {channel: speed for channel in takers if (speed := _speed(channel, now)) is not None}
+        candidates = sorted(known, key=known.__getitem__)
+        if self._spool.full:
+            slow = [channel for channel in candidates if known[channel] < SUPPOSED_SPEED]
+            unknown = sorted(
+                (channel for channel in takers if channel not in known), key=lambda channel: -channel.output.kept
+            )
+            candidates = slow + unknown + candidates[len(slow) :]
+        for channel in candidates:
             if not self._spool.excess:
                 break
             self._cuts.count("MAX_SPOOL", "much is kept for slow clients; the slowest takers of responses are reset")
             channel.reset()
-        self._spool.relieved()
-
-    def _slowest(self, channels: Iterable[Channel], now: float) -> list[Channel]:
-        """*channels*, slowest taker first; of those of whose speed nothing is known yet, the one for which most is kept."""
-
-        def speed(channel: Channel) -> tuple[float, int]:
-            waiting = channel.waiting(now)
-            known = waiting is not None and now - waiting.began >= MEASURED_SECONDS
-            return (waiting.rate(now) if waiting is not None and known else 0.0, -channel.output.kept)
-
-        return sorted(channels, key=speed)
 
     # What others want to know.
 
@@ -329,6 +333,12 @@ def _streams(channel: Channel, now: float) -> bool:
     task = channel.task
     since = task.streaming_since if isinstance(task, Task) else None
     return since is not None and now - since > 2 * STREAM_SECONDS
+
+
+def _speed(channel: Channel, now: float) -> float | None:
+    """At how many bytes a second the client takes what is kept for it; None where it has not been looked at for long enough."""
+    waiting = channel.waiting(now)
+    return waiting.rate(now) if waiting is not None and now - waiting.began >= MEASURED_SECONDS else None
 
 
 def format_age(seconds: float) -> str:
