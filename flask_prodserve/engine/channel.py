@@ -29,6 +29,7 @@ from .adjustments import RECEIVE_BODY_BYTES, RECEIVE_BYTES, EngineAdjustments
 from .outgoing import Outgoing
 from .parser import RequestParser
 from .reply import Reply, ReplyTask
+from .response import report
 from .task import Task
 
 if TYPE_CHECKING:
@@ -287,12 +288,15 @@ class Channel(Outgoing):
             self.task = None
             self.requests = []
             self._unread = b""
+        seconds = self._clock() - task.began
         if self.connected:
             task.request.reply = reply
-            ReplyTask(self, task.request).service()
+            ReplyTask(self, task.request, task.environ, seconds).service()
             self.close_when_flushed = True
             self.running = False
             self.handle_write()
+        else:
+            report(self, task.request, task.response, task.environ, seconds)
         return True
 
     def idle_since(self, now: float) -> float | None:

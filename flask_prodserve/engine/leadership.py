@@ -9,8 +9,8 @@ Invariants, none of which leans on the GIL:
 
 1. One thread leads. The lead changes under ``_lock``: by the leader, outside of a request, or by the steward, while the
    leader is inside one (``_take_over``). A lead that nobody could be found for is ``_vacant`` until a thread has nothing else to do.
-2. Whether the leader still leads after a request is decided by one atomic ``pop`` of ``_claim``: it gets its own claim back, or the
-   steward has it. So nobody waits for events with a lead that has ended.
+2. Whether the leader still leads after a request is decided by one atomic ``pop`` of the claim that it made for it: it gets that back, or
+   the steward has it. So nobody waits for events with a lead that has ended. ``_claim`` is the claim of the one who leads now.
 3. ``_busy`` counts the threads that run requests without the lead, and never exceeds THREADS. At THREADS the leader runs nothing, but
    puts channels into ``_ready``. Both change under ``_lock``, and a thread that finishes looks into ``_ready`` as it is counted off. So
    as long as anything is ready, THREADS threads are busy, and none of it is forgotten. Requests that are known to wait have a queue of
@@ -355,13 +355,13 @@ class Leadership:
                 if self._busy >= self._max_busy:
                     self._queue(channel, self._ready)
                     return True
-        self._claim.append(head)
+        claim = self._claim = [head]
         if self._lies:
             self._rouse()
         more = channel.answer()
         leads = True
         try:
-            self._claim.pop()
+            claim.pop()
         except IndexError:
             leads = False  # and nothing is run in here: exceptions of the app would seem to come from this one
         if not leads:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from waitress.channel import ClientDisconnected
 
@@ -31,11 +33,20 @@ class Reply(NamedTuple):
 class ReplyTask:
     """Sends the ``reply`` of *request*. Quick, so that the loop's thread may do it."""
 
-    def __init__(self, channel: Channel, request: RequestParser) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        request: RequestParser,
+        environ: Mapping[str, Any] = MappingProxyType({}),
+        app_seconds: float = 0.0,
+    ) -> None:
+        """*environ* and *app_seconds* are what is known of a request that the app has seen."""
         assert request.reply is not None
         self._channel = channel
         self._request = request
         self._reply = request.reply
+        self._environ = environ or {"REMOTE_ADDR": channel.addr[0]}
+        self._app_seconds = app_seconds
         self.close_on_finish = True
 
     def service(self) -> None:
@@ -52,7 +63,7 @@ class ReplyTask:
         except ClientDisconnected:
             pass
         finally:
-            report(self._channel, self._request, response, {"REMOTE_ADDR": self._channel.addr[0]}, 0.0)
+            report(self._channel, self._request, response, self._environ, self._app_seconds)
 
 
 def send_reply(response: Response, reply: Reply) -> None:

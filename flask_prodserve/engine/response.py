@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from ..observe.events import RequestDone
@@ -95,12 +95,10 @@ class Response:
 
 
 def report(
-    channel: Channel, request: RequestParser, response: Response, environ: dict[str, Any], app_seconds: float
+    channel: Channel, request: RequestParser, response: Response, environ: Mapping[str, Any], app_seconds: float
 ) -> None:
     """Tell whoever wants to know what became of a request. The environment says whom the proxies say it came from."""
     server = channel.server
-    if response.abandoned:
-        return  # by whoever answered
     if server.draining:
         server.count()
     if server.request_done is None:

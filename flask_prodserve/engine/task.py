@@ -7,6 +7,7 @@ it ends, ``request_done`` is called once.
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 import time
@@ -53,14 +54,15 @@ class Task:
         self.began = self._clock()
         self._status: str | None = None
         self._fields: Fields = []
+        self.environ: dict[str, Any] = {}
         self._app_seconds = 0.0
 
     def service(self) -> None:
-        environ = self.environ()
+        environ = self.environ = self._environ()
         try:
             if self.channel.adj.request_timeout_raise:
-                with Interruptible() as self.interruptible:
-                    self._call(environ)
+                # In a context of its own: an exception that comes while the app puts one back would leave it for the next request.
+                contextvars.Context().run(self._call_interruptibly, environ)
             else:
                 self._call(environ)
         except ClientDisconnected:
@@ -70,7 +72,12 @@ class Task:
         else:
             self.close_on_finish = not self.response.keeps_alive or self.response.missing > 0
         finally:
-            report(self.channel, self.request, self.response, environ, self._app_seconds)
+            if not self.response.abandoned:
+                report(self.channel, self.request, self.response, environ, self._app_seconds)
+
+    def _call_interruptibly(self, environ: dict[str, Any]) -> None:
+        with Interruptible() as self.interruptible:
+            self._call(environ)
 
     def _call(self, environ: dict[str, Any]) -> None:
         began = time.perf_counter()
@@ -181,7 +188,7 @@ class Task:
             f"Response to %s [%s]: {message}", self.head.target, self.head.method, *arguments
         )
 
-    def environ(self) -> dict[str, Any]:
+    def _environ(self) -> dict[str, Any]:
         """The WSGI environment (PEP 3333), before any middleware."""
         head, channel = self.head, self.channel
         address, port = channel.addr

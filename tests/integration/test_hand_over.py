@@ -57,13 +57,6 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-class DelayedClaim(list[object]):
-    """The claim of Leadership, with a delay before and after each of its operations."""
-
-    append = delayed(list.append)
-    pop = delayed(list.pop)
-
-
 def make_app(folder: str) -> Flask:
     app = Flask("hand_over")
     running = threading.Semaphore(THREADS)
@@ -168,8 +161,6 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
             monkeypatch.setattr(owner, name, delayed(getattr(owner, name)))
     with in_thread(make_app(folder), threads=THREADS, max_connections=200) as served:
         runs = served.engine._loop
-        if isinstance(runs, Leadership):
-            runs._claim = DelayedClaim()
         clients = [Client(served.address, seed) for seed in range(CLIENTS)]
         threads = [threading.Thread(target=client.run) for client in clients]
         for thread in threads:
