@@ -46,7 +46,7 @@ class Admission:
             if share is None:
                 share = self._shares[endpoint.name] = Share(endpoint.limits.max_concurrency)
             if share.running >= share.most:
-                channel.queued_at = channel.server.clock()
+                channel.queue()
                 share.waiting.append(channel)
                 return False
             share.running += 1

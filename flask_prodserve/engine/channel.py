@@ -17,9 +17,7 @@ A connection that is closed after a response is shut down for writing first and 
 from __future__ import annotations
 
 import logging
-import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Deadline
@@ -48,9 +46,6 @@ DRAIN_IDLE_SECONDS = 1.0
 SILENT_SECONDS = 1.0
 """How long a new connection may send nothing before it counts as idle."""
 
-_LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-"""SO_LINGER, on, for no time."""
-
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -66,7 +61,7 @@ class Channel(Outgoing):
     """What is said to the first request of a connection for which there is no room."""
     share: Share | None = None
     """What the running request counts against, where its endpoint has a ``max_concurrency``. The admission's."""
-    queued_at = 0.0
+    queued_at: float | None = None
     """Since when the request has been waiting for a thread, or for others of its endpoint, if it is. By the server's clock."""
     close_when_flushed = False
     lent = False
@@ -150,7 +145,7 @@ class Channel(Outgoing):
                 except OSError:
                     self.handle_close()
                     return
-                self.last_activity = self._clock()
+                self.last_activity = self._idle_from = self._clock()
                 self.make_room()
             if self.will_close:
                 self.handle_close()
@@ -191,13 +186,6 @@ class Channel(Outgoing):
         if self.request is not None and not self.running:
             self.request.close()
 
-    def reset(self) -> None:
-        """Close at once, and have the system throw away what the client has not taken."""
-        with self.output_lock:
-            if self.connected:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-                self.handle_close()
-
     def pause(self) -> None:
         """The client has sent something, or has shut down its sending side, which must wait until the channel is not running any more."""
         with self.output_lock:
@@ -206,16 +194,21 @@ class Channel(Outgoing):
 
     def waiting(self, now: float) -> Waiting | None:
         """What the client is to do, if it is its turn. To be asked every second or so, since that is how its progress is seen."""
-        output = self.output
-        if output.size:
+        # What the system has taken counts until it is acknowledged, but not while the app may be what is slow.
+        flushing = self._sending is not None and not self.running and self.request is None
+        if self.output.size or flushing:
             try:
-                taken = output.sent - unacknowledged(self.socket)
+                left = unacknowledged(self.socket)
             except (OSError, ValueError):  # closed
                 return None
-            if self._sending is None:
-                self._sending = _Sending(now, taken)
-            return self._sending.waiting(taken, now)
-        self._sending = None
+            if self.output.size or left:
+                taken = self.output.sent - left
+                if self._sending is None:
+                    self._sending = _Sending(now, taken)
+                return self._sending.waiting(taken, now)
+        if self._sending is not None:
+            self._sending = None
+            self._idle_from = now
         if self.running or self._lingering is not None:
             return None
         request = self.request
@@ -228,10 +221,19 @@ class Channel(Outgoing):
 
     def catch_up(self) -> None:
         """Do what there is to do with the socket: it may be the loop that is late, and not the client."""
-        if self.output.size:
+        if self._sending is not None:
             self.handle_write()
         elif self.read():
             self.server.loop.submit(self)
+
+    def queue(self) -> None:
+        """The request has to wait, for whatever."""
+        if self.queued_at is None:
+            self.queued_at = self._clock()
+
+    def queued_for(self, now: float) -> float:
+        """Seconds that the request has been waiting."""
+        return 0.0 if self.queued_at is None else now - self.queued_at
 
     def give_up_waiting(self, phase: Phase, reply: Reply) -> None:
         """The client has not done its part of *phase* in time: close, or *reply* where it has begun a request."""
@@ -301,9 +303,11 @@ class Channel(Outgoing):
 
     def idle_since(self, now: float) -> float | None:
         """Since when it has not been used for anything; None while it is. The lower, the less will it be missed."""
+        if not self.connected or self.turned_away is not None:
+            return None
         if self._lingering is not None:
             return -1.0  # its response is sent
-        if self.pending() or self.turned_away is not None:
+        if self.pending():
             return None
         if not self.answered and now - self.accepted_at < SILENT_SECONDS:
             return None
@@ -351,6 +355,8 @@ class Channel(Outgoing):
                 self.running = True
                 return True
             data = data[consumed:]
+        if self.request is not None and not self.request.started:
+            self.request = None  # blank lines are no beginning
         if self.request is not None and self.request.expect_continue:
             self.request.expect_continue = False
             with self.output_lock:
@@ -378,6 +384,7 @@ class Channel(Outgoing):
         """
         request = self.requests[0]
         self.answered += 1
+        self.queued_at = None
         task = self.task = Task(self, request) if request.reply is None else ReplyTask(self, request)
         if self.connected:
             try:

@@ -383,7 +383,7 @@ class Leadership:
         return True
 
     def _queue(self, channel: Channel, queue: deque[Channel]) -> None:
-        channel.queued_at = channel.server.clock()
+        channel.queue()
         queue.append(channel)
 
     def _places_for_patient(self) -> int:

@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import socket
+import struct
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ HIGH_WATERMARK = 1 << 24
 
 KEEP_BYTES = 1 << 18
 """Kept at a time for a client that is slow, so that the loop's thread never waits long for ``output_lock``."""
+
+_LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+"""SO_LINGER, on, for no time."""
 
 
 class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
@@ -85,7 +89,7 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             raise ClientDisconnected from error
         if self.output.size:
             self.server.loop.attend(self)
-            while self.output.size > HIGH_WATERMARK:
+            while self.output.backlog > HIGH_WATERMARK:
                 if self._room is None:
                     self._room = threading.Condition(self.output_lock)
                 self._room.wait()
@@ -110,8 +114,18 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                 output.append(data[:KEEP_BYTES])
             except OSError as error:
                 self.adj.cuts.count("disk", f"responses are cut, since they {cannot_be_kept(error)}", logging.ERROR)
+                self.server.loop.soon(self.reset)
                 raise
         return data[KEEP_BYTES:]
+
+    # The loop's thread.
+
+    def reset(self) -> None:
+        """Close at once, and have the system throw away what the client has not taken."""
+        with self.output_lock:
+            if self.connected:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+                self.handle_close()
 
     # Any thread.
 
@@ -123,13 +137,13 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     @property
     def holds_thread(self) -> bool:
         """Whether the thread that runs it waits until the client takes something."""
-        return self.running and self.output.size > HIGH_WATERMARK
+        return self.running and self.output.backlog > HIGH_WATERMARK
 
     # Whoever holds ``output_lock``.
 
     def make_room(self) -> None:
         """Less is kept, or nobody is there any more: let the thread go on that waits for this."""
-        if self._room is not None and (self.output.size <= HIGH_WATERMARK or not self.connected):
+        if self._room is not None and (self.output.backlog <= HIGH_WATERMARK or not self.connected):
             self._room.notify_all()
 
     def send_bytes(self, data: bytes | bytearray | memoryview) -> int:

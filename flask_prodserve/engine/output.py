@@ -37,16 +37,14 @@ class Transport(Protocol):
 
 
 class Output:
-    """A queue of bytes and files. ``size`` is how much is in it, and ``sent`` how much has left it, in bytes.
-
-    What it keeps, and not files of the app, is counted in *spool*.
+    """A queue of bytes and files. In bytes: ``size`` is how much is in it, ``backlog`` the same without files of the app, ``sent`` how much
+    has left it, and ``kept`` what it takes of memory and disk. *spool* counts the last of these, for all.
     """
 
-    __slots__ = ("_memory", "_pieces", "_spool", "sent", "size")
+    __slots__ = ("_memory", "_pieces", "_spool", "backlog", "kept", "sent", "size")
 
     def __init__(self, spool: Spool) -> None:
-        self.size = 0
-        self.sent = 0
+        self.size = self.backlog = self.sent = self.kept = 0
         self._spool = spool
         self._memory = 0
         self._pieces: deque[bytearray | _File] = deque()
@@ -76,12 +74,9 @@ class Output:
             self._pieces.append(bytearray(data))
             self._memory += len(data)
         self.size += len(data)
+        self.backlog += len(data)
+        self.kept += len(data)
         self._spool.add(len(data))
-
-    @property
-    def kept(self) -> int:
-        """Bytes that closing it would free."""
-        return self._memory + sum(piece.kept for piece in self._pieces if isinstance(piece, _File))
 
     def append_file(self, file: IO[bytes], size: int) -> None:
         """Keep *size* bytes from the current position of *file*, which is closed when they are sent."""
@@ -101,46 +96,52 @@ class Output:
                 remaining = len(piece) - sent
                 self._memory -= sent
                 del piece[:sent]
-                self._spool.remove(sent)
+                self._forget(sent)
             self.size -= sent
             self.sent += sent
+            if not isinstance(piece, _File) or piece.spool:
+                self.backlog -= sent
             if remaining:
                 return
             pieces.popleft()
             if isinstance(piece, _File):
-                self._spool.remove(piece.kept)
+                self._forget(piece.kept)
                 piece.close()
+
+    def _forget(self, count: int) -> None:
+        self.kept -= count
+        self._spool.remove(count)
 
     def close(self) -> None:
         """Forget everything."""
-        self._spool.remove(self.kept)
+        self._forget(self.kept)
         for piece in self._pieces:
             if isinstance(piece, _File):
                 piece.close()
         self._pieces.clear()
-        self.size = self._memory = 0
+        self.size = self.backlog = self._memory = 0
 
 
 class _File:
     """A part of a file: *size* bytes from its position on. A *spool* is our own, and more may come while it is sent."""
 
-    __slots__ = ("_descriptor", "_file", "_offset", "_spool", "size")
+    __slots__ = ("_descriptor", "_file", "_offset", "size", "spool")
 
     def __init__(self, file: IO[bytes], size: int, *, spool: bool = False) -> None:
         self._file = file
         self._descriptor = _descriptor(file)
         self._offset = file.tell()
-        self._spool = spool
+        self.spool = spool
         self.size = size
 
     @property
     def kept(self) -> int:
         """Bytes on disk that are there for this piece only: also those that have been sent."""
-        return self._offset + self.size if self._spool else 0
+        return self._offset + self.size if self.spool else 0
 
     @property
     def grows(self) -> bool:
-        return self._spool and self._offset + self.size < SPOOL_BYTES
+        return self.spool and self._offset + self.size < SPOOL_BYTES
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
         self._file.seek(self._offset + self.size)

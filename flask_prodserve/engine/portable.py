@@ -158,7 +158,7 @@ class _Run:
     def __init__(self, loop: PortableLoop, channel: Channel) -> None:
         self._loop = loop
         self.channel = channel
-        channel.queued_at = channel.server.clock()
+        channel.queue()
 
     def service(self) -> None:
         self._loop.run(self.channel)

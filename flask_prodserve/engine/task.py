@@ -37,7 +37,7 @@ class Task:
 
     close_on_finish = False
     streaming_since: float | None = None
-    """When the app began to send a body that it goes on with, by the server's clock."""
+    """When the app began to send the body, by the server's clock."""
     interruptible: Interruptible | None = None
     """Where REQUEST_TIMEOUT_RAISE is on."""
     slow = False
@@ -126,9 +126,9 @@ class Task:
                     if self.head.method != "HEAD":
                         self._complain("the body is not sent, since status %d has none", self.response.status)
                     break
-                self.response.send(chunk)
                 if self.streaming_since is None:
                     self.streaming_since = self._clock()
+                self.response.send(chunk)
         if self.response.head is None:
             self._start(0)
         self.response.finish()
@@ -151,9 +151,9 @@ class Task:
         """The imperative way to send, which PEP 3333 keeps for old applications."""
         if self.response.head is None:
             self._start(None)
-        self.response.send(data)
         if self.streaming_since is None:
             self.streaming_since = self._clock()
+        self.response.send(data)
 
     def _start(self, body_length: int | None) -> None:
         if self._status is None:

@@ -216,17 +216,18 @@ class Watchdog:
         def is_overdue(channel: Channel) -> bool:
             nonlocal behind
             behind -= 1
-            waited = now - channel.queued_at
+            waited = channel.queued_for(now)
             waiting.append(waited)
             # As many are left as keep the threads busy.
             share = STANDING_SHARE if standing and behind >= self._threads else 1.0
             return self._waits_in_vain(channel, now, share)
 
-        for channel in self._loop.withdraw(is_overdue):
+        withdrawn = self._loop.withdraw(is_overdue)
+        for channel in withdrawn:
             self._due.append(partial(self._shed, channel, "QUEUE_TIMEOUT"))
         if not waiting:
             self._queue_empty_at = now
-        elif max(waiting) > SATURATED_SECONDS:
+        elif withdrawn or max(waiting) > SATURATED_SECONDS:
             self._warn(now, waiting)
             self._free_threads(now, len(waiting))
 
@@ -234,7 +235,7 @@ class Watchdog:
         """Whether a queued request has waited for longer than a *share* of what it may, or its client has gone."""
         if not channel.connected:
             return True
-        waited = now - channel.queued_at
+        waited = channel.queued_for(now)
         head = channel.requests[0].head
         limit = self._endpoint_of(head).limits.queue_timeout if head is not None else None
         if limit is None:

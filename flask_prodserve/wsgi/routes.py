@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Map, RoutingException, Rule
+
+logger = logging.getLogger("flask_prodserve.wsgi")
 
 KNOWN_REQUESTS = 1024
 """Requests of different method, path or host whose rule is kept."""
@@ -19,8 +22,9 @@ class Routes:
     """
 
     def __init__(self, url_map: Map, server_name: str | None = None) -> None:
-        self.literal = frozenset(rule.rule for rule in url_map.iter_rules() if not rule.arguments)
-        """The rules that are one path each."""
+        literal = {rule.rule for rule in url_map.iter_rules() if not rule.arguments}
+        self.literal = literal | {path.rstrip("/") for path in literal}
+        """The paths that the app has a rule for, and those from which it redirects to one; where the rule is that path."""
         self._by_host = url_map.host_matching or any(rule.subdomain for rule in url_map.iter_rules())
         self._server_name = server_name or ""
         self._map = Map(
@@ -42,10 +46,14 @@ class Routes:
         subdomain = None
         if self._by_host and not self._map.host_matching:
             subdomain = host.partition(":")[0].removesuffix(self._server_name.partition(":")[0]).rstrip(".")
-        adapter = self._map.bind(host, subdomain=subdomain)
         try:
+            adapter = self._map.bind(host, subdomain=subdomain)
             rule, _ = adapter.match(path.encode("latin-1").decode("utf-8", "replace"), method, return_rule=True)
-        except (HTTPException, RoutingException):
+        except (HTTPException, RoutingException):  # also of hosts that cannot be
+            return None
+        except Exception:
+            # Of the app's patterns, at worst. Whoever asks is the loop's thread, which serves everybody.
+            logger.exception("cannot match a request against the URL rules")
             return None
         return rule
 
