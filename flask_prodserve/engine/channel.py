@@ -86,6 +86,7 @@ class Channel(Outgoing):
         self._sending: _Sending | None = None
         self.accepted_at = self.last_activity = self._idle_from = self._clock()
         self.answered = 0
+        self._acknowledged = True
         if turned_away is not None:
             self.turned_away = turned_away
         self.server_name, self.server_port = server.local_address(sock)
@@ -194,8 +195,8 @@ class Channel(Outgoing):
 
     def waiting(self, now: float) -> Waiting | None:
         """What the client is to do, if it is its turn. To be asked every second or so, since that is how its progress is seen."""
-        # What the system has taken counts until it is acknowledged, but not while the app may be what is slow.
-        flushing = self._sending is not None and not self.running and self.request is None
+        # What the system has taken counts until it is acknowledged, but not where it may be the app that is slow.
+        flushing = not (self._acknowledged or self.running) and self.request is None
         if self.output.size or flushing:
             try:
                 left = unacknowledged(self.socket)
@@ -206,6 +207,7 @@ class Channel(Outgoing):
                 if self._sending is None:
                     self._sending = _Sending(now, taken)
                 return self._sending.waiting(taken, now)
+            self._acknowledged = True
         if self._sending is not None:
             self._sending = None
             self._idle_from = now
@@ -232,8 +234,8 @@ class Channel(Outgoing):
             self.queued_at = self._clock()
 
     def queued_for(self, now: float) -> float:
-        """Seconds that the request has been waiting."""
-        return 0.0 if self.queued_at is None else now - self.queued_at
+        """Seconds that the request has been waiting: for a thread or others of its endpoint, or since it came."""
+        return now - (self.last_activity if self.queued_at is None else self.queued_at)
 
     def give_up_waiting(self, phase: Phase, reply: Reply) -> None:
         """The client has not done its part of *phase* in time: close, or *reply* where it has begun a request."""
@@ -245,8 +247,8 @@ class Channel(Outgoing):
             self.handle_close()
 
     def stop_lingering(self) -> None:
-        """Close a connection that has been shut down for as long as its client may take to see that."""
-        if self._lingering is not None and self._lingering.passed():
+        """Close a connection that has been shut down for as long as its client may take to see that, if it has all of its response."""
+        if self._lingering is not None and self._lingering.passed() and self._acknowledged:
             self.handle_close()
 
     def refuse(self, reply: Reply) -> None:
@@ -385,6 +387,7 @@ class Channel(Outgoing):
         request = self.requests[0]
         self.answered += 1
         self.queued_at = None
+        self._acknowledged = False
         task = self.task = Task(self, request) if request.reply is None else ReplyTask(self, request)
         if self.connected:
             try:

@@ -203,7 +203,11 @@ class Leadership:
 
     def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
         with self._lock:
-            withdrawn = take_out(self._ready, unwanted) + take_out(self._patient, unwanted)
+            withdrawn = [
+                channel
+                for queue in (self._ready, self._patient, self._arrived)
+                for channel in take_out(queue, unwanted)
+            ]
             if self._admission is not None:
                 for channel in withdrawn:
                     if (following := self._admission.release(channel)) is not None:
@@ -212,7 +216,7 @@ class Leadership:
 
     @property
     def queued(self) -> int:
-        return len(self._ready) + len(self._patient)
+        return len(self._ready) + len(self._patient) + len(self._arrived)
 
     @property
     def stuck(self) -> int:

@@ -33,6 +33,9 @@ _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ACCEPTED_AT_A_TIME = 256
 """Connections after which those that are open get their turn."""
 
+UNSENT_BYTES = 1 << 20
+"""What the system may keep for a client besides what is on its way to it."""
+
 SHORTAGE_PAUSE_SECONDS = 0.5
 """How long not to accept where nothing can be done about a shortage: the listener stays readable, and trying again would spin."""
 
@@ -89,6 +92,9 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         )
         self.active_channels = connections.channels
         self.trigger.close()  # the loop has one of its own
+        if self._tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Connections have it from their listener. What a slow client does not take stays with us, where it is counted.
+            listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     # waitress's hooks.
 

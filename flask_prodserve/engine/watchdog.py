@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..clock import Clock
+from ..clock import Clock, Deadline
 from ..errors import RequestTimedOut
 from ..observe.cuts import Cuts
 from ..observe.stacks import stack_of
@@ -54,8 +54,8 @@ STANDING_SHARE = 0.1
 STUCK_PER_THREAD = 4
 """Threads that may be given up, for each of THREADS. Beyond, stuck requests keep their places: more threads would be no help."""
 
-AT_A_TIME = 50
-"""Requests that are answered before others get their turn: a thousand clients that are late together must not stall the rest."""
+WORK_SECONDS = 0.002
+"""How long requests are answered, and connections cut, before others get their turn: a thousand that are late together stall nobody."""
 
 _TOO_SLOW = {
     Phase.CONNECTED: "connections on which nothing came are closed",
@@ -105,8 +105,8 @@ class Watchdog:
         """Every second."""
         now = self._clock()
         for channel in list(self._connections.channels.values()):
-            channel.stop_lingering()
             waiting = channel.waiting(now)
+            channel.stop_lingering()
             if waiting is not None and overdue(waiting, self._timeouts, now) is not None:
                 self._due.append(partial(self._cut, channel))
             self._check_request(channel, now)
@@ -118,7 +118,8 @@ class Watchdog:
 
     def _work(self) -> None:
         """Do some of what is due, and leave the rest for later."""
-        for _ in range(min(AT_A_TIME, len(self._due))):
+        enough = Deadline(WORK_SECONDS)
+        while self._due and not enough.passed():
             self._due.popleft()()
         if self._due:
             self._loop.soon(self._work)
@@ -264,15 +265,18 @@ class Watchdog:
             if isinstance(task := channel.task, Task):
                 ages.setdefault(self._describe(task.head), []).append(now - task.began)
         holders = sorted(ages.items(), key=lambda entry: -len(entry[1]))
-        self._cuts.count(
-            "THREADS",
-            f"all {self._threads} are busy: for {format_age(now - self._queue_empty_at)} requests have been waiting, "
-            f"now {len(waiting)} of them, the longest for {format_age(max(waiting))} "
-            f"({shed} got 503 by QUEUE_TIMEOUT so far). Running: "
-            + ", ".join(
+        if holders:
+            running = "Running: " + ", ".join(
                 f"{len(of_one)} x {printable(kind)} (oldest {format_age(max(of_one))})" for kind, of_one in holders
             )
-            + ". Make these faster, bound them with limits(max_concurrency=), or raise THREADS",
+            advice = "Make these faster, bound them with limits(max_concurrency=), or raise THREADS"
+        else:
+            running = "None is running at this moment, so it is the processor that they wait for"
+            advice = "Make views compute less, or run more processes"
+        self._cuts.count(
+            "THREADS",
+            f"{len(waiting)} requests wait for one of {self._threads} threads, the longest for {format_age(max(waiting))}; "
+            f"some have for {format_age(now - self._queue_empty_at)}, and QUEUE_TIMEOUT has sent {shed} away. {running}. {advice}",
         )
 
     def _free_threads(self, now: float, wanted: int) -> None:
@@ -303,9 +307,16 @@ class Watchdog:
                 (channel for channel in takers if channel not in known), key=lambda channel: -channel.output.kept
             )
             candidates = slow + unknown + candidates[len(slow) :]
+        excess = self._spool.excess
         for channel in candidates:
-            if not self._spool.excess:
+            if excess <= 0:
                 break
+            excess -= channel.output.kept
+            self._due.append(partial(self._cut_taker, channel))
+        self._work()
+
+    def _cut_taker(self, channel: Channel) -> None:
+        if channel.connected and self._spool.excess:
             self._cuts.count("MAX_SPOOL", "much is kept for slow clients; the slowest takers of responses are reset")
             channel.reset()
 
