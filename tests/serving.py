@@ -41,6 +41,19 @@ def wait_until(condition: Callable[[], object], what: str = "a condition") -> No
         pause.wait(0.01)
 
 
+class ManualClock:
+    """Stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
 @dataclass
 class Served:
     """An engine that runs in a thread. *address* is where its first listener is, *done* what it says of its requests."""
@@ -58,6 +71,36 @@ class Served:
     @staticmethod
     def wait_until(condition: Callable[[], object]) -> None:
         wait_until(condition)
+
+    def look(self) -> None:
+        """Have the server look at its deadlines, as it does every second, and return when it has done what is due."""
+        self.settle()
+        self._in_loop(self.engine._check)
+        while self.engine._watchdog._due:
+            self.settle()
+        self.settle()
+
+    def settle(self) -> None:
+        """Return when the server has accepted the clients and read the bytes that have reached this system so far."""
+        for _ in range(3):  # each begins after all that was there before the one before it is done
+            self._in_loop(lambda: None)
+
+    def _in_loop(self, function: Callable[[], object]) -> None:
+        done = threading.Event()
+        failures: list[BaseException] = []
+
+        def called() -> None:
+            try:
+                function()
+            except BaseException as error:  # in the loop it would only be logged
+                failures.append(error)
+            finally:
+                done.set()
+
+        self.engine._loop.soon(called)
+        assert done.wait(PATIENCE), "the loop does not come round"
+        if failures:
+            raise failures[0]
 
 
 @contextlib.contextmanager
@@ -91,7 +134,9 @@ def in_thread(
     def run() -> None:
         served.drained = engine.run()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(
+        target=run, daemon=True
+    )  # a server that does not stop is a failure, and not the end of all tests
     thread.start()
     try:
         yield served

@@ -196,7 +196,7 @@ class Channel(Outgoing):
     def waiting(self, now: float) -> Waiting | None:
         """What the client is to do, if it is its turn. To be asked every second or so, since that is how its progress is seen."""
         # What the system has taken counts until it is acknowledged, but not where it may be the app that is slow.
-        flushing = not (self._acknowledged or self.running) and self.request is None
+        flushing = not (self.output.size or self._acknowledged or self.running) and self.request is None
         if self.output.size or flushing:
             try:
                 left = unacknowledged(self.socket)
@@ -204,13 +204,13 @@ class Channel(Outgoing):
                 return None
             if self.output.size or left:
                 taken = self.output.sent - left
-                if self._sending is None:
-                    self._sending = _Sending(now, taken)
-                return self._sending.waiting(taken, now)
+                if self._sending is None or (flushing and self._sending.response != self.answered):
+                    self._sending = _Sending(self.answered, now, taken)
+                return self._sending.waiting(Phase.FLUSHING if flushing else Phase.SENDING, taken, now)
             self._acknowledged = True
         if self._sending is not None:
+            self._idle_from = self._sending.moved
             self._sending = None
-            self._idle_from = now
         if self.running or self._lingering is not None:
             return None
         request = self.request
@@ -241,7 +241,7 @@ class Channel(Outgoing):
         """The client has not done its part of *phase* in time: close, or *reply* where it has begun a request."""
         if phase in (Phase.HEAD, Phase.BODY):
             self.refuse(reply)
-        elif phase is Phase.SENDING:
+        elif phase in (Phase.SENDING, Phase.FLUSHING):
             self.reset()
         else:
             self.handle_close()
@@ -424,13 +424,14 @@ class Channel(Outgoing):
 
 
 class _Sending:
-    """A client that takes its time: since when, and how much it has taken since."""
+    """A client that takes its time with a *response*, by number: since when, and how much it has taken since *began*."""
 
-    def __init__(self, now: float, taken: int) -> None:
-        self._began = self._moved = now
+    def __init__(self, response: int, began: float, taken: int) -> None:
+        self.response = response
+        self._began = self.moved = began
         self._taken_before = self._taken = taken
 
-    def waiting(self, taken: int, now: float) -> Waiting:
+    def waiting(self, phase: Phase, taken: int, now: float) -> Waiting:
         if taken > self._taken:
-            self._taken, self._moved = taken, now
-        return Waiting(Phase.SENDING, self._began, self._moved, self._taken - self._taken_before)
+            self._taken, self.moved = taken, now
+        return Waiting(phase, self._began, self.moved, self._taken - self._taken_before)

@@ -280,8 +280,8 @@ class Leadership:
         self._trigger.pull_trigger()
         with self._lock:
             ended = self._ended.wait_for(lambda: self._members == 0, deadline.remaining())
+        self._trigger.close()
         if ended:
-            self._trigger.close()
             self._epoll.close()
         return ended
 

@@ -58,12 +58,17 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
 
         Raises ClientDisconnected, also where *response* has been given up.
         """
+        spool = self.adj.spool
+        if spool.full:
+            spool.await_room()
         with self.output_lock:
             if response.abandoned:
                 raise ClientDisconnected
             response.begun = True
             rest = self._send_or_wait(data)
         while rest:
+            if spool.full:
+                spool.await_room()
             with self.output_lock:
                 rest = self._send_or_wait(rest)
 
@@ -104,6 +109,7 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         if not output.size:
             while data:
                 sent = self.send_bytes(data)
+                output.sent += sent
                 if sent == len(data):
                     return b""
                 if not sent:

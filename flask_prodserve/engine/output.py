@@ -38,7 +38,7 @@ class Transport(Protocol):
 
 class Output:
     """A queue of bytes and files. In bytes: ``size`` is how much is in it, ``backlog`` the same without files of the app, ``sent`` how much
-    has left it, and ``kept`` what it takes of memory and disk. *spool* counts the last of these, for all.
+    has been sent, past it as well, and ``kept`` what it takes of memory and disk. *spool* counts the last of these, for all.
     """
 
     __slots__ = ("_memory", "_pieces", "_spool", "backlog", "kept", "sent", "size")

@@ -38,8 +38,6 @@ class PortableLoop:
         self._admission = admission
         self._streams = 0
         self._stuck = 0
-        self._trigger_lock = threading.RLock()  # a signal handler may want it while its thread has it
-        self._awake = True
         self._thread: int | None = None
 
     def start(self) -> None:
@@ -118,18 +116,14 @@ class PortableLoop:
         return self._stuck
 
     def soon(self, function: Callable[[], object]) -> None:
-        with self._trigger_lock:
-            if self._awake:
-                self._trigger.pull_trigger(function)
+        self._trigger.pull_trigger(function)
 
     def turn(self, seconds: float) -> None:
         self._thread = threading.get_ident()
         wasyncore.loop(timeout=seconds, use_poll=self._use_poll, map=self._map, count=1)
 
     def wake(self) -> None:
-        with self._trigger_lock:
-            if self._awake:
-                self._trigger.pull_trigger()
+        self._trigger.pull_trigger()
 
     def call(self, function: Callable[[], object]) -> None:
         function()
@@ -143,13 +137,9 @@ class PortableLoop:
         self.withdraw(lambda channel: True)
 
     def stop(self, deadline: Deadline) -> bool:
-        if not self._pool.stop(deadline):
-            return False
-        # Only now: a service thread that still runs may write to the pipe, whose number could be another file's by then.
-        with self._trigger_lock:
-            self._awake = False
-            self._trigger.close()
-        return True
+        ended = self._pool.stop(deadline)
+        self._trigger.close()
+        return ended
 
 
 class _Run:

@@ -14,6 +14,10 @@ RELIEF = 0.8
 """The share down to which it is made."""
 
 
+ROOM_SECONDS = 1.0
+"""How long who has something to be kept waits for room at the most, before it goes on all the same."""
+
+
 class SpoolFull(OSError):
     """No more may be kept."""
 
@@ -24,30 +28,33 @@ class Spool:
     def __init__(self, most: int) -> None:
         self.most = most
         self.size = 0
+        self.full = False
         self.make_room: Callable[[], None] = lambda: None
-        self._lock = threading.Lock()
+        self._room = threading.Condition()
         self._told = 0
 
     def add(self, count: int) -> None:
-        with self._lock:
+        with self._room:
             self.size += count
-            level = self._level()
+            self.full = self.size > self.most
+            level = self.pressed + self.full
             if level <= self._told:
                 return
             self._told = level
         self.make_room()
 
     def remove(self, count: int) -> None:
-        with self._lock:
+        with self._room:
             self.size -= count
-            self._told = min(self._told, self._level())
+            if self.full and self.size <= self.most:
+                self.full = False
+                self._room.notify_all()
+            self._told = min(self._told, self.pressed + self.full)
 
-    def _level(self) -> int:
-        return (self.size > PRESSURE * self.most) + (self.size > self.most)
-
-    @property
-    def full(self) -> bool:
-        return self.size > self.most
+    def await_room(self) -> None:
+        """Wait until it is not full any more: not for clients, but until room has been made, which is soon."""
+        with self._room:
+            self._room.wait_for(lambda: not self.full, ROOM_SECONDS)
 
     @property
     def pressed(self) -> bool:

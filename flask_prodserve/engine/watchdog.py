@@ -62,6 +62,7 @@ _TOO_SLOW = {
     Phase.HEAD: "connections are closed whose request head does not arrive",
     Phase.BODY: "connections are closed whose request body arrives too slowly",
     Phase.SENDING: "connections are reset whose client takes the response too slowly",
+    Phase.FLUSHING: "connections are reset whose client does not take the end of the response",
     Phase.IDLE: "idle connections are closed",
 }
 

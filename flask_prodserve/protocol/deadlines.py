@@ -22,6 +22,7 @@ class Phase(Enum):
     HEAD = "send the rest of a head"
     BODY = "send the rest of a body"
     SENDING = "take the rest of a response"
+    FLUSHING = "acknowledge the rest of a response"
     IDLE = "send another request"
 
 
@@ -48,6 +49,9 @@ def overdue(waiting: Waiting, limits: Timeouts, now: float) -> str | None:
     if phase in (Phase.CONNECTED, Phase.HEAD):
         # The whole head, so that a byte now and then does not extend it.
         return "HEADER_TIMEOUT" if now - waiting.began > limits.header_timeout else None
+    if phase is Phase.FLUSHING:
+        # No rate: it is the last of it, and may be a packet that was lost.
+        return "SEND_TIMEOUT" if now - waiting.moved > limits.send_timeout else None
     if phase is Phase.BODY:
         timeout, rate = "BODY_TIMEOUT", "MIN_BODY_RATE"
         seconds, bytes_a_second = limits.body_timeout, limits.min_body_rate

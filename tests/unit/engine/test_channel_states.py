@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from flask_prodserve.engine.adjustments import EngineAdjustments
 from flask_prodserve.clock import monotonic
+from flask_prodserve.engine.adjustments import EngineAdjustments
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.connections import Connections
 from flask_prodserve.engine.server import Server

@@ -1,0 +1,533 @@
+"""As many connections as there may be: who makes room, who is told to come back, and how it goes on afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, request
+
+from flask_prodserve.engine.connections import SLACK
+from serving import PATIENCE, ManualClock, Served, flask, in_thread, run, wait_until
+from wire import Response, Wire, get
+
+on_both_loops = pytest.mark.usefixtures("loop")
+
+HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+HELD = b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n"
+MOST = 5
+
+release = threading.Event()
+
+
+def make_app() -> Flask:
+    app = Flask("limits")
+
+    @app.route("/", methods=["GET", "POST"])
+    def index() -> str:
+        return f"hello {request.remote_addr}"
+
+    @app.get("/held")
+    def held() -> str:
+        assert release.wait(PATIENCE)
+        return "held"
+
+    return app
+
+
+@pytest.fixture(autouse=True)
+def held_requests() -> Iterator[None]:
+    release.clear()
+    yield
+    release.set()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@contextlib.contextmanager
+def serving(clock: ManualClock, **options: Any) -> Iterator[Served]:
+    with in_thread(make_app(), clock=clock, **{"max_connections": MOST, "threads": 8, **options}) as served:
+        try:
+            yield served
+        finally:
+            release.set()
+
+
+def connect(served: Served, stack: contextlib.ExitStack, **options: Any) -> Wire:
+    """A connection that the server knows."""
+    before = len(served.engine._connections)
+    wire = stack.enter_context(Wire(served.address, **options))
+    wait_until(lambda: len(served.engine._connections) != before)
+    return wire
+
+
+def rest(served: Served, clock: ManualClock, running: int = 0) -> None:
+    """Let a second pass in which nothing happens but *running* requests."""
+    channels = served.engine._connections.channels
+    wait_until(lambda: sum(channel.running for channel in list(channels.values())) == running)
+    served.settle()
+    clock.advance(1)
+
+
+def use(wire: Wire, head: bytes = HEAD) -> Response:
+    wire.send(head)
+    return wire.response()
+
+
+def is_open(wire: Wire) -> bool:
+    wire.socket.setblocking(False)
+    try:
+        return wire.socket.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    finally:
+        wire.socket.settimeout(PATIENCE)
+
+
+def expect_503(response: Response) -> None:
+    assert response.status == 503
+    assert response.get("connection") == "close"
+    assert int(response.get("retry-after") or 0) > 0
+
+
+# MAX_CONNECTIONS
+
+
+@on_both_loops
+def test_the_longest_idle_goes_first(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """At the limit each new connection takes the place of the one that has been idle for longest, and nobody else's."""
+    caplog.set_level(logging.INFO)
+    with serving(clock) as served, contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(served.address)) for _ in range(MOST)]
+        order = [3, 0, 4, 1, 2]
+        for number in order:
+            assert use(wires[number]).status == 200
+            rest(served, clock)
+        for count, number in enumerate(order, 1):
+            clock.advance(1)
+            assert use(stack.enter_context(Wire(served.address))).status == 200
+            assert wires[number].closed()
+            assert sum(is_open(wire) for wire in wires) == MOST - count
+        assert len(served.engine._connections) == MOST
+        assert served.engine.cuts.counts == {"idle": MOST}
+    assert len([record for record in caplog.records if record.getMessage().startswith("idle: ")]) == 1
+
+
+@on_both_loops
+def test_an_idle_connection_that_closes_by_itself(clock: ManualClock) -> None:
+    """Clients of idle connections may leave at any time; new ones are served as before."""
+    with serving(clock, max_connections=3) as served, contextlib.ExitStack() as stack:
+        first, second, _ = (stack.enter_context(Wire(served.address)) for _ in range(3))
+        for wire in (first, second, _):
+            assert use(wire).status == 200
+            rest(served, clock)
+        assert use(stack.enter_context(Wire(served.address))).status == 200
+        assert first.closed()
+        second.socket.close()
+        wait_until(lambda: len(served.engine._connections) == 2)
+        for _ in range(5):
+            clock.advance(1)
+            assert use(stack.enter_context(Wire(served.address))).status == 200
+
+
+@on_both_loops
+def test_a_connection_that_is_used_again_is_not_idle(clock: ManualClock) -> None:
+    """What was idle when somebody had to go, and has been used since, is spared."""
+    with serving(clock, max_connections=3) as served, contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(served.address)) for _ in range(3)]
+        for wire in wires:
+            assert use(wire).status == 200
+            rest(served, clock)
+        assert use(stack.enter_context(Wire(served.address))).status == 200
+        assert wires[0].closed()
+        clock.advance(1)
+        assert use(wires[1]).status == 200
+        rest(served, clock)
+        assert use(stack.enter_context(Wire(served.address))).status == 200
+        assert wires[2].closed()
+        assert is_open(wires[1])
+
+
+@on_both_loops
+def test_silent_connections_make_room(clock: ManualClock) -> None:
+    """A new connection that says nothing for a second counts as idle, so that silent clients cannot shut others out."""
+    with serving(clock) as served, contextlib.ExitStack() as stack:
+        silent = [connect(served, stack) for _ in range(MOST)]
+        expect_503(get(served.address))
+        wait_until(lambda: len(served.engine._connections) == MOST)
+        clock.advance(1.1)
+        assert use(stack.enter_context(Wire(served.address))).status == 200
+        assert sum(is_open(wire) for wire in silent) == MOST - 1
+
+
+@on_both_loops
+def test_none_is_idle(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Where no connection is idle, new ones get 503 with Retry-After at once, and service as soon as there is room again."""
+    with serving(clock) as served, contextlib.ExitStack() as stack:
+        kinds = [HELD, HELD, HELD, HEAD[:10], b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc"]
+        wires = [stack.enter_context(Wire(served.address)) for _ in kinds]
+        for wire, sent in zip(wires, kinds, strict=True):
+            wire.send(sent)
+        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == MOST)
+        for _ in range(10):
+            clock.advance(0.2)
+            with Wire(served.address) as turned_away:
+                expect_503(use(turned_away))
+                assert turned_away.closed()
+        assert served.engine.cuts.counts == {"MAX_CONNECTIONS": 10}
+        assert len([record for record in caplog.records if record.getMessage().startswith("MAX_CONNECTIONS: ")]) == 1
+        wires[3].send(HEAD[10:])
+        assert wires[3].response().status == 200
+        rest(served, clock, running=3)
+        assert get(served.address).status == 200
+        wires[4].send(b"0123456")
+        assert wires[4].response("POST").status == 200
+        release.set()
+        assert [wire.response().body for wire in wires[:3]] == [b"held"] * 3
+        wait_until(lambda: [done.status for done in served.done].count(200) == 6)
+        assert [done.status for done in served.done].count(503) == 10
+
+
+@on_both_loops
+def test_those_that_are_turned_away_make_no_room(clock: ManualClock) -> None:
+    """A client that has had its 503 and does not close takes no place, and leaves none to the next one when it is closed for it."""
+    with serving(clock) as served, contextlib.ExitStack() as stack:
+        for _ in range(MOST):
+            stack.enter_context(Wire(served.address)).send(HEAD[:10])
+        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == MOST)
+        for _ in range(10):
+            clock.advance(0.2)
+            expect_503(use(stack.enter_context(Wire(served.address))))
+            served.settle()
+
+
+@on_both_loops
+def test_health_of_a_full_server(clock: ManualClock) -> None:
+    """Whoever asks for the server's health is answered although there is no room for more connections."""
+    with serving(clock) as served, contextlib.ExitStack() as stack:
+        for _ in range(MOST):
+            stack.enter_context(Wire(served.address)).send(HELD)
+        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == MOST)
+        response = get(served.address, "/livez")
+        assert (response.status, response.get("connection")) == (200, "close")
+
+
+@on_both_loops
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+def test_upload_where_there_is_no_room(clock: ManualClock, expect: str) -> None:
+    """An upload for which there is no room is refused when its head is there: promptly means before the body."""
+    with serving(clock, max_connections=1) as served, Wire(served.address) as holder:
+        holder.send(HELD)
+        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == 1)
+        with Wire(served.address) as wire:
+            wire.socket.settimeout(3)
+            wire.send(f"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n{expect}\r\n".encode())
+            assert wire.socket.recv(12) == b"HTTP/1.1 503"
+
+
+@on_both_loops
+def test_more_than_can_be_told_why(clock: ManualClock) -> None:
+    """Beyond those that wait to be told, new clients get a short 503 without being read, and the server serves on."""
+    with serving(clock, max_connections=1) as served, contextlib.ExitStack() as stack:
+        holder = stack.enter_context(Wire(served.address))
+        holder.send(HELD)
+        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == 1)
+        told = [connect(served, stack) for _ in range(SLACK)]
+        for _ in range(20):
+            with Wire(served.address) as wire:
+                expect_503(wire.response())
+                assert wire.closed()
+        assert len(served.engine._connections) == 1 + SLACK
+        for wire in told:
+            expect_503(use(wire))
+        release.set()
+        assert holder.response().body == b"held"
+        rest(served, clock)
+        assert get(served.address).status == 200
+
+
+@on_both_loops
+def test_those_that_are_turned_away_and_say_nothing(clock: ManualClock) -> None:
+    """Who is turned away and does not even ask is closed at HEADER_TIMEOUT."""
+    with serving(clock, max_connections=1) as served, contextlib.ExitStack() as stack:
+        stack.enter_context(Wire(served.address)).send(HELD)
+        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == 1)
+        silent = connect(served, stack)
+        clock.advance(16)
+        served.look()
+        assert silent.closed()
+
+
+@on_both_loops
+def test_a_request_that_arrives_in_time_is_not_lost(clock: ManualClock) -> None:
+    """A connection on which a request arrives in the moment in which it would be closed for another is spared."""
+    with serving(clock, max_connections=1) as served, Wire(served.address) as idle:
+        assert use(idle).status == 200
+        rest(served, clock)
+        clock.advance(10)
+        held, go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            assert go.wait(PATIENCE)
+
+        served.engine._loop.soon(hold)
+        assert held.wait(PATIENCE)
+        with Wire(served.address) as other:
+            idle.send(HEAD)
+            other.send(HEAD)
+            go.set()
+            assert idle.response().status == 200
+            assert other.response().status in (200, 503)
+
+
+@on_both_loops
+def test_churn_at_the_limit() -> None:
+    """Clients that come, stay for a while and go at the limit all get an answer, and the counts are right in the end."""
+    statuses: list[int] = []
+    with in_thread(make_app(), max_connections=8, threads=4) as served:
+
+        def client(seed: int) -> None:
+            wires: list[Wire] = []
+            for number in range(60):
+                wire = Wire(served.address)
+                wires.append(wire)
+                with contextlib.suppress(ConnectionResetError):  # where a request crosses the 503
+                    statuses.append(use(wire).status)
+                if (number + seed) % 3 == 0:
+                    while wires:
+                        wires.pop().socket.close()
+            for wire in wires:
+                wire.socket.close()
+
+        clients = [threading.Thread(target=client, args=[seed]) for seed in range(6)]
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join()
+        wait_until(lambda: not served.engine._connections, "all connections to be closed")
+        assert served.engine._connections._turned_away == 0
+        assert get(served.address).status == 200
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) > 100
+
+
+# Over TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("certificate")
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run([*words.split(), "-keyout", "key", "-out", "cert"], cwd=folder, check=True, capture_output=True)
+    return {"tls_cert": str(folder / "cert"), "tls_key": str(folder / "key")}
+
+
+@on_both_loops
+def test_turned_away_over_tls(clock: ManualClock, certificate: dict[str, Any]) -> None:
+    """Over TLS, too, the client gets a 503 that it can read."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with serving(clock, max_connections=1, **certificate) as served, contextlib.ExitStack() as stack:
+
+        def secure() -> Wire:
+            wire = stack.enter_context(Wire(served.address))
+            wire.socket = context.wrap_socket(wire.socket)
+            return wire
+
+        holder = secure()
+        holder.send(HELD)
+        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == 1)
+        turned_away = secure()
+        expect_503(use(turned_away))
+        release.set()
+        assert holder.response().body == b"held"
+        rest(served, clock)
+        assert use(secure()).status == 200
+
+
+# MAX_CONNECTIONS_PER_CLIENT
+
+
+@on_both_loops
+def test_connections_of_one_address(clock: ManualClock) -> None:
+    """Beyond MAX_CONNECTIONS_PER_CLIENT an address gets 503, idle or not, others do not, and each close makes room."""
+    with serving(clock, max_connections=100, max_connections_per_client=2) as served, contextlib.ExitStack() as stack:
+        wires = [connect(served, stack, source="127.0.0.2") for _ in range(2)]
+        assert use(wires[0]).body == b"hello 127.0.0.2"
+        for _ in range(3):
+            expect_503(get(served.address, source="127.0.0.2"))
+        assert get(served.address, source="127.0.0.3").status == 200
+        wires[0].socket.close()
+        wait_until(lambda: served.engine._connections._by_client["127.0.0.2"] == 1)
+        assert get(served.address, source="127.0.0.2").status == 200
+        wires[1].socket.close()
+        wait_until(lambda: not served.engine._connections._by_client)
+        assert served.engine.cuts.counts == {"MAX_CONNECTIONS_PER_CLIENT": 3}
+
+
+@on_both_loops
+def test_proxies_and_unix_sockets_are_exempt(clock: ManualClock, tmp_path: Path) -> None:
+    """Trusted proxies and peers on Unix sockets speak for many, and have no such limit."""
+    bind = ["127.0.0.1:0", f"unix:{tmp_path}/s"]
+    with (
+        serving(
+            clock, max_connections=100, max_connections_per_client=1, trusted_proxies="127.0.0.2", bind=bind
+        ) as served,
+        contextlib.ExitStack() as stack,
+    ):
+        assert isinstance(served.addresses[1], str)
+        for _ in range(4):
+            assert use(connect(served, stack, source="127.0.0.2")).status == 200
+            unix = stack.enter_context(Wire(served.addresses[1]))
+            assert use(unix).status == 200
+        assert use(connect(served, stack, source="127.0.0.3")).status == 200
+        expect_503(get(served.address, source="127.0.0.3"))
+
+
+# MAX_KEEPALIVE_REQUESTS
+
+
+@on_both_loops
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_requests_on_one_connection(clock: ManualClock, pipelined: bool) -> None:
+    """The last of MAX_KEEPALIVE_REQUESTS says so and closes; what came behind it is not answered, and never reaches the app."""
+    with serving(clock, max_keepalive_requests=3) as served, Wire(served.address) as wire:
+        if pipelined:
+            wire.send(HEAD * 10)
+        for number in range(3):
+            if not pipelined:
+                wire.send(HEAD)
+            response = wire.response()
+            assert response.status == 200
+            assert response.get("connection") == ("close" if number == 2 else None)
+        assert wire.closed()
+        wait_until(lambda: len(served.done) == 3)
+        assert get(served.address).status == 200
+        wait_until(lambda: len(served.done) == 4)
+
+
+# Descriptors
+
+APP = """
+from flask import Flask
+app = Flask(__name__)
+
+@app.get("/")
+def index():
+    return "hello"
+"""
+WITHOUT_EPOLL = "import select\nvars(select).pop('epoll', None)\n"
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="CPU time is read from /proc")
+@pytest.mark.parametrize("source", [APP, WITHOUT_EPOLL + APP], ids=["epoll", "portable"])
+def test_no_descriptors_left(tmp_path: Path, source: str) -> None:
+    """Where the process can open no more files it sheds load and does not spin, and it serves as before once there are some."""
+    (tmp_path / "app.py").write_text(source)
+    limit = 64
+    arguments = ["--port", "0", "--max-connections", "1000", "--access-log", "off", "--header-timeout", "60s"]
+    command = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *flask("serve", *arguments)]
+    with run(command, cwd=tmp_path) as server, contextlib.ExitStack() as stack:
+        address = server.address
+        assert "MAX_CONNECTIONS is 1000, and this process may have 64 files open" in server.output
+        assert get(address).body == b"hello"
+        wires = []
+        refused = 0
+        for _ in range(3 * limit):
+            wire = stack.enter_context(Wire(address))
+            wire.send(HEAD[:10])  # not idle
+            wires.append(wire)
+        pause = threading.Event()
+        before = cpu_seconds(server.process.pid)
+        pause.wait(2)
+        assert cpu_seconds(server.process.pid) - before < 0.5
+        for wire in wires:
+            refused += not is_open(wire) or _has_answer(wire)
+        assert refused >= limit, "the others were told"
+        assert server.process.poll() is None
+        for wire in wires:
+            wire.socket.close()
+
+        def serves() -> bool:
+            with contextlib.suppress(OSError, AssertionError):
+                return get(address).status == 200
+            return False
+
+        wait_until(serves, "it to serve again")
+        for _ in range(10):
+            assert get(address).body == b"hello"
+        assert "Traceback" not in server.output
+
+
+def _has_answer(wire: Wire) -> bool:
+    wire.socket.setblocking(False)
+    try:
+        return wire.socket.recv(100).startswith(b"HTTP/1.1 503")
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        return error.errno == errno.ECONNRESET
+    finally:
+        wire.socket.settimeout(PATIENCE)
+
+
+@pytest.mark.usefixtures("loop")
+def test_descriptors_taken_by_the_app(clock: ManualClock) -> None:
+    """Where the app has taken all descriptors, an idle connection is closed for a new one, and nobody hangs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with serving(clock, max_connections=1000) as served, contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(served.address)) for _ in range(5)]
+        for wire in wires:
+            assert use(wire).status == 200
+        rest(served, clock)
+        late = [stack.enter_context(socket.socket()) for _ in range(3)]
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        taken = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            for sock in late:
+                sock.settimeout(PATIENCE)
+                sock.connect(served.address)  # type: ignore[arg-type]  # a pair
+                sock.sendall(HEAD)
+                assert sock.recv(12) == b"HTTP/1.1 200"
+        finally:
+            for descriptor in taken:
+                os.close(descriptor)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert get(served.address).status == 200
+        assert served.engine.cuts.counts["descriptors"] >= 3
+
+
+def test_start_raises_the_limit_of_files(tmp_path: Path) -> None:
+    """The soft limit of open files is raised as far as MAX_CONNECTIONS needs it; nothing is said where that is enough."""
+    (tmp_path / "app.py").write_text(
+        APP + "\n@app.get('/limit')\ndef limit():\n    import resource\n"
+        "    return str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    command = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh", *flask("serve", "--port", "0")]
+    with run(command, cwd=tmp_path) as server:
+        assert int(get(server.address, "/limit").body) >= 2200
+        assert "MAX_CONNECTIONS" not in server.output

@@ -1,0 +1,633 @@
+"""Clients that are slow, in each phase of a connection: cut at their deadline and not before, and only where it is their fault."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Response, request
+
+from flask_prodserve.engine.channel import Channel
+from flask_prodserve.net.unsent import unacknowledged
+from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
+from wire import Wire, get
+
+pytestmark = pytest.mark.usefixtures("loop")
+
+HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+LARGE = 14_000_000
+"""More than the system's buffers take, and less than a thread has to wait for."""
+
+release = threading.Event()
+
+
+class Client(Wire):
+    """Sends each byte at once."""
+
+    def __init__(self, address: tuple[str, int] | str) -> None:
+        super().__init__(address)
+        if not isinstance(address, str):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def make_app() -> Flask:
+    app = Flask("deadlines")
+
+    @app.get("/")
+    def index() -> str:
+        return "hello"
+
+    @app.post("/echo")
+    def echo() -> bytes:
+        return request.get_data()
+
+    @app.get("/large")
+    def large() -> Response:
+        return Response(bytes(LARGE))
+
+    @app.get("/held")
+    def held() -> str:
+        assert release.wait(PATIENCE)
+        return "held"
+
+    @app.get("/events")
+    def events() -> Response:
+        def chunks() -> Iterator[bytes]:
+            yield b"one "
+            assert release.wait(PATIENCE)
+            yield b"two"
+
+        return Response(chunks())
+
+    return app
+
+
+@pytest.fixture
+def clock() -> Iterator[ManualClock]:
+    release.clear()
+    yield ManualClock()
+    release.set()
+
+
+@pytest.fixture
+def served(clock: ManualClock) -> Iterator[Served]:
+    """With the defaults, but for requests that the app takes its time for."""
+    with in_thread(make_app(), clock=clock, request_timeout=0) as served:
+        yield served
+        release.set()
+
+
+def channel_of(served: Served) -> Channel:
+    """The only connection, once it is there."""
+    wait_until(lambda: len(served.engine._connections) == 1)
+    (channel,) = served.engine._connections.channels.values()
+    return channel
+
+
+def ask(wire: Client, served: Served) -> None:
+    """One request and its answer, after which the connection is idle: the client's system acknowledges a little later."""
+    wire.send(HEAD)
+    assert wire.response().body == b"hello"
+    wait_until(lambda: not channel_of(served).running and not unacknowledged(channel_of(served).socket))
+
+
+def pass_time(served: Served, clock: ManualClock, seconds: float) -> None:
+    """Have the server look, then *seconds* pass, and have it look again."""
+    served.look()
+    clock.advance(seconds)
+    served.look()
+
+
+def reset(sock: socket.socket) -> bool:
+    """Whether the connection is reset, after what the client's system has of it already."""
+    try:
+        while sock.recv(1 << 20):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def messages(caplog: pytest.LogCaptureFixture, setting: str) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.getMessage().startswith(f"{setting}: ")]
+
+
+# The head of a request.
+
+
+@pytest.mark.parametrize("nothing", [b"", b"\r\n"])
+def test_nothing_after_connect(served: Served, clock: ManualClock, nothing: bytes) -> None:
+    """A connection on which no request begins is closed at HEADER_TIMEOUT, without a status; blank lines are nothing."""
+    with Client(served.address) as wire:
+        channel = channel_of(served)
+        for _ in range(2):
+            wire.send(nothing)
+            pass_time(served, clock, 7)
+        assert channel.connected
+        wire.send(nothing)
+        pass_time(served, clock, 2)
+        assert wire.closed()
+    assert served.engine.cuts.counts == {"HEADER_TIMEOUT": 1}
+    assert served.done == []
+
+
+@pytest.mark.parametrize("request_before", [False, True])
+def test_drip_of_a_head(
+    served: Served, clock: ManualClock, caplog: pytest.LogCaptureFixture, request_before: bool
+) -> None:
+    """A byte now and then does not extend HEADER_TIMEOUT: 408 with the setting's name, and an end."""
+    with Client(served.address) as wire:
+        if request_before:
+            ask(wire, served)
+            pass_time(served, clock, 90)
+        for byte in HEAD[:7]:
+            wire.send(bytes([byte]))
+            pass_time(served, clock, 2)
+        assert channel_of(served).connected
+        wire.send(HEAD[7:8])
+        pass_time(served, clock, 2)
+        response = wire.response()
+        assert (response.status, response.get("connection")) == (408, "close")
+        assert b"HEADER_TIMEOUT" in response.body
+        assert wire.closed()
+    (record,) = messages(caplog, "HEADER_TIMEOUT")
+    assert record.levelno == logging.WARNING
+    wait_until(lambda: [done.status for done in served.done][-1:] == [408])
+
+
+def test_new_connection_counts_from_the_start(served: Served, clock: ManualClock) -> None:
+    """On a new connection HEADER_TIMEOUT begins with the connection, not with the first byte."""
+    with Client(served.address) as wire:
+        channel_of(served)
+        pass_time(served, clock, 14)
+        wire.send(HEAD[:5])
+        pass_time(served, clock, 2)
+        assert wire.response().status == 408
+
+
+def test_blank_line_between_requests_begins_nothing(served: Served, clock: ManualClock) -> None:
+    """HEADER_TIMEOUT, and the time that the log gives, begin with the first byte of the request, not with a blank line before it."""
+    with Client(served.address) as wire:
+        ask(wire, served)
+        wire.send(b"\r\n")
+        pass_time(served, clock, 50)
+        wire.send(HEAD[:10])
+        pass_time(served, clock, 1)
+        wire.send(HEAD[10:])
+        assert wire.response().body == b"hello"
+        wait_until(lambda: len(served.done) == 2)
+        assert served.done[1].total_seconds == 1
+
+
+def test_slow_head_that_is_fast_enough(served: Served, clock: ManualClock) -> None:
+    """A head that is complete within HEADER_TIMEOUT is served."""
+    with Client(served.address) as wire:
+        for start in range(0, len(HEAD), 4):
+            wire.send(HEAD[start : start + 4])
+            pass_time(served, clock, 14 / (len(HEAD) / 4 + 1))
+        assert wire.response().body == b"hello"
+
+
+def test_many_slow_heads(served: Served, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A crowd of slow clients is cut at once, each is told so, and the log has one line."""
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Client(served.address)) for _ in range(180)]
+        for wire in wires:
+            wire.send(HEAD[:9])
+        wait_until(lambda: len(served.engine._connections) == len(wires))
+        pass_time(served, clock, 16)
+        assert [wire.response().status for wire in wires] == [408] * len(wires)
+        assert get(served.address).body == b"hello"
+    assert len(messages(caplog, "HEADER_TIMEOUT")) == 1
+    assert served.engine.cuts.counts["HEADER_TIMEOUT"] == len(wires)
+
+
+# The body of a request.
+
+LENGTH = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n"
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [LENGTH, CHUNKED])
+def test_body_that_stops(served: Served, clock: ManualClock, head: bytes) -> None:
+    """BODY_TIMEOUT without a byte, however much there was before, is 408."""
+    with Client(served.address) as wire:
+        wire.send(head + (b"fffff\r\n" if head is CHUNKED else b"") + bytes(50_000))
+        pass_time(served, clock, 29)
+        assert channel_of(served).connected
+        pass_time(served, clock, 2)
+        response = wire.response("POST")
+        assert (response.status, response.get("connection")) == (408, "close")
+        assert b"BODY_TIMEOUT" in response.body
+        assert wire.closed()
+    wait_until(lambda: served.engine._watchdog._spool.size == 0)
+    assert [(done.method, done.status) for done in served.done] == [("POST", 408)]
+
+
+def test_no_body_after_100_continue(served: Served, clock: ManualClock) -> None:
+    """A client that asks whether it may send its body, and does not, is cut like one that does not ask."""
+    with Client(served.address) as wire:
+        wire.send(LENGTH[:-2] + b"Expect: 100-continue\r\n\r\n")
+        assert wire.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        pass_time(served, clock, 31)
+        assert wire.response("POST").status == 408
+
+
+@pytest.mark.parametrize(
+    ("head", "part", "status"),
+    [
+        (LENGTH, bytes(200), 408),
+        (LENGTH, bytes(300), 200),
+        (CHUNKED, b"c8\r\n" + bytes(200) + b"\r\n", 408),
+        (CHUNKED, b"12c\r\n" + bytes(300) + b"\r\n", 200),
+        (CHUNKED, b"1;" + b"x" * 200 + b"\r\nx\r\n", 408),  # what is no body does not count
+    ],
+)
+def test_rate_of_a_body(served: Served, clock: ManualClock, head: bytes, part: bytes, status: int) -> None:
+    """From five seconds on a body that is slower than MIN_BODY_RATE on average is 408, and one that is faster is not."""
+    with Client(served.address) as wire:
+        wire.send(head)
+        for seconds in range(1, 21):
+            wire.send(part)
+            pass_time(served, clock, 1)
+            if status == 408 and seconds == 5:
+                assert channel_of(served).connected
+            if status == 408 and seconds == 6:
+                break
+        if status == 200:
+            wire.send(bytes(100_000 - 20 * 300) if head is LENGTH else b"0\r\n\r\n")
+        response = wire.response("POST")
+        assert response.status == status
+        assert (b"MIN_BODY_RATE" in response.body) == (status == 408)
+
+
+def test_rate_is_an_average(served: Served, clock: ManualClock) -> None:
+    """A body may come in bursts: what came fast makes up for a pause."""
+    with Client(served.address) as wire:
+        wire.send(LENGTH + bytes(10_000))
+        for _ in range(20):
+            pass_time(served, clock, 1)
+        assert channel_of(served).connected
+        wire.send(bytes(90_000))
+        assert len(wire.response("POST").body) == 100_000
+
+
+def test_slow_body_without_rate(clock: ManualClock) -> None:
+    """0 is no rate: a byte before each BODY_TIMEOUT is enough."""
+    with in_thread(make_app(), clock=clock, min_body_rate=0) as served, Client(served.address) as wire:
+        wire.send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n")
+        for _ in range(10):
+            pass_time(served, clock, 29)
+            wire.send(b"x")
+        assert wire.response("POST").body == b"x" * 10
+
+
+# Between requests.
+
+
+def test_idle(served: Served, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A kept connection is closed at KEEPALIVE_TIMEOUT, without a status, and that is worth no more than a debug line."""
+    caplog.set_level(logging.DEBUG)
+    with Client(served.address) as wire:
+        ask(wire, served)
+        pass_time(served, clock, 99)
+        ask(wire, served)
+        pass_time(served, clock, 99)
+        assert channel_of(served).connected
+        pass_time(served, clock, 2)
+        assert wire.closed()
+    (record,) = messages(caplog, "KEEPALIVE_TIMEOUT")
+    assert record.levelno == logging.DEBUG
+
+
+def test_blank_lines_do_not_keep_a_connection(served: Served, clock: ManualClock) -> None:
+    """A drip of blank lines between requests does not extend KEEPALIVE_TIMEOUT."""
+    with Client(served.address) as wire:
+        ask(wire, served)
+        for _ in range(3):
+            wire.send(b"\r\n")
+            pass_time(served, clock, 30)
+        assert channel_of(served).connected
+        wire.send(b"\r\n")
+        pass_time(served, clock, 11)
+        assert wire.closed()
+    assert served.engine.cuts.counts == {"KEEPALIVE_TIMEOUT": 1}
+
+
+@pytest.mark.parametrize(
+    ("second", "left"), [(HEAD[:12], HEAD[12:]), (LENGTH + bytes(100), bytes(99_900)), (b"\r\n", HEAD)]
+)
+def test_pipelined_behind_a_long_request(served: Served, clock: ManualClock, second: bytes, left: bytes) -> None:
+    """While a request runs, no deadline of the one that came behind it passes; it begins when it is that one's turn."""
+    with Client(served.address) as wire:
+        wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n" + second)
+        wait_until(lambda: channel_of(served).running)
+        pass_time(served, clock, 10_000)
+        release.set()
+        assert wire.response().body == b"held"
+        pass_time(served, clock, 4)
+        wire.send(left)
+        assert wire.response().status == 200
+
+
+def test_pipelined_head_that_does_not_end(served: Served, clock: ManualClock) -> None:
+    """The rest of a pipelined head has HEADER_TIMEOUT from the moment at which it is its turn."""
+    with Client(served.address) as wire:
+        wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n" + HEAD[:12])
+        wait_until(lambda: channel_of(served).running)
+        pass_time(served, clock, 10_000)
+        release.set()
+        assert wire.response().body == b"held"
+        wait_until(lambda: not channel_of(served).running)
+        pass_time(served, clock, 14)
+        assert channel_of(served).connected
+        pass_time(served, clock, 2)
+        assert wire.response().status == 408
+
+
+def test_a_request_that_runs(served: Served, clock: ManualClock) -> None:
+    """While the app works, or its stream has a pause, nobody expects anything of the client."""
+    with Client(served.address) as plain, Client(served.address) as stream:
+        plain.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+        stream.send(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+        wait_until(lambda: sum(channel.running for channel in served.engine._connections.channels.values()) == 2)
+        for _ in range(5):
+            pass_time(served, clock, 1000)
+        release.set()
+        assert plain.response().body == b"held"
+        assert stream.response().body == b"one two"
+    assert served.engine.cuts.counts == {}
+
+
+# Taking a response.
+
+
+def start_large(sock: socket.socket, served: Served) -> Channel:
+    """Ask for a large response, and read nothing of it; return when all of it is kept for the client."""
+    sock.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+    channel = channel_of(served)
+    wait_until(lambda: served.done and not channel.running, "the response to be kept")
+    served.settle()
+    assert channel.output.size
+    return channel
+
+
+def test_reader_that_stops(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Who takes nothing of a response for SEND_TIMEOUT is reset, and nothing is kept for it any longer."""
+    with in_thread(make_app(), clock=clock, min_send_rate=0) as served, Client(served.address) as wire:
+        start_large(wire.socket, served)
+        served.look()
+        pass_time(served, clock, 29)
+        assert served.engine._watchdog._spool.size > 0
+        pass_time(served, clock, 2)
+        assert not served.engine._connections
+        assert served.engine._watchdog._spool.size == 0
+        assert reset(wire.socket)
+        assert len(messages(caplog, "SEND_TIMEOUT")) == 1
+
+
+def test_reader_that_is_too_slow(served: Served, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """From five seconds on who takes a response more slowly than MIN_SEND_RATE is reset, although it takes some of it."""
+    with socket.socket() as narrow:
+        narrow.settimeout(PATIENCE)
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that its system takes little by itself
+        narrow.connect(served.address)
+        start_large(narrow, served)
+        served.look()
+        for _ in range(5):
+            assert narrow.recv(100)
+            pass_time(served, clock, 1)
+        assert served.engine._connections
+        pass_time(served, clock, 1)
+        assert not served.engine._connections
+        assert reset(narrow)
+        assert len(messages(caplog, "MIN_SEND_RATE")) == 1
+
+
+def test_reader_on_a_unix_socket(clock: ManualClock, tmp_path: Path) -> None:
+    """Slow readers on a Unix socket are cut as well."""
+    with in_thread(make_app(), clock=clock, bind=f"unix:{tmp_path}/s") as served, Client(served.address) as wire:
+        start_large(wire.socket, served)
+        served.look()
+        pass_time(served, clock, 6)
+        assert served.engine.cuts.counts == {"MIN_SEND_RATE": 1}
+        assert not served.engine._connections
+
+
+def test_slow_reader_that_is_fast_enough(served: Served, clock: ManualClock) -> None:
+    """Who takes a large response slowly, but faster than MIN_SEND_RATE, gets all of it."""
+    with Client(served.address) as wire:
+        start_large(wire.socket, served)
+        served.look()
+        received = 0
+        while channel_of(served).output.size:
+            received += len(wire.socket.recv(1 << 19))
+            served.settle()
+            if channel_of(served).output.size:
+                pass_time(served, clock, 20)
+        assert served.engine.cuts.counts == {}
+
+
+def test_connection_after_a_slow_reader(served: Served, clock: ManualClock) -> None:
+    """A connection is idle from the moment at which its response has been taken, however long that took."""
+    with Client(served.address) as wire:
+        channel = start_large(wire.socket, served)
+        served.look()
+        received = 0
+        while channel.output.size:
+            received += len(wire.socket.recv(1 << 19))
+            served.settle()
+            clock.advance(20)
+        served.look()
+        assert channel.connected
+        while received < LARGE:
+            received += len(wire.socket.recv(1 << 20))
+        pass_time(served, clock, 99)
+        wire.send(HEAD)
+        while not (last := wire.socket.recv(1 << 16)).endswith(b"hello"):
+            assert last
+
+
+def test_time_before_a_response_does_not_count(served: Served, clock: ManualClock) -> None:
+    """The rate of a reader begins with the response: hours of idle time or work before it make nobody slow."""
+    with Client(served.address) as wire:
+        wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n" + b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+        wait_until(lambda: channel_of(served).running)
+        pass_time(served, clock, 10_000)
+        release.set()
+        wait_until(lambda: len(served.done) == 2)
+        served.look()
+        pass_time(served, clock, 4)
+        assert wire.response().body == b"held"
+        assert len(wire.response().body) == LARGE
+
+
+def test_readers_of_streams(clock: ManualClock) -> None:
+    """A reader that stops in the middle of a stream is reset, the stream is closed, and its thread is free."""
+    closed = threading.Event()
+    app = make_app()
+
+    @app.get("/endless")
+    def endless() -> Response:
+        def chunks() -> Iterator[bytes]:
+            try:
+                while True:
+                    yield bytes(1 << 16)
+            finally:
+                closed.set()
+
+        return Response(chunks())
+
+    with in_thread(app, clock=clock, threads=1) as served, Client(served.address) as wire:
+        wire.send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n")
+        channel = channel_of(served)
+        wait_until(lambda: channel.holds_thread, "the stream to wait for its reader")
+        served.look()
+        pass_time(served, clock, 6)
+        assert reset(wire.socket)
+        assert closed.wait(PATIENCE)
+        assert get(served.address).body == b"hello"
+        wait_until(lambda: served.engine._watchdog._spool.size == 0)
+
+
+# A server that is late.
+
+
+def look_late(served: Served, clock: ManualClock, seconds: float, meanwhile: Callable[[], object]) -> None:
+    """Hold the server up for *seconds*, in which the client does something, and have it look before it has seen that."""
+    held, go = threading.Event(), threading.Event()
+
+    def check() -> None:
+        held.set()
+        assert go.wait(PATIENCE)
+        served.engine._check()
+
+    served.engine._loop.soon(check)
+    assert held.wait(PATIENCE)
+    meanwhile()
+    clock.advance(seconds)
+    go.set()
+    served.settle()
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [
+        (b"", HEAD),
+        (HEAD[:10], HEAD[10:]),
+        (LENGTH + bytes(10), bytes(99_990)),
+        (CHUNKED + b"10\r\n", bytes(16) + b"\r\n0\r\n\r\n"),
+    ],
+)
+def test_bytes_that_the_server_has_not_seen(
+    served: Served, clock: ManualClock, before: bytes, meanwhile: bytes
+) -> None:
+    """A client whose bytes are with this system already is not late: it is the server that is."""
+    with Client(served.address) as wire:
+        channel_of(served)
+        wire.send(before)
+        served.settle()
+        look_late(served, clock, 1000, lambda: wire.send(meanwhile))
+        assert wire.response().status == 200
+    assert served.engine.cuts.counts == {}
+
+
+def test_request_on_an_idle_connection_that_the_server_has_not_seen(served: Served, clock: ManualClock) -> None:
+    """A request that came before KEEPALIVE_TIMEOUT is answered, although the server sees it only after."""
+    with Client(served.address) as wire:
+        ask(wire, served)
+        look_late(served, clock, 1000, lambda: wire.send(HEAD))
+        assert wire.response().body == b"hello"
+
+
+def test_large_body_that_the_server_has_not_seen(served: Served, clock: ManualClock) -> None:
+    """Where only a part of what is there can be read at a time, the client is not cut either."""
+    size = 1_000_000
+    with Client(served.address) as wire:
+        wire.send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % size)
+        served.settle()
+        look_late(served, clock, 25, lambda: wire.send(bytes(size)))
+        assert len(wire.response("POST").body) == size
+
+
+def test_reader_that_the_server_has_not_seen(clock: ManualClock) -> None:
+    """A client that has taken all that its system had room for is not slow: it is the server that has not sent more."""
+    with in_thread(make_app(), clock=clock) as served, Client(served.address) as wire:
+        channel = start_large(wire.socket, served)
+        served.look()
+        received = 0
+
+        def take() -> None:
+            nonlocal received
+            wire.socket.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    received += len(wire.socket.recv(1 << 20))
+            wire.socket.settimeout(PATIENCE)
+
+        look_late(served, clock, 1000, take)
+        assert channel.connected
+        while received < LARGE:
+            received += len(wire.socket.recv(1 << 20))
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("certificate")
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run([*words.split(), "-keyout", "key", "-out", "cert"], cwd=folder, check=True, capture_output=True)
+    return {"tls_cert": str(folder / "cert"), "tls_key": str(folder / "key")}
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)])
+def test_handshake_that_does_not_end(clock: ManualClock, certificate: dict[str, Any], hello: bytes) -> None:
+    """A TLS handshake that drips is cut at HEADER_TIMEOUT."""
+    with in_thread(make_app(), clock=clock, **certificate) as served, Client(served.address) as wire:
+        channel = channel_of(served)
+        for number in range(7):
+            wire.send(hello[number * 10 : (number + 1) * 10])
+            pass_time(served, clock, 2)
+        assert channel.connected
+        pass_time(served, clock, 2)
+        assert not channel.connected
+        assert served.engine.cuts.counts == {"HEADER_TIMEOUT": 1}
+        with contextlib.suppress(ConnectionResetError):
+            assert wire.socket.recv(100) == b""
+
+
+def test_slow_reader_over_tls(clock: ManualClock, certificate: dict[str, Any]) -> None:
+    """A slow reader is cut, and the next one served, over TLS as well."""
+    import ssl
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with in_thread(make_app(), clock=clock, **certificate) as served:
+        assert not isinstance(served.address, str)
+        with socket.create_connection(served.address, PATIENCE) as plain, context.wrap_socket(plain) as secure:
+            secure.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+            channel = channel_of(served)
+            wait_until(lambda: served.done and not channel.running)
+            served.look()
+            pass_time(served, clock, 6)
+            assert not channel.connected
+        assert served.engine.cuts.counts == {"MIN_SEND_RATE": 1}
+
+
+# By the server's own clock.
+
+
+def test_by_itself() -> None:
+    """Without anybody's help a slow client is cut soon after its deadline."""
+    with in_thread(make_app(), header_timeout=0.1) as served, Client(served.address) as wire:
+        wire.send(HEAD[:8])
+        assert wire.response().status == 408

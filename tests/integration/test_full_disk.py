@@ -1,0 +1,398 @@
+"""What cannot be kept for clients: a disk that is full, a folder that is gone, and MAX_SPOOL; and that nothing else fails then."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Response, request, send_file
+
+from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.spool import PRESSURE, Spool
+from serving import ManualClock, Served, flask, in_thread, run, wait_until
+from wire import Wire, get
+
+resource = pytest.importorskip("resource")
+
+on_both_loops = pytest.mark.usefixtures("loop")
+
+ROOM = 300_000
+"""Bytes that fit into a file while the disk is full."""
+
+MIB = 2**20
+
+
+def make_app() -> Flask:
+    app = Flask("full")
+
+    @app.get("/")
+    def index() -> str:
+        return "hello"
+
+    @app.post("/count")
+    def count() -> str:
+        return str(len(request.get_data()))
+
+    @app.get("/large/<int:size>")
+    def large(size: int) -> Response:
+        return Response(bytes(size))
+
+    @app.get("/stream/<int:count>")
+    def stream(count: int) -> Response:
+        return Response(bytes(MIB) for _ in range(count))
+
+    return app
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond ROOM: what a full disk does to a write, and a part of it succeeds."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def spool(served: Served) -> Spool:
+    return served.engine._watchdog._spool
+
+
+def post(length: int, *fields: str) -> bytes:
+    return "\r\n".join(["POST /count HTTP/1.1", "Host: test", f"Content-Length: {length}", *fields, "", ""]).encode()
+
+
+def chunks(size: int) -> bytes:
+    head = b"POST /count HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"10000\r\n%b\r\n" % bytes(65536) for _ in range(size // 65536)) + b"0\r\n\r\n"
+
+
+def messages(caplog: pytest.LogCaptureFixture, reason: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith(f"{reason}: ")]
+
+
+@on_both_loops
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("sent", [post(MIB) + bytes(MIB), chunks(MIB)], ids=["length", "chunked"])
+def test_bodies_that_do_not_fit(caplog: pytest.LogCaptureFixture, sent: bytes) -> None:
+    """A body that cannot be kept is 507, and one error line says what and where; smaller ones are served, and nothing is left over."""
+    with in_thread(make_app()) as served:
+        for _ in range(3):
+            with Wire(served.address) as wire:
+                wire.send(sent)
+                response = wire.response("POST")
+                assert (response.status, response.get("connection")) == (507, "close")
+                assert wire.closed()
+        (message,) = messages(caplog, "disk")
+        assert "File too large" in message
+        assert tempfile.gettempdir() in message
+        assert served.engine.cuts.counts == {"disk": 3}
+        with Wire(served.address) as wire:
+            wire.send(post(200_000) + bytes(200_000))
+            assert wire.response("POST").body == b"200000"
+        wait_until(lambda: spool(served).size == 0, "all to be given back")
+        assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == [
+            "flask_prodserve.cuts"
+        ]
+
+
+@on_both_loops
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("target", ["/large/12000000", "/stream/12"])
+def test_responses_that_do_not_fit(caplog: pytest.LogCaptureFixture, target: str) -> None:
+    """A response that cannot be kept for a slow reader is cut; the reader can tell, others are served, and nothing is left over."""
+    with in_thread(make_app(), threads=2, clock=ManualClock()) as served:
+        for count in range(1, 4):
+            with Wire(served.address) as slow:
+                slow.send(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+                wait_until(lambda count=count: served.engine.cuts.counts["disk"] == count)
+                wait_until(lambda: not served.engine._connections, "it to be cut")
+                assert get(served.address).body == b"hello"
+                received = 0
+                with contextlib.suppress(ConnectionResetError):
+                    while data := slow.socket.recv(MIB):
+                        received += len(data)
+                assert received < 12_000_000
+        assert len(messages(caplog, "disk")) == 1
+        assert served.engine.cuts.counts == {"disk": 3}
+        wait_until(lambda: spool(served).size == 0, "all to be given back")
+        wait_until(lambda: len(served.done) == 6)
+
+
+@on_both_loops
+def test_no_folder_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no temporary file can be made at all, large bodies get 503 with Retry-After, and small ones are served."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with in_thread(make_app()) as served:
+        with Wire(served.address) as wire:
+            wire.send(post(MIB))
+            response = wire.response("POST")
+            assert response.status == 503
+            assert int(response.get("retry-after") or 0) > 0
+        assert len(messages(caplog, "disk")) == 1
+        with Wire(served.address) as wire:
+            wire.send(post(1000) + bytes(1000))
+            assert wire.response("POST").body == b"1000"
+        wait_until(lambda: spool(served).size == 0, "all to be given back")
+
+
+APP = """
+from flask import Flask, Response, request
+app = Flask(__name__)
+
+@app.post("/count")
+def count():
+    return str(len(request.get_data()))
+
+@app.get("/large")
+def large():
+    return Response(bytes(12_000_000))
+"""
+WITHOUT_EPOLL = "import select\nvars(select).pop('epoll', None)\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"mounting is not permitted: {made.stderr}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("source", [APP, WITHOUT_EPOLL + APP], ids=["epoll", "portable"])
+def test_full_file_system(tmp_path: Path, small_disk: Path, source: str) -> None:
+    """On a real file system that fills up, bodies get 507, and the space is there again when they have gone."""
+    (tmp_path / "app.py").write_text(source)
+    with run(flask("serve", "--port", "0"), cwd=tmp_path, env={"TMPDIR": str(small_disk)}) as server:
+        address = server.address
+        for _ in range(2):
+            wait_until(lambda: _free(small_disk) == 2 * MIB, "the space to be there")
+            with Wire(address) as holder:
+                holder.send(post(3 * MIB) + bytes(int(1.5 * MIB)))
+                wait_until(lambda: _free(small_disk) < MIB, "the holder to be kept")
+                with Wire(address) as wire:
+                    wire.send(post(MIB) + bytes(MIB))
+                    assert wire.response("POST").status == 507
+                with Wire(address) as slow:
+                    slow.send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+                    received = 0
+                    with contextlib.suppress(ConnectionResetError):
+                        pause = threading.Event()
+                        pause.wait(0.3)
+                        while data := slow.socket.recv(MIB):
+                            received += len(data)
+                    assert received < 12_000_000
+            wait_until(lambda: _free(small_disk) == 2 * MIB, "the space to be given back")
+            with Wire(address) as wire:
+                wire.send(post(MIB) + bytes(MIB))
+                assert wire.response("POST").body == b"1048576"
+        assert server.output.count("disk: ") == 1
+        assert "Traceback" not in server.output
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+
+
+def _free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_bsize
+
+
+# MAX_SPOOL
+
+
+@on_both_loops
+def test_bodies_beyond_the_bound(caplog: pytest.LogCaptureFixture) -> None:
+    """Where more must not be kept, new bodies get 503 when their head is there, what has none is served, and it is over when they go."""
+    with in_thread(make_app(), max_spool="2MiB") as served, contextlib.ExitStack() as stack:
+        holders = [stack.enter_context(Wire(served.address)) for _ in range(3)]
+        for wire, size in zip(holders, (MIB - 50_000, MIB - 50_000, 90_000), strict=True):
+            wire.send(post(MIB) + bytes(size))
+        wait_until(lambda: spool(served).size == 2 * MIB - 10_000)
+        holders[2].send(bytes(20_000))
+        wait_until(lambda: spool(served).full)
+        for fields in ((), ("Expect: 100-continue",)):
+            with Wire(served.address) as wire:
+                wire.send(post(10, *fields))
+                response = wire.response("POST")
+                assert response.status == 503
+                assert int(response.get("retry-after") or 0) > 0
+        assert get(served.address).body == b"hello"
+        assert len(messages(caplog, "MAX_SPOOL")) == 1
+        for wire in holders:
+            wire.socket.close()
+        wait_until(lambda: spool(served).size == 0, "all to be given back")
+        with Wire(served.address) as wire:
+            wire.send(post(MIB) + bytes(MIB))
+            assert wire.response("POST").body == b"1048576"
+        wait_until(lambda: spool(served).size == 0, "all to be given back")
+
+
+@on_both_loops
+def test_a_body_that_reaches_the_bound(caplog: pytest.LogCaptureFixture) -> None:
+    """A body that goes beyond the bound while it is received gets its 503 then."""
+    with in_thread(make_app(), max_spool="2MiB") as served, Wire(served.address) as wire:
+        wire.send(post(10 * MIB) + bytes(3 * MIB))
+        assert wire.response("POST").status == 503
+        wait_until(lambda: spool(served).size == 0)
+        assert served.engine.cuts.counts["MAX_SPOOL"] == 1
+
+
+class Reader(Wire):
+    """A client that asks for a response and takes it when it is told to."""
+
+    def __init__(self, served: Served, size: int) -> None:
+        super().__init__(served.address)
+        self.received = 0
+        self.send(f"GET /large/{size} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+
+    def take(self, count: int) -> None:
+        """At least *count* bytes, or all that comes until a reset."""
+        until = self.received + count
+        while self.received < until:
+            data = self.socket.recv(MIB)
+            assert data
+            self.received += len(data)
+
+    def is_reset(self) -> bool:
+        try:
+            while self.socket.recv(MIB):
+                pass
+        except ConnectionResetError:
+            return True
+        return False
+
+
+def wait_for_answer(served: Served, count: int) -> None:
+    wait_until(lambda: len(served.done) == count)
+    served.settle()
+
+
+@on_both_loops
+def test_slowest_readers_go_first(caplog: pytest.LogCaptureFixture) -> None:
+    """At the bound those are reset who take their responses most slowly, no more than needed, and service threads do not wait."""
+    clock = ManualClock()
+    size = 12_500_000
+    with (
+        in_thread(make_app(), clock=clock, max_spool="48MiB", min_send_rate=0, send_timeout="1h") as served,
+        Reader(served, size + 2_500_000) as slowest,
+    ):
+        wait_for_answer(served, 1)
+        with Reader(served, size) as faster:
+            wait_for_answer(served, 2)
+            served.look()
+            clock.advance(2)
+            faster.take(4 * MIB)
+            served.look()
+            assert served.engine.cuts.counts == {}
+            with contextlib.ExitStack() as stack:
+                others = []
+                for number in range(3, 10):
+                    others.append(stack.enter_context(Reader(served, size)))
+                    wait_for_answer(served, number)
+                    if served.engine.cuts.counts:
+                        break
+                served.settle()
+                assert served.engine.cuts.counts == {"MAX_SPOOL": 1}
+                assert spool(served).size < PRESSURE * spool(served).most
+                assert slowest.is_reset()
+                for reader in [faster, *others]:
+                    reader.take(size - reader.received)
+    assert len(messages(caplog, "MAX_SPOOL")) == 1
+
+
+@on_both_loops
+def test_many_slow_readers(caplog: pytest.LogCaptureFixture) -> None:
+    """However many do not read, no more than the bound is kept, others are served, and all is given back in the end."""
+    with in_thread(make_app(), max_spool="16MiB", threads=4) as served, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(Reader(served, 12_000_000))
+        most = 0
+
+        def all_answered() -> bool:
+            nonlocal most
+            most = max(most, spool(served).size)
+            return len(served.done) >= 20
+
+        wait_until(all_answered)
+        served.settle()
+        assert most < 2 * 16 * MIB
+        assert spool(served).size <= spool(served).most
+        assert served.engine.cuts.counts["MAX_SPOOL"] >= 5
+        for _ in range(10):
+            assert get(served.address).body == b"hello"
+        with Wire(served.address) as wire:
+            wire.send(post(MIB) + bytes(MIB))
+            assert wire.response("POST").body == b"1048576"
+        stack.close()
+        wait_until(lambda: spool(served).size == 0, "all to be given back")
+
+
+@on_both_loops
+def test_readers_are_cut_after_bodies_have_filled_it() -> None:
+    """That nothing could be done once, when it was full of bodies, does not mean that nothing is done later."""
+    with in_thread(make_app(), max_spool="8MiB") as served:
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                stack.enter_context(Wire(served.address)).send(post(2 * MIB) + bytes(MIB))
+            wait_until(lambda: spool(served).size > PRESSURE * spool(served).most)
+            served.settle()
+        wait_until(lambda: spool(served).size == 0)
+        with contextlib.ExitStack() as stack:
+            for number in range(1, 5):
+                stack.enter_context(Reader(served, 12_000_000))
+                wait_until(lambda number=number: sum(done.method == "GET" for done in served.done) == number)
+            served.settle()
+            assert spool(served).size <= spool(served).most
+
+
+@on_both_loops
+def test_long_responses_hold_no_thread(tmp_path: Path) -> None:
+    """Clients that do not read files, or responses in one piece, of any size hold no thread, or not for long: others are served."""
+    size = 60_000_000
+    app = make_app()
+    (tmp_path / "file").touch()
+    with (tmp_path / "file").open("r+b") as file:
+        file.truncate(size)
+
+    @app.get("/file")
+    def send() -> Response:
+        return send_file(tmp_path / "file", mimetype="text/plain")
+
+    clock = ManualClock()
+    settings: dict[str, Any] = {"threads": 2, "min_send_rate": 0, "send_timeout": "1h", "queue_timeout": "1h"}
+    for target in ("/file", f"/large/{size}", f"/stream/{size // MIB}"):
+        with in_thread(app, clock=clock, **settings) as served, contextlib.ExitStack() as stack:
+            for _ in range(4):
+                wire = stack.enter_context(Wire(served.address))
+                wire.send(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            wait_until(lambda: sum(channel.output.size > 0 for channel in _channels(served)) >= 2)
+            waiting = stack.enter_context(Wire(served.address))
+            waiting.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            began = clock.now
+
+            def is_answered() -> bool:
+                clock.advance(0.5)
+                served.look()
+                return any(done.target == "/" for done in served.done)
+
+            wait_until(is_answered, f"an answer beside {target}")
+            assert clock.now - began < 60
+            assert waiting.response().body == b"hello"
+
+
+def _channels(served: Served) -> list[Channel]:
+    return list(served.engine._connections.channels.values())

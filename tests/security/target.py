@@ -1,0 +1,84 @@
+"""What is attacked: `flask serve` in a process of its own, with an app that has a quick page and a large one; and what /proc says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving import Command, flask, run, wait_until
+
+QUICK = b"quick"
+
+APP = f"""
+from flask import Flask, request
+
+app = Flask(__name__)
+large_body = bytes(10_000_000)  # made once: what it costs the app to make it is not the server's matter
+
+
+@app.get("/")
+def index():
+    return {QUICK!r}
+
+
+@app.get("/large")
+def large():
+    return large_body
+
+
+@app.post("/upload")
+def upload():
+    return str(len(request.get_data()))
+"""
+
+FEW = 3
+"""Descriptors that may come and go by themselves."""
+
+
+@dataclass
+class Target:
+    """A server that runs, and its process in /proc."""
+
+    command: Command
+    address: tuple[str, int]
+    process: Path
+
+    @property
+    def descriptors(self) -> int:
+        return len(list((self.process / "fd").iterdir()))
+
+    def mebibytes(self, name: str) -> float:
+        """``VmRSS``: the memory that it has; ``VmHWM``: the most that it has had."""
+        match = re.search(rf"^{name}:\s+(\d+) kB$", (self.process / "status").read_text(), re.MULTILINE)
+        assert match is not None
+        return int(match[1]) / 1024
+
+    @property
+    def logged(self) -> Counter[str]:
+        """How often the log names which reason, since the server began to serve. A line that names none is counted as it is."""
+        lines = self.command.output.partition("serving app=")[2].splitlines()[1:]
+        return Counter(re.sub(r"^\[[^]]*\] \[\d+\] [A-Z]+ (\w+): .*", r"\1", line) for line in lines)
+
+    @contextlib.contextmanager
+    def left_as_found(self) -> Iterator[None]:
+        """After what is done here it has no more open descriptors than before, soon."""
+        before = self.descriptors
+        yield
+        wait_until(lambda: self.descriptors <= before + FEW, f"{before} descriptors")
+
+
+@contextlib.contextmanager
+def target(folder: Path, **settings: str) -> Iterator[Target]:
+    """Serve the app on a port of its own, without an access log."""
+    (folder / "attacked.py").write_text(APP)
+    arguments = flask("--app", "attacked", "serve", "--port", "0", "--access-log", "off")
+    with run(arguments, cwd=folder, env={f"PRODSERVE_{name}": value for name, value in settings.items()}) as command:
+        address = command.address
+        assert isinstance(address, tuple)
+        match = re.search(r" pid=(\d+)", command.output)
+        assert match is not None
+        yield Target(command, address, Path("/proc", match[1]))
