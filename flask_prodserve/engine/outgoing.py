@@ -58,19 +58,18 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
 
         Raises ClientDisconnected, also where *response* has been given up.
         """
-        spool = self.adj.spool
-        if spool.full:
-            spool.await_room()
         with self.output_lock:
             if response.abandoned:
                 raise ClientDisconnected
             response.begun = True
             rest = self._send_or_wait(data)
         while rest:
-            if spool.full:
-                spool.await_room()
+            if self.adj.spool.full:
+                self.adj.spool.await_room()
             with self.output_lock:
                 rest = self._send_or_wait(rest)
+        if self.output.backlog and self.adj.spool.full and response.waits:
+            self.adj.spool.await_room()
 
     def write_file(self, file: IO[bytes], size: int) -> None:
         """Send *size* bytes from the current position of *file*, which is closed in the end, whatever happens."""

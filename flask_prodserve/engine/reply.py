@@ -57,6 +57,7 @@ class ReplyTask:
             head.version if head else "1.1",
             keep_alive=not self._reply.closes and head is not None and head.keep_alive,
         )
+        response.waits = False  # it is the loop's thread that makes room
         try:
             send_reply(response, self._reply)
             self.close_on_finish = not response.keeps_alive

@@ -34,6 +34,8 @@ class Response:
         """Whether the client has any of it. Changed under the channel's ``output_lock``."""
         self.abandoned = False
         """Whether somebody else has answered meanwhile: nothing more is sent. Changed under ``output_lock``."""
+        self.waits = True
+        """Whether who sends it may wait until room has been made for what the client does not take."""
 
     @property
     def bodiless(self) -> bool:

@@ -431,7 +431,7 @@ def test_slow_reader_that_is_fast_enough(served: Served, clock: ManualClock) -> 
             received += len(wire.socket.recv(1 << 19))
             served.settle()
             if channel_of(served).output.size:
-                pass_time(served, clock, 20)
+                pass_time(served, clock, 7)
         assert served.engine.cuts.counts == {}
 
 

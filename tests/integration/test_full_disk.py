@@ -242,6 +242,26 @@ def test_bodies_beyond_the_bound(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @on_both_loops
+def test_nobody_waits_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is full of bodies, which no slow reader can be cut for, all that has no body is answered without waiting for room."""
+    monkeypatch.setattr("flask_prodserve.engine.spool.ROOM_SECONDS", 3600)
+    with in_thread(make_app(), max_spool="2MiB", threads=2) as served, contextlib.ExitStack() as stack:
+        holders = [stack.enter_context(Wire(served.address)) for _ in range(2)]
+        for wire, size in zip(holders, (2 * MIB - 10_000, 5_000), strict=True):
+            wire.send(post(3 * MIB) + bytes(size))
+        wait_until(lambda: spool(served).size == 2 * MIB - 5_000)
+        holders[1].send(bytes(20_000))
+        wait_until(lambda: spool(served).full)
+        for _ in range(5):
+            assert get(served.address, "/livez").status == 200
+            assert get(served.address).body == b"hello"
+            assert len(get(served.address, "/large/100000").body) == 100_000
+            with Wire(served.address) as wire:
+                wire.send(post(10))
+                assert wire.response("POST").status == 503
+
+
+@on_both_loops
 def test_a_body_that_reaches_the_bound(caplog: pytest.LogCaptureFixture) -> None:
     """A body that goes beyond the bound while it is received gets its 503 then."""
     with in_thread(make_app(), max_spool="2MiB") as served, Wire(served.address) as wire:
