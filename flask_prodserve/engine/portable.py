@@ -38,6 +38,7 @@ class PortableLoop:
         self._admission = admission
         self._streams = 0
         self._stuck = 0
+        self._stopping = False
         self._thread: int | None = None
 
     def start(self) -> None:
@@ -99,7 +100,8 @@ class PortableLoop:
 
     def _set_thread_count(self) -> None:
         """Under ``_lock``."""
-        self._pool.set_thread_count(self._threads + self._streams + self._stuck)
+        if not self._stopping:
+            self._pool.set_thread_count(self._threads + self._streams + self._stuck)
 
     def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
         withdrawn = self._pool.withdraw(unwanted)
@@ -137,6 +139,8 @@ class PortableLoop:
         self.withdraw(lambda channel: True)
 
     def stop(self, deadline: Deadline) -> bool:
+        with self._lock:
+            self._stopping = True
         ended = self._pool.stop(deadline)
         self._trigger.close()
         return ended

@@ -444,7 +444,7 @@ def test_connection_after_a_slow_reader(served: Served, clock: ManualClock) -> N
         while channel.output.size:
             received += len(wire.socket.recv(1 << 19))
             served.settle()
-            clock.advance(20)
+            clock.advance(10)
         served.look()
         assert channel.connected
         while received < LARGE:

@@ -140,6 +140,28 @@ def test_what_is_pipelined_behind_a_shed_request(held: Held) -> None:
 
 
 @on_both_loops
+def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
+    """What was kept of requests that are shed, or whose client left, is given back."""
+
+    @held.app.post("/upload")
+    def upload() -> str:
+        raise AssertionError("called")
+
+    with full(held) as server:
+        spool = server.served.engine._watchdog._spool
+        wires = [server.stack.enter_context(Wire(server.served.address)) for _ in range(2)]
+        for wire in wires:
+            wire.send(b"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
+        wait_until(lambda: server.served.engine._watchdog.queued == 2)
+        assert spool.size == 2_000_000
+        wires[0].socket.close()
+        held.clock.advance(QUEUE_TIMEOUT + 1)
+        server.served.look()
+        assert wires[1].response("POST").status == 503
+        wait_until(lambda: spool.size == 0, "the bodies to be given back")
+
+
+@on_both_loops
 @pytest.mark.parametrize("how", ["reset", "closed"])
 def test_client_that_left_the_queue(held: Held, how: str) -> None:
     """A request whose client left while it waited is dropped, without a word to the app, and is no sign of overload."""

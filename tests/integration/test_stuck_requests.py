@@ -6,19 +6,20 @@ import contextlib
 import logging
 import random
 import re
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import flask
 import pytest
-from flask import Flask, Response, g, request
+from flask import Flask, Response, appcontext_pushed, g, request
 
 from flask_prodserve.engine.leadership import Leadership
-from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
+from serving import PATIENCE, ManualClock, Served, flask, in_thread, run, wait_until
 from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("loop")
@@ -447,6 +448,35 @@ def test_a_stuck_thread_that_returns_while_another_runs(stuck: Stuck) -> None:
         assert [wire.response().body for wire in wires] == [b"late"] * len(wires)
 
 
+APP = """
+import threading
+from flask import Flask
+app = Flask(__name__)
+
+@app.get("/hang")
+def hang():
+    while True:
+        threading.Event().wait(0.1)
+"""
+WITHOUT_EPOLL = "import select\nvars(select).pop('epoll', None)\n"
+
+
+def test_server_with_stuck_threads_stops(tmp_path: Path, loop: str) -> None:
+    """Threads that never come back do not keep a server from stopping, and are nobody's request any more."""
+    (tmp_path / "app.py").write_text((WITHOUT_EPOLL if loop == "portable" else "") + APP)
+    arguments = ["--port", "0", "--threads", "3", "--request-timeout", "200ms"]
+    with run(flask("serve", *arguments), cwd=tmp_path) as server, contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(server.address)) for _ in range(3)]
+        for wire in wires:
+            ask(wire, "/hang")
+        assert [wire.response().status for wire in wires] == [504] * 3
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert "stopped; 0 requests finished, 0 cut" in server.output
+        assert server.output.count("REQUEST_TIMEOUT: GET /hang has been running for") == 3
+        assert server.output.count('"GET /hang HTTP/1.1" 504') == 3
+
+
 # REQUEST_TIMEOUT_RAISE
 
 
@@ -589,7 +619,7 @@ def test_raise_leaves_no_context_of_flask(stuck: Stuck) -> None:
         seen.append(g.get("secret"))
         return "seen"
 
-    flask.appcontext_pushed.connect(pushed, stuck.app)
+    appcontext_pushed.connect(pushed, stuck.app)
     with serving(stuck, threads=1, request_timeout_raise=True) as served:
         with Wire(served.address) as wire:
             ask(wire, "/secret")
