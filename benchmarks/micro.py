@@ -91,6 +91,7 @@ def task() -> Task:
     request = RequestParser(adjustments)
     request.received(HEAD)
     channel: Any = SimpleNamespace(
+        server=SimpleNamespace(clock=time.monotonic),
         addr=("192.0.2.1", 50000),
         server_name="192.0.2.2",
         server_port=8000,
@@ -115,7 +116,7 @@ def main() -> None:
         ("read a head of 12 fields (HeadReader)", read_head),
         ("  the same, waitress's HTTPRequestParser", lambda: waitress_reads_head(adjustments)),
         ("  the same, h11", h11_reads_head),
-        ("the WSGI environment of it (Task.environ)", task().environ),
+        ("the WSGI environment of it (Task)", task()._environ),
         ("compose a response head of 3 fields (compose)", compose_head),
         ('the app without a server, "Hello, World!"', call("/")),
         ("  JSON", call("/json")),
