@@ -83,14 +83,14 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
             request_done=access_log.log if access_log is not None else None,
             keep_forwarded=_leaves_proxies_to_app(app, resolved),
         )
-        try:
-            engine.start()
-        except RuntimeError as error:  # of threading, where a limit of the system is reached
-            raise ProdServeError(
-                f"THREADS is {settings.workers.threads}, and not all of them can be started: {error}.",
-                "Lower THREADS, or raise the limits on processes (ulimit -u, a container's pids limit) and memory.",
-            ) from error
         with _signals(engine) as received:
+            try:
+                engine.start()
+            except RuntimeError as error:  # of threading, where a limit of the system is reached
+                raise ProdServeError(
+                    f"THREADS is {settings.workers.threads}, and not all of them can be started: {error}.",
+                    "Lower THREADS, or raise the limits on processes (ulimit -u, a container's pids limit) and memory.",
+                ) from error
             _announce(app, resolved, listeners, import_path)
             drained = engine.run()
     _report(drained, resolved)

@@ -22,12 +22,18 @@ class Interruptible:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        thread = threading.get_ident()
-        with self._lock:
-            self._thread = None
+        self.leave()
+
+    def leave(self) -> None:
+        """From now on nothing comes any more: what was set in the last moment comes in here, or not at all. May be called again.
+
+        To be called before taking any lock that others need: in Python 3.10 an exception may come between a ``with`` and its end.
+        """
+        if not self._raised:
+            with self._lock:
+                self._thread = None
         if self._raised:
-            # It may have been set in the last moment: then it comes in here, or not at all.
-            _set(thread, None)
+            _set(threading.get_ident(), None)
 
     def interrupt(self, exception: type[BaseException]) -> None:
         """Raise *exception* in the thread that is in the block, as soon as it runs Python code, if it is still there."""

@@ -158,6 +158,8 @@ class Task:
     def _start(self, body_length: int | None) -> None:
         if self._status is None:
             raise AssertionError("the app sent a body without calling start_response()")
+        if self.interruptible is not None:
+            self.interruptible.leave()
         self.response.start(self._status, self._fields, body_length)
         assert self.response.head is not None
         for correction in self.response.head.corrections:
