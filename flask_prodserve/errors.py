@@ -52,6 +52,12 @@ class LogFileError(ProdServeError):
     exit_code = ExitCode.USAGE
 
 
+class PrivilegeError(ProdServeError):
+    """The account in USER or GROUP is not there, or this process may not become it."""
+
+    exit_code = ExitCode.USAGE
+
+
 class DebugModeError(ProdServeError):
     """The app is in debug mode, which must not be served to others."""
 

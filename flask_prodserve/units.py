@@ -36,6 +36,9 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 # RFC 1123 host names, with "_" as Docker and Kubernetes use it; the resolver has the last word.
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
+# systemd.socket(5), FileDescriptorName=: printable ASCII without ":". Blanks and commas, which separate the items of a list, are left out.
+_SYSTEMD_NAME = re.compile(r"[!-+\--9;-~]+")
+
 
 @dataclass(frozen=True, slots=True)
 class TCPAddress:
@@ -52,7 +55,14 @@ class UnixAddress:
     path: str
 
 
-Address = TCPAddress | UnixAddress
+@dataclass(frozen=True, slots=True)
+class SystemdAddress:
+    """The listening sockets that systemd passes: those called *name* (``FileDescriptorName=``), or all of them where it is ``""``."""
+
+    name: str = ""
+
+
+Address = TCPAddress | UnixAddress | SystemdAddress
 
 
 def parse_count(value: object) -> int:
@@ -148,8 +158,14 @@ def parse_host(value: object) -> str:
 
 
 def parse_address(value: object) -> Address:
-    """``127.0.0.1:8000``, ``[::]:80``, ``localhost:8000``, ``:8000`` (every interface), ``unix:/run/app.sock``."""
+    """``127.0.0.1:8000``, ``[::]:80``, ``localhost:8000``, ``:8000`` (every interface), ``unix:/run/app.sock``, ``systemd``,
+    ``systemd:NAME``.
+    """
     text = value.strip() if isinstance(value, str) else ""
+    if text == "systemd":
+        return SystemdAddress()
+    if text.startswith("systemd:") and _SYSTEMD_NAME.fullmatch(text, len("systemd:")):
+        return SystemdAddress(text.removeprefix("systemd:"))
     if text.startswith("unix:") and len(text) > len("unix:"):
         path = text.removeprefix("unix:")
         if "\0" not in path:
@@ -160,7 +176,9 @@ def parse_address(value: object) -> Address:
             return TCPAddress(parse_host(host), parse_port(port))
         except ValueError:
             pass
-    raise ValueError("an address such as 127.0.0.1:8000, [::]:80, :8000 (every interface) or unix:/run/app.sock")
+    raise ValueError(
+        "an address such as 127.0.0.1:8000, [::]:80, :8000 (every interface), unix:/run/app.sock or systemd"
+    )
 
 
 def format_host(host: str) -> str:
@@ -170,6 +188,8 @@ def format_host(host: str) -> str:
 def format_address(address: Address) -> str:
     if isinstance(address, UnixAddress):
         return f"unix:{address.path}"
+    if isinstance(address, SystemdAddress):
+        return f"systemd:{address.name}" if address.name else "systemd"
     return f"{format_host(address.host) if address.host else ''}:{address.port}"
 
 

@@ -1,21 +1,26 @@
 """Listeners: opened all together or not at all, and closed without touching what belongs to somebody else.
 
 Rules: whatever cannot be opened is a :class:`~flask_prodserve.errors.BindError` that names the address as it was written and what to
-do. A file is never removed; a Unix socket only if nobody answers on it, or if it is still our own.
+do. A file is never removed; a Unix socket only if nobody answers on it, or if it is still our own. What systemd has opened is its own:
+neither backlog nor permissions nor paths are touched, and listeners have duplicates, so that a reload may drop and take them again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from ..errors import BindError
-from ..units import Address, TCPAddress, UnixAddress, format_address, format_host
+from ..units import Address, SystemdAddress, TCPAddress, UnixAddress, format_address, format_host
+from .systemd import Inherited
+
+logger = logging.getLogger("flask_prodserve.listeners")
 
 _CHOOSE = "choose another address with --bind or PRODSERVE_BIND (or --port)"
 _MISSING_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
@@ -26,7 +31,8 @@ _SHARED_PORT_TRIES = 10
 class Listener:
     """A bound, listening, non-blocking socket, and the address that was asked for.
 
-    *file* is the device and inode of a Unix socket's path, by which it is known again when it is removed.
+    *file* is the device and inode of a Unix socket's path, by which it is known again when it is removed; None where closing the
+    listener is not the end of it.
     """
 
     socket: socket.socket
@@ -37,43 +43,144 @@ class Listener:
         """Where it really listens: ``http://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
         if isinstance(self.address, UnixAddress):
             return format_address(self.address)
-        host, port = self.socket.getsockname()[:2]
-        return f"{scheme}://{format_host(host)}:{port}"
+        name = self.socket.getsockname()
+        if isinstance(name, str):
+            return f"unix:{name}"
+        if isinstance(name, bytes):  # an abstract one, which only systemd can give
+            return f"unix:@{os.fsdecode(name[1:])}"
+        return f"{scheme}://{format_host(name[0])}:{name[1]}"
 
     def close(self) -> None:
         """Close it; a Unix socket's path goes too, unless somebody else has put theirs there. Closing again does nothing."""
         if self.socket.fileno() == -1:
             return
         self.socket.close()
+        self.remove_path()
+
+    def remove_path(self) -> None:
+        """Remove a Unix socket's path, unless somebody else has put theirs there."""
         if isinstance(self.address, UnixAddress):
             with contextlib.suppress(OSError):
                 if _identity(self.address.path) == self.file:
                     os.unlink(self.address.path)
 
 
-def open_listeners(addresses: Sequence[Address], *, backlog: int, unix_socket_mode: int) -> list[Listener]:
+def open_listeners(
+    addresses: Sequence[Address],
+    *,
+    backlog: int,
+    unix_socket_mode: int,
+    inherited: Sequence[Inherited] = (),
+    owner: tuple[int, int] | None = None,
+) -> list[Listener]:
     """Listen on all of *addresses*. One name may give several listeners, one for each of its IP addresses.
 
-    *backlog* is the number of connections that may wait; *unix_socket_mode* the permission bits of Unix sockets.
+    *backlog* is the number of connections that may wait; *unix_socket_mode* the permission bits of Unix sockets, and *owner* their user
+    and group, None for those of this process. *inherited* is what systemd has passed.
 
     Raises BindError, and nothing is left open then.
     """
+    return exchange_listeners(
+        (), addresses, backlog=backlog, unix_socket_mode=unix_socket_mode, inherited=inherited, owner=owner
+    )[0]
+
+
+def exchange_listeners(
+    current: Sequence[Listener],
+    addresses: Sequence[Address],
+    *,
+    backlog: int,
+    unix_socket_mode: int,
+    inherited: Sequence[Inherited] = (),
+    owner: tuple[int, int] | None = None,
+) -> tuple[list[Listener], list[Listener]]:
+    """Listen on all of *addresses*, where those that *current* has keep their sockets, and the connections that wait there.
+
+    Returns the listeners in the order of *addresses*, and those of *current* that are not among them, which are still open. An address
+    is the same if it is written the same: port 0 keeps the port that the system chose. *unix_socket_mode* and *owner* are for new ones.
+
+    Raises BindError, and nothing has changed then.
+    """
+    _check_systemd(addresses, inherited, {listener.address for listener in current})
+    leaving = [listener for listener in current if listener.address not in addresses]
     listeners: list[Listener] = []
     with contextlib.ExitStack() as undo:
         for address in addresses:
-            opened = (
-                [_open_unix(address, backlog, unix_socket_mode)]
-                if isinstance(address, UnixAddress)
-                else _open_tcp(address, backlog)
-            )
+            kept = [listener for listener in current if listener.address == address]
+            listeners.extend(kept)
+            if kept:
+                continue
+            match address:
+                case SystemdAddress(name):
+                    opened = [
+                        from_descriptor(os.dup(given.descriptor), address, None) for given in _called(name, inherited)
+                    ]
+                case UnixAddress():
+                    opened = [_open_unix(address, backlog, unix_socket_mode, owner)]
+                case TCPAddress():
+                    opened = _open_tcp(address, backlog, leaving)
             for listener in opened:
                 undo.callback(listener.close)
             listeners.extend(opened)
+        for listener in current:
+            if listener not in leaving and not isinstance(listener.address, SystemdAddress):
+                listener.socket.listen(backlog)  # which may have changed
         undo.pop_all()
-    return listeners
+    return listeners, leaving
 
 
-def _open_tcp(address: TCPAddress, backlog: int) -> list[Listener]:
+def from_descriptor(descriptor: int, address: Address, file: tuple[int, int] | None) -> Listener:
+    """The listener that another process had on *address*, from a *descriptor* of its socket, which is the listener's from now on.
+
+    *file* is :attr:`Listener.file`, None where the other process will remove the path.
+    """
+    listening = socket.socket(fileno=descriptor)
+    listening.set_inheritable(False)
+    listening.setblocking(False)
+    return Listener(listening, address, file)
+
+
+def _called(name: str, inherited: Sequence[Inherited]) -> list[Inherited]:
+    return [given for given in inherited if name in ("", given.name)]
+
+
+def _check_systemd(addresses: Sequence[Address], inherited: Sequence[Inherited], there: Set[Address]) -> None:
+    """See that systemd has passed what *addresses* want of it, but for those that are *there*, and say so where they want less."""
+    wanted = [address for address in addresses if isinstance(address, SystemdAddress)]
+    used: set[str] = set()
+    for address in wanted:
+        names = {given.name for given in _called(address.name, inherited)}
+        if address in there:
+            used |= names
+            continue
+        if not inherited:
+            raise BindError(
+                f"{format_address(address)} is what to listen on, and systemd has passed no sockets to this process.",
+                f"Start it from a .service unit whose .socket unit has ListenStream=, not through a shell; or {_CHOOSE}.",
+            )
+        if not names:
+            raise BindError(
+                f"{format_address(address)} is what to listen on, and systemd has passed other sockets: {_listed(inherited)}.",
+                f"Write FileDescriptorName={address.name} into the .socket unit, or use a name that is there.",
+            )
+        if names & used:
+            raise BindError(
+                "systemd, which is all sockets that it passes, and some of them by name are both what to listen on.",
+                "Keep one: systemd for all, or systemd:NAME for each that you want (--bind or PRODSERVE_BIND).",
+            )
+        used |= names
+    if unused := [given for given in inherited if given.name not in used]:
+        logger.warning(
+            "nobody answers on sockets that systemd has passed: %s. Add systemd to BIND, or remove the .socket unit",
+            _listed(unused),
+        )
+
+
+def _listed(inherited: Sequence[Inherited]) -> str:
+    return ", ".join(sorted({given.name for given in inherited}))
+
+
+def _open_tcp(address: TCPAddress, backlog: int, leaving: Sequence[Listener]) -> list[Listener]:
     targets = list(_resolve(address))
     for attempt in range(_SHARED_PORT_TRIES):
         try:
@@ -82,8 +189,22 @@ def _open_tcp(address: TCPAddress, backlog: int) -> list[Listener]:
             # Port 0: what the system chose for one family may be taken in the other. It chooses again.
             if address.port == 0 and error.errno == errno.EADDRINUSE and attempt < _SHARED_PORT_TRIES - 1:
                 continue
+            if error.errno == errno.EADDRINUSE and (own := _on_port(address.port, leaving)):
+                raise BindError(
+                    f"{format_address(address)} cannot be opened while this server listens on {own}.",
+                    "Another address on the same port needs a restart (stop, then start); a reload can take another port.",
+                ) from error
             raise _explained(address, error) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _on_port(port: int, listeners: Sequence[Listener]) -> str | None:
+    """What one of *listeners* that has the TCP *port* was asked to listen on."""
+    for listener in listeners:
+        name = listener.socket.getsockname()
+        if isinstance(name, tuple) and name[1] == port:
+            return format_address(listener.address)
+    return None
 
 
 def _open_targets(
@@ -154,7 +275,7 @@ def _listen(family: socket.AddressFamily, target: tuple[str, int], backlog: int)
     return listening
 
 
-def _open_unix(address: UnixAddress, backlog: int, mode: int) -> Listener:
+def _open_unix(address: UnixAddress, backlog: int, mode: int, owner: tuple[int, int] | None) -> Listener:
     if not hasattr(socket, "AF_UNIX"):
         raise BindError(f"This system has no Unix sockets: {format_address(address)}.", f"Instead, {_CHOOSE}.")
     path = address.path
@@ -170,7 +291,7 @@ def _open_unix(address: UnixAddress, backlog: int, mode: int) -> Listener:
         listening.bind(path)
         try:
             # Before listen(): until then nobody can connect, whatever the umask has made of the permissions.
-            os.chmod(path, mode)
+            _permit(path, mode, owner)
             listening.listen(backlog)
             return Listener(listening, address, _identity(path))
         except BaseException:
@@ -182,6 +303,18 @@ def _open_unix(address: UnixAddress, backlog: int, mode: int) -> Listener:
     except BaseException:
         listening.close()
         raise
+
+
+def _permit(path: str, mode: int, owner: tuple[int, int] | None) -> None:
+    if owner is None:
+        os.chmod(path, mode)
+        return
+    # For *owner* works who may do more. Where the folder is *owner*'s own, it may put a link to anything in the socket's place meanwhile.
+    os.chown(path, *owner, follow_symlinks=False)
+    try:
+        os.chmod(path, mode, follow_symlinks=False)
+    except NotImplementedError as error:  # how Python says that the system will not do that to a link
+        raise OSError(errno.ELOOP, "its permissions cannot be set, or it has been replaced by a link", path) from error
 
 
 def _clear_stale(address: UnixAddress) -> None:

@@ -57,6 +57,42 @@ def _log(value: object) -> str:
         raise ValueError("stdout, stderr, off or the path of a file") from None
 
 
+def _workers(value: object) -> int | str:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    try:
+        count = units.parse_count(value)
+    except ValueError:
+        count = -1
+    if not 0 <= count <= 1000:
+        raise ValueError("a whole number up to 1000 such as 4, or auto")
+    return count
+
+
+def _account(value: object) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else value
+    if isinstance(text, str) and text.strip() and text.strip().isprintable() and len(text.split()) == 1:
+        return text.strip()
+    raise ValueError("a name or number that the system knows, without blanks")
+
+
+def _umask(value: object) -> int:
+    try:
+        return units.parse_mode(value)
+    except ValueError:
+        raise ValueError("three octal digits such as 0o027") from None
+
+
+def _control_socket(value: object) -> str:
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in ("auto", "off"):
+        return str(word)
+    try:
+        return _path(value)
+    except ValueError:
+        raise ValueError("auto, off or the path of a socket") from None
+
+
 def _url_path(value: object) -> str:
     text = value.strip() if isinstance(value, str) else value
     if isinstance(text, str) and (text == "off" or re.fullmatch(r"/[A-Za-z0-9/._~-]*", text)):
@@ -90,6 +126,18 @@ def at_least(minimum: float, kind: Kind, *, at_most: float = math.inf) -> Kind:
     return Kind(kind.metavar, parse, kind.write)
 
 
+def at_least_or_zero(minimum: float, kind: Kind) -> Kind:
+    """*kind*, but refusing what is below *minimum* and not 0, which stands for none."""
+
+    def parse(value: object) -> Any:
+        parsed = kind.parse(value)
+        if parsed != 0 and parsed < minimum:
+            raise ValueError(f"0, or at least {kind.write(type(parsed)(minimum))}")
+        return parsed
+
+    return Kind(kind.metavar, parse, kind.write)
+
+
 def several(kind: Kind) -> Kind:
     """A list: a text with commas or blanks between the items, a Python sequence, or a sequence of such texts."""
 
@@ -118,12 +166,16 @@ COUNT = Kind("NUMBER", units.parse_count)
 SIZE = Kind("SIZE", units.parse_size, units.format_size)
 DURATION = Kind("DURATION", units.parse_duration, units.format_duration)
 MODE = Kind("MODE", units.parse_mode, units.format_mode)
+UMASK = Kind("MODE", _umask, units.format_mode)
+WORKERS = Kind("NUMBER|auto", _workers)
+ACCOUNT = Kind("NAME", _account)
 PORT = Kind("PORT", units.parse_port)
 HOST = Kind("HOST", _host, units.format_host)
 ADDRESS = Kind("ADDRESS", units.parse_address, units.format_address)
 TRUSTED_PEER = Kind("NETWORK", units.parse_trusted_peer)
 BOOLEAN = Kind("BOOLEAN", units.parse_boolean, lambda value: "true" if value else "false", flag=True)
 PATH = Kind("FILE", _path)
+CONTROL_SOCKET = Kind("PATH|auto|off", _control_socket)
 LOG = Kind("FILE|stdout|stderr|off", _log)
 TEXT = Kind("TEXT", _text)
 URL_PATH = Kind("PATH|off", _url_path)

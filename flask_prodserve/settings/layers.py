@@ -16,8 +16,11 @@ from .table import PREFIX, TABLE
 ENVIRONMENT_PREFIXES = (PREFIX, "FLASK_" + PREFIX)
 """Where both spellings are set, the first wins. The second is how ``Config.from_prefixed_env`` spells it."""
 
-PLATFORM_VARIABLES = {"PORT": "PORT", "FORWARDED_ALLOW_IPS": "TRUSTED_PROXIES"}
+PLATFORM_VARIABLES = {"PORT": "PORT", "WEB_CONCURRENCY": "WORKERS", "FORWARDED_ALLOW_IPS": "TRUSTED_PROXIES"}
 """Variables that platforms and other servers have made known, and the settings they mean."""
+
+_PASSED_SOCKETS = "LISTEN_FDS"
+"""Set where systemd has passed sockets (sd_listen_fds(3)), which are to be used unless somebody says where to listen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,14 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The raw values that one place gives, by setting name, and the names in it that are no settings."""
+    """The raw values that one place gives, by setting name, and the names in it that are no settings.
+
+    A place is *late* where it can be read only once the app is loaded: the app itself.
+    """
 
     values: Mapping[str, Raw]
     unknown: tuple[Problem, ...] = ()
+    late: bool = False
 
 
 def command_line(values: Mapping[str, object]) -> Layer:
@@ -50,8 +57,11 @@ def command_line(values: Mapping[str, object]) -> Layer:
     return Layer({name: Raw(value, TABLE[name].option) for name, value in given.items()})
 
 
-def arguments(values: Mapping[str, object], call: str) -> Layer:
-    """Keyword arguments of a Python *call* such as ``serve``, in lower case; ``None`` is an argument not given."""
+def arguments(values: Mapping[str, object], call: str, *, late: bool = False) -> Layer:
+    """Keyword arguments of a Python *call* such as ``serve``, in lower case; ``None`` is an argument not given.
+
+    *late* are those of ``ProdServe(app, ...)``, which stand in the app.
+    """
     known, unknown = {}, []
     names = {row.argument: name for name, row in TABLE.items()}
     for argument, value in values.items():
@@ -60,7 +70,7 @@ def arguments(values: Mapping[str, object], call: str) -> Layer:
             unknown.append(_unknown(origin, argument, str.lower))
         elif value is not None:
             known[names[argument]] = Raw(value, origin)
-    return Layer(known, tuple(unknown))
+    return Layer(known, tuple(unknown), late)
 
 
 def environment(environ: Mapping[str, str]) -> Layer:
@@ -82,13 +92,14 @@ def environment(environ: Mapping[str, str]) -> Layer:
 
 def platform(environ: Mapping[str, str]) -> Layer:
     """The variables of platforms and of other servers."""
-    return Layer(
-        {
-            name: Raw(environ[variable], f"{variable} in the environment")
-            for variable, name in PLATFORM_VARIABLES.items()
-            if environ.get(variable)
-        }
-    )
+    values = {
+        name: Raw(environ[variable], f"{variable} in the environment")
+        for variable, name in PLATFORM_VARIABLES.items()
+        if environ.get(variable)
+    }
+    if environ.get(_PASSED_SOCKETS) and "PORT" not in values:
+        values["BIND"] = Raw("systemd", f"{_PASSED_SOCKETS} in the environment")
+    return Layer(values)
 
 
 def app_config(config: Mapping[str, Any]) -> Layer:
@@ -105,7 +116,7 @@ def app_config(config: Mapping[str, Any]) -> Layer:
             unknown.append(_unknown(origin, key.removeprefix(PREFIX), PREFIX.__add__))
         elif value is not None:
             known[names[key]] = Raw(value, origin)
-    return Layer(known, tuple(unknown))
+    return Layer(known, tuple(unknown), late=True)
 
 
 def _unknown(origin: str, name: str, spell: Callable[[str], str]) -> Problem:

@@ -21,9 +21,11 @@ Every setting has one name everywhere: `PRODSERVE_THREADS` in `app.config` and i
 accepted too), `--threads` on the command line of `flask serve`, `threads=` in `ProdServe(app, ...)` and `serve(app, ...)`.
 
 Where several places give a value, the strongest wins: **command line** (or the arguments of `serve()` and `run()`) > **`PRODSERVE_*`
-in the environment** > **the platform's variables in the environment** (`PORT`, `FORWARDED_ALLOW_IPS`) > **`app.config`** >
-**`ProdServe(app, ...)` arguments** > **default**. `flask serve config` shows what is in force and where it came from. An unknown
-`PRODSERVE_*` name or a bad value in any place is refused at start, and all problems are listed at once.
+in the environment** > **the platform's variables in the environment** (`PORT`, `WEB_CONCURRENCY`, `FORWARDED_ALLOW_IPS`) >
+**`app.config`** > **`ProdServe(app, ...)` arguments** > **default**. `flask serve config` shows what is in force and where it came
+from. An unknown `PRODSERVE_*` name or a bad value in any place is refused at start, and all problems are listed at once.
+
+Some settings are needed before the app is loaded: those come from the command line and the environment only.
 
 Sizes are written `8190`, `32KiB`, `10MB`; durations `30s`, `500ms`, `5m`; lists with commas.
 """
@@ -66,9 +68,9 @@ def explain(row: Setting, resolved: Resolved) -> str:
         "",
         f"Default:      {default}",
         f"Environment:  {row.key}",
-        f"app.config:   {row.key}",
-        f"Python:       ProdServe(app, {row.argument}=...)",
     ]
+    if not told.early:
+        lines += [f"app.config:   {row.key}", f"Python:       ProdServe(app, {row.argument}=...)"]
     if told.on_command_line:
         lines.append(f"Command line: {option_names(row)}")
     return "\n".join(lines)
@@ -93,9 +95,10 @@ def as_reference() -> str:
             parts.append(f"### `{row.name}`\n")
             parts.append(f"{told.summary}\n")
             usage = f"`{option_names(row)}`" if told.on_command_line else "not on the command line"
-            parts.append(
-                f"- Default: {default}\n- Environment and `app.config`: `{row.key}`\n- Command line: {usage}\n"
-            )
+            keys = f"- Environment{'' if told.early else ' and `app.config`'}: `{row.key}`"
+            if told.early:
+                keys += " (not `app.config`: it is needed before the app is loaded)"
+            parts.append(f"- Default: {default}\n{keys}\n- Command line: {usage}\n")
             parts.append(f"{told.why}\n")
     return "\n".join(parts)
 

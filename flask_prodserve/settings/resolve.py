@@ -48,6 +48,7 @@ def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
 
     Raises :class:`SettingsError` with all problems of all layers.
     """
+    layers = list(layers)
     problems: list[Problem] = []
     unread: set[str] = set()
     values: dict[str, Any] = {}
@@ -71,6 +72,7 @@ def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
     settings = Settings.of(values)
     all_origins = {name: origins.get(name, DEFAULT_ORIGIN) for name in TABLE}
     if complete:
+        problems.extend(rules.too_late(layers))
         problems.extend(rules.contradictions(settings, all_origins, unread))
     if problems:
         raise SettingsError(problems)

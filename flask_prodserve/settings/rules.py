@@ -5,10 +5,11 @@ Pure functions of settings and origins; ``resolve`` asks them. A rule about one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
+from .. import units
 from .layers import Layer, Problem, Raw
-from .table import Settings
+from .table import TABLE, Settings
 
 _HOST_AND_PORT = frozenset({"HOST", "PORT"})
 _PLATFORM_PORT = "PORT in the environment"
@@ -22,6 +23,21 @@ def within_layer(layer: Layer) -> Iterator[Problem]:
             f"{layer.values['BIND'].origin} and {origins} both say where to listen.",
             "Keep one: HOST and PORT for one address, BIND for several or for a Unix socket.",
         )
+
+
+def too_late(layers: Sequence[Layer]) -> Iterator[Problem]:
+    """What an app says that is needed before it is loaded, and that no place says which is read in time. (An app may well repeat the
+    environment: ``Config.from_prefixed_env`` does.)
+    """
+    in_time = {name for layer in layers if not layer.late for name in layer.values}
+    for layer in layers:
+        for name, raw in layer.values.items():
+            # WORKERS=0 is to have no supervisor, who is there by then.
+            if name not in in_time and (TABLE[name].declaration.early or (name == "WORKERS" and _is_zero(raw.value))):
+                yield Problem(
+                    f"{raw.origin} comes too late: the server needs it before it loads the app.",
+                    "Set it in the environment or on the command line.",
+                )
 
 
 def overruled(name: str, stronger: Set[str]) -> bool:
@@ -50,10 +66,21 @@ def contradictions(settings: Settings, origins: Mapping[str, str], unread: Set[s
             f"{line} is larger than {head}, which includes the request line.",
             "Raise MAX_HEADER_SIZE or lower MAX_REQUEST_LINE.",
         )
+    if settings.workers.preload and settings.process.user is not None:
+        preload, user = (f"{name} ({origins[name]})" for name in ("PRELOAD", "USER"))
+        yield Problem(
+            f"{preload} would load the app in the supervisor, which keeps the rights that {user} takes from it.",
+            "Drop PRELOAD, or start the server as that user.",
+        )
 
 
 def remarks(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]:
     """What is allowed but probably not meant."""
+    if settings.workers.max_requests_jitter and not settings.workers.max_requests:
+        yield Problem(
+            "MAX_REQUESTS_JITTER has no effect, because no worker is replaced for the number of its requests.",
+            "Set MAX_REQUESTS as well.",
+        )
     trusted = settings.proxy.trusted_proxies
     if trusted is None and "PROXY_HEADERS" in origins:
         yield Problem(
@@ -65,3 +92,10 @@ def remarks(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]
             "TRUSTED_PROXIES is '*': every peer may say who the client is.",
             "Make sure that only your proxy can reach this server, or name its addresses.",
         )
+
+
+def _is_zero(value: object) -> bool:
+    try:
+        return units.parse_count(value) == 0
+    except ValueError:
+        return False

@@ -17,8 +17,10 @@ from typing import Any
 from .. import units
 from .endpoint_limits import EndpointLimits
 from .kinds import (
+    ACCOUNT,
     ADDRESS,
     BOOLEAN,
+    CONTROL_SOCKET,
     COUNT,
     DURATION,
     ENDPOINT_LIMITS,
@@ -30,9 +32,12 @@ from .kinds import (
     SIZE,
     TEXT,
     TRUSTED_PEER,
+    UMASK,
     URL_PATH,
+    WORKERS,
     Kind,
     at_least,
+    at_least_or_zero,
     choice,
     several,
 )
@@ -52,7 +57,10 @@ FORWARDED_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What the table says of a setting; *default* is raw, ``None`` for one that is unset unless somebody sets it."""
+    """What the table says of a setting; *default* is raw, ``None`` for one that is unset unless somebody sets it.
+
+    An *early* one is obeyed before the app is loaded, so that the app cannot give it.
+    """
 
     kind: Kind
     default: str | None
@@ -61,6 +69,7 @@ class Declaration:
     short: str | None
     unset: str
     on_command_line: bool
+    early: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +109,10 @@ def setting(
     short: str | None = None,
     unset: str = "unset",
     on_command_line: bool = True,
+    early: bool = False,
 ) -> Any:
     """Declare a field of a group as a setting."""
-    declaration = Declaration(kind, default, summary, why, short, unset, on_command_line)
+    declaration = Declaration(kind, default, summary, why, short, unset, on_command_line, early)
     return field(
         default=None if default is None else kind.parse(default),
         metadata={"declaration": declaration},
@@ -116,8 +126,8 @@ class Bind:
     bind: tuple[units.Address, ...] | None = setting(
         several(ADDRESS),
         None,
-        "Addresses to listen on: HOST:PORT, [IPV6]:PORT, :PORT (every interface) or unix:/path. Repeatable.",
-        why="Without BIND the server listens on HOST and PORT. BIND can say more: several addresses, Unix sockets.",
+        "Addresses to listen on: HOST:PORT, [IPV6]:PORT, :PORT (every interface), unix:/path, or systemd (its sockets). Repeatable.",
+        why="Without BIND the server listens on HOST and PORT. BIND can say more: several addresses, Unix sockets, what systemd passes.",
         short="-b",
         unset="HOST and PORT",
     )
@@ -168,8 +178,19 @@ class Bind:
 
 @dataclass(frozen=True)
 class Workers:
-    """How much runs at the same time."""
+    """How much runs at the same time, and for how long a process is kept."""
 
+    workers: int | str = setting(
+        WORKERS,
+        "1",
+        "How many processes serve, each with its own THREADS; 'auto': one for each processor that may be used, within cgroup limits.",
+        why=(
+            "One: what an app keeps in memory (caches, counters, sessions) is the same for every request. Apps that compute use one "
+            "processor in each process. WEB_CONCURRENCY is honoured. 0, from the command line or the environment, is a single process "
+            "without a supervisor, as on Windows: nothing replaces it."
+        ),
+        short="-w",
+    )
     threads: int = setting(
         at_least(1, COUNT),
         "16",
@@ -178,6 +199,99 @@ class Workers:
             "As many as SQLAlchemy's default pool serves (5 and 10 overflow) and one to spare. More helps apps that wait "
             "(for other services), not apps that compute."
         ),
+    )
+    preload: bool = setting(
+        BOOLEAN,
+        "false",
+        "Load the app once, in the supervisor, and let the workers share its memory.",
+        why=(
+            "Off: connections and threads that an app opens while it is imported do not survive a fork, and new code takes a new "
+            "supervisor. Apps that are made for it save memory and start their workers at once. Not together with USER."
+        ),
+        early=True,
+    )
+    boot_timeout: float = setting(
+        at_least(1, DURATION),
+        "60s",
+        "How long a worker may take to load the app and to be ready. Beyond, it is killed and counts as failed.",
+        why=(
+            "An import that waits for a database that is not there would wait for ever, and a reload with it. Large apps and slow disks "
+            "take tens of seconds."
+        ),
+        early=True,
+    )
+    worker_timeout: float = setting(
+        at_least_or_zero(2, DURATION),  # a worker reports every second
+        "30s",
+        "How long a worker may report nothing to the supervisor. Beyond, it is replaced by force. 0 is no limit.",
+        why=(
+            "For processes that are stuck as a whole (a C library that keeps the GIL): the main thread, which runs no requests, reports "
+            "every second, so that no slow view counts as one. Those have REQUEST_TIMEOUT."
+        ),
+    )
+    max_requests: int = setting(
+        at_least(0, COUNT),
+        "0",
+        "After how many requests a worker is replaced by a new one, gracefully. 0 is never.",
+        why="Off: a worker that leaks wants to be mended. Until then MAX_WORKER_MEMORY says more than a count does.",
+    )
+    max_requests_jitter: int = setting(
+        at_least(0, COUNT),
+        "0",
+        "Up to how many requests are added to MAX_REQUESTS, for each worker at random.",
+        why="Off, as MAX_REQUESTS is. Workers share the load evenly, so without it they would reach the count in the same minute.",
+    )
+    max_worker_memory: int = setting(
+        at_least_or_zero(32 * 2**20, SIZE),  # less than Python with Flask; "300" was meant to be MiB
+        "0",
+        "Most resident memory of a worker. Beyond, it is replaced by a new one, gracefully. 0 is no limit.",
+        why="Off: only you know what your app needs. A little below the container's limit, it comes before the kernel's killer does.",
+    )
+    max_worker_lifetime: float = setting(
+        at_least_or_zero(1, DURATION),
+        "0s",
+        "After how long a worker is replaced by a new one, gracefully. 0 is never.",
+        why="Off: a worker that is well need not go. Workers are replaced one after another, each by one that is ready.",
+    )
+
+
+@dataclass(frozen=True)
+class Process:
+    """Who the server is on its system."""
+
+    user: str | None = setting(
+        ACCOUNT,
+        None,
+        "The account that workers run under, by name or number, where the server is started as root.",
+        why=(
+            "Unset: containers and systemd start a server as who it should be. Started as root, the supervisor opens the listeners and "
+            "keeps its rights; workers give theirs up for good before they load the app."
+        ),
+        unset="the account that starts the server",
+        early=True,
+    )
+    group: str | None = setting(
+        ACCOUNT,
+        None,
+        "The group that workers run under, by name or number.",
+        why="USER's own group, and all others that USER is in, are what a login would have.",
+        unset="USER's own group",
+        early=True,
+    )
+    umask: int | None = setting(
+        UMASK,
+        None,
+        "Which permissions the files that the app creates do not have, in octal.",
+        why="Unset: what the shell, container or systemd says. 0o027 keeps uploads from all others, 0o007 lets the group write them.",
+        unset="unchanged",
+        early=True,
+    )
+    pidfile: str | None = setting(
+        PATH,
+        None,
+        "A file for the supervisor's process id, removed when it stops.",
+        why="Unset: systemd and containers know the process that they started. The id stays the same through reloads and upgrades.",
+        early=True,
     )
 
 
@@ -344,6 +458,15 @@ class Timeouts:
         "How long running requests may take to finish after SIGTERM or SIGINT.",
         why="Under the 30s after which Kubernetes, Heroku and Render kill a process that was told to stop.",
     )
+    drain_delay: float = setting(
+        DURATION,
+        "0s",
+        "How long to go on serving after SIGTERM, with 503 from READINESS_PATH, before the listeners close.",
+        why=(
+            "Off: platforms stop sending requests before they stop a process. Kubernetes does both at once, and a Service needs some "
+            "seconds to hear of it: 5s there. GRACEFUL_TIMEOUT begins afterwards, so both together have to fit the time that is given."
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -367,6 +490,10 @@ class TLS:
     def files(self) -> tuple[str, str] | None:
         """Certificate and key, or None where HTTPS is off."""
         return (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.files else "http"
 
 
 @dataclass(frozen=True)
@@ -422,6 +549,16 @@ class Observe:
         "Which of the server's own messages are shown on standard error.",
         why="Start, stop and everything that needs attention. An app that has configured logging keeps its own handlers.",
     )
+    control_socket: str = setting(
+        CONTROL_SOCKET,
+        "auto",
+        "The Unix socket through which `flask serve status`, reload, stop and scale reach the server: auto, a path, or off.",
+        why=(
+            "auto: a place that only this account can reach, by the app's name; where there is none, as in a read-only container, no "
+            "socket and no failure. A path that is given has to work."
+        ),
+        early=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -474,6 +611,7 @@ class Settings:
 
     bind: Bind = field(default_factory=Bind)
     workers: Workers = field(default_factory=Workers)
+    process: Process = field(default_factory=Process)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: TLS = field(default_factory=TLS)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_prodserve import units
-from flask_prodserve.units import TCPAddress, UnixAddress
+from flask_prodserve.units import SystemdAddress, TCPAddress, UnixAddress
 
 Parse = Callable[[object], Any]
 
@@ -50,6 +50,9 @@ Parse = Callable[[object], Any]
         (units.parse_address, "localhost:0", TCPAddress("localhost", 0)),
         (units.parse_address, "unix:/run/app.sock", UnixAddress("/run/app.sock")),
         (units.parse_address, "unix:app.sock", UnixAddress("app.sock")),
+        (units.parse_address, " systemd ", SystemdAddress()),
+        (units.parse_address, "systemd:web-1.socket", SystemdAddress("web-1.socket")),
+        (units.parse_address, "systemd:80", SystemdAddress("80")),
         (units.parse_trusted_peer, "10.0.0.1", ipaddress.ip_network("10.0.0.1/32")),
         (units.parse_trusted_peer, "10.0.0.0/8", ipaddress.ip_network("10.0.0.0/8")),
         (units.parse_trusted_peer, "::1", ipaddress.ip_network("::1/128")),
@@ -77,6 +80,11 @@ def test_read(parse: Parse, text: object, value: object) -> None:
             "unix:",
             ["", "8000", "127.0.0.1", "::1:80", "a:x", "a:70000", "unix:", "unix:\0", "http://a:80", None],
         ),
+        (
+            units.parse_address,
+            "systemd",
+            ["systemd:", "systemd:a:b", "systemd:a b", "systemd:a,b", "systemd:ä", "systemd-x"],
+        ),
         (units.parse_trusted_peer, "10.0.0", ["", "x", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.300", None]),
     ],
 )
@@ -99,7 +107,9 @@ def test_durations_come_back(seconds: float) -> None:
     assert units.parse_duration(units.format_duration(seconds)) == pytest.approx(seconds, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:80", "[::1]:80", ":80", "localhost:0", "unix:/x/y"])
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:80", "[::1]:80", ":80", "localhost:0", "unix:/x/y", "systemd", "systemd:web"]
+)
 def test_addresses_come_back(text: str) -> None:
     """An address is written as it was read."""
     assert units.format_address(units.parse_address(text)) == text

@@ -14,14 +14,20 @@ from pathlib import Path
 import pytest
 
 from flask_prodserve.errors import BindError
-from flask_prodserve.net.listeners import Listener, open_listeners
-from flask_prodserve.units import Address, TCPAddress, UnixAddress, parse_address
+from flask_prodserve.net.listeners import Listener, exchange_listeners, from_descriptor, open_listeners
+from flask_prodserve.net.systemd import Inherited
+from flask_prodserve.units import Address, SystemdAddress, TCPAddress, UnixAddress, parse_address
 from serving import environment
 
 
 @contextmanager
-def opened(*addresses: Address, mode: int = 0o660) -> Iterator[list[Listener]]:
-    listeners = open_listeners(addresses, backlog=16, unix_socket_mode=mode)
+def opened(
+    *addresses: Address,
+    mode: int = 0o660,
+    inherited: Sequence[Inherited] = (),
+    owner: tuple[int, int] | None = None,
+) -> Iterator[list[Listener]]:
+    listeners = open_listeners(addresses, backlog=16, unix_socket_mode=mode, inherited=inherited, owner=owner)
     try:
         yield listeners
     finally:
@@ -29,9 +35,14 @@ def opened(*addresses: Address, mode: int = 0o660) -> Iterator[list[Listener]]:
             listener.close()
 
 
-def refusal(*addresses: Address) -> BindError:
+def refusal(
+    *addresses: Address,
+    current: Sequence[Listener] = (),
+    inherited: Sequence[Inherited] = (),
+    owner: tuple[int, int] | None = None,
+) -> BindError:
     with pytest.raises(BindError) as caught:
-        open_listeners(addresses, backlog=16, unix_socket_mode=0o660)
+        exchange_listeners(current, addresses, backlog=16, unix_socket_mode=0o660, inherited=inherited, owner=owner)
     assert caught.value.hint.endswith(".")
     assert "\n" not in caught.value.what + caught.value.hint
     return caught.value
@@ -230,3 +241,219 @@ def test_same_address_twice() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     assert "already in use" in refusal(*addresses_of([f"127.0.0.1:{port}", f"localhost:{port}"])).what
+
+
+NOBODY = (65534, 65534)
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files away"
+)
+
+
+@needs_root
+def test_owner(path: Path) -> None:
+    """A Unix socket belongs to the user and group that are asked for, with its mode."""
+    with opened(UnixAddress(str(path)), mode=0o640, owner=NOBODY):
+        status = path.stat()
+        assert (status.st_uid, status.st_gid) == NOBODY
+        assert stat.S_IMODE(status.st_mode) == 0o640
+
+
+@needs_root
+def test_link_in_the_place_of_a_socket(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a link leads to keeps its owner and mode when somebody puts the link in the place of a socket that is given away."""
+    precious = tmp_path / "precious"
+    precious.write_text("root's")
+    precious.chmod(0o600)
+    chown = os.chown
+
+    def swap(target: str, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+        os.unlink(target)
+        os.symlink(precious, target)
+        chown(target, uid, gid, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "chown", swap)
+    assert "replaced by a link" in refusal(UnixAddress(str(path)), owner=NOBODY).what
+    status = precious.stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o600)
+
+
+@pytest.fixture
+def passed(tmp_path: Path) -> Iterator[list[Inherited]]:
+    """Sockets as systemd passes them: two on TCP that have one name, and one on a path."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as ipv4,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as ipv6,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        unix.bind(str(tmp_path / "passed.sock"))
+        unix.listen()
+        yield [Inherited("web", ipv4.fileno()), Inherited("web", ipv6.fileno()), Inherited("local", unix.fileno())]
+
+
+def test_all_from_systemd(passed: list[Inherited], tmp_path: Path) -> None:
+    """All sockets that systemd has passed are listeners whose URLs tell where they are."""
+    with opened(SystemdAddress(), inherited=passed) as listeners:
+        ports = [listener.socket.getsockname()[1] for listener in listeners[:2]]
+        assert [listener.url("https") for listener in listeners] == [
+            f"https://127.0.0.1:{ports[0]}",
+            f"https://[::1]:{ports[1]}",
+            f"unix:{tmp_path}/passed.sock",
+        ]
+        for listener in listeners:
+            assert not listener.socket.getblocking()
+            assert not listener.socket.get_inheritable()
+
+
+def test_some_from_systemd(passed: list[Inherited]) -> None:
+    """A name is all sockets of that name, beside other addresses in their order."""
+    wanted = (SystemdAddress("local"), TCPAddress("127.0.0.1", 0), SystemdAddress("web"))
+    with opened(*wanted, inherited=passed) as listeners:
+        assert [listener.address for listener in listeners] == [*wanted, wanted[2]]
+
+
+def test_systemd_keeps_its_own(passed: list[Inherited], tmp_path: Path) -> None:
+    """Closing leaves systemd's path and its socket, on which the next listener finds who came meanwhile."""
+    path = tmp_path / "passed.sock"
+    mode = path.stat().st_mode
+    with opened(SystemdAddress("local"), mode=0o600, inherited=passed):
+        assert path.stat().st_mode == mode
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        with opened(SystemdAddress("local"), inherited=passed) as [listener]:
+            listener.socket.accept()[0].close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
+def test_abstract_socket_from_systemd() -> None:
+    """An abstract socket, which systemd may give, is shown as systemd writes it."""
+    name = f"prodserve-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"\0{name}")
+        sock.listen()
+        with opened(SystemdAddress(), inherited=[Inherited("web", sock.fileno())]) as [listener]:
+            assert listener.url("http") == f"unix:@{name}"
+
+
+def test_nothing_from_systemd(passed: list[Inherited]) -> None:
+    """Where systemd has passed nothing, or nothing of that name, the refusal says what it has passed and what to write."""
+    nothing = refusal(SystemdAddress())
+    assert "no sockets" in nothing.what
+    assert "ListenStream=" in nothing.hint
+    other = refusal(SystemdAddress("wbe"), inherited=passed)
+    assert other.what.endswith("other sockets: local, web.")
+    assert "FileDescriptorName=wbe" in other.hint
+    assert "Keep one" in refusal(SystemdAddress(), SystemdAddress("web"), inherited=passed).hint
+
+
+def test_forgotten_systemd(passed: list[Inherited], caplog: pytest.LogCaptureFixture) -> None:
+    """Sockets from systemd that no address is for are worth a warning, since clients wait there in vain."""
+    with opened(SystemdAddress("web"), inherited=passed):
+        [record] = caplog.records
+        assert "nobody answers on sockets that systemd has passed: local." in record.getMessage()
+    caplog.clear()
+    with opened(SystemdAddress(), inherited=passed), opened(TCPAddress("127.0.0.1", 0)):
+        assert not caplog.records
+
+
+def exchanged(
+    current: Sequence[Listener], *addresses: Address, backlog: int = 16, inherited: Sequence[Inherited] = ()
+) -> tuple[list[Listener], list[Listener]]:
+    return exchange_listeners(current, addresses, backlog=backlog, unix_socket_mode=0o660, inherited=inherited)
+
+
+def test_exchange(path: Path, passed: list[Inherited]) -> None:
+    """Addresses that stay keep their sockets, also with port 0, new ones are opened, in their order; the others are handed back open."""
+    chosen, name = TCPAddress("127.0.0.1", 0), TCPAddress("localhost", 0)
+    stays = (name, UnixAddress(str(path)), SystemdAddress("web"))
+    with opened(chosen, *stays, inherited=passed) as current:
+        new = TCPAddress("::1", 0)
+        listeners, leaving = exchanged(current, *reversed(stays), new, inherited=passed)
+        try:
+            assert leaving == current[:1]
+            assert connects(socket.AF_INET, leaving[0].socket.getsockname())
+            assert listeners[:-1] == [
+                listener for address in reversed(stays) for listener in current if listener.address == address
+            ]
+            assert [listener.address for listener in listeners[-1:]] == [new]
+            assert connects(socket.AF_INET6, listeners[-1].socket.getsockname())
+        finally:
+            listeners[-1].close()
+
+
+def test_exchange_without_systemd(passed: list[Inherited]) -> None:
+    """What systemd passed to the process before this one (before an upgrade) is kept, though nothing is passed any more."""
+    with opened(SystemdAddress("web"), inherited=passed) as current:
+        assert exchanged(current, SystemdAddress("web")) == (current, [])
+        assert "no sockets" in refusal(SystemdAddress("local"), current=current).what
+
+
+def accepted_without_server(listener: Listener) -> int:
+    """How many connections the system takes in before the backlog is full."""
+    clients = []
+    try:
+        while True:
+            client = socket.socket(socket.AF_UNIX)
+            clients.append(client)
+            client.setblocking(False)
+            if client.connect_ex(listener.socket.getsockname()) != 0:
+                return len(clients) - 1
+    finally:
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the backlog is a hint")
+def test_exchange_applies_the_backlog(path: Path) -> None:
+    """A changed backlog holds for sockets that are kept."""
+    with opened(UnixAddress(str(path))) as current:
+        listeners, _ = exchanged(current, UnixAddress(str(path)), backlog=3)
+        assert listeners == current
+        assert accepted_without_server(listeners[0]) == 4  # Linux takes one more than it is told
+
+
+@pytest.mark.parametrize(("before", "after"), [("127.0.0.1", ""), ("", "127.0.0.1")])
+def test_exchange_on_one_port(before: str, after: str) -> None:
+    """Another address on the same port is refused as what needs a restart, and the old one serves on."""
+    with opened(TCPAddress(before, 0)) as current:
+        port = current[0].socket.getsockname()[1]
+        error = refusal(TCPAddress(after, port), current=current)
+        assert error.what.endswith(f"while this server listens on {before}:0.")
+        assert "restart" in error.hint
+        assert connects(socket.AF_INET, ("127.0.0.1", port))
+
+
+def test_exchange_beside_what_stays() -> None:
+    """An address that overlaps with one that stays is in use, and no restart would help."""
+    with opened(TCPAddress("127.0.0.1", 0)) as current:
+        port = current[0].socket.getsockname()[1]
+        error = refusal(TCPAddress("127.0.0.1", 0), TCPAddress("", port), current=current)
+        assert error.what == f":{port} is already in use."
+
+
+def test_failed_exchange(path: Path) -> None:
+    """Where one address fails, what was opened for the others is closed, and what was there before is not."""
+    with opened(TCPAddress("127.0.0.1", 0)) as current:
+        refusal(TCPAddress("127.0.0.1", 0), UnixAddress(str(path)), parse_address("203.0.113.1:0"), current=current)
+        assert not path.exists()
+        assert connects(socket.AF_INET, current[0].socket.getsockname())
+
+
+def test_from_descriptor(path: Path) -> None:
+    """A listener made from a descriptor accepts, and removes the path only where it is told that the path is its own."""
+    address = UnixAddress(str(path))
+    with opened(address) as [first]:
+        for file in (None, first.file):
+            descriptor = os.dup(first.socket.fileno())
+            os.set_inheritable(descriptor, True)
+            os.set_blocking(descriptor, True)
+            again = from_descriptor(descriptor, address, file)
+            assert (again.address, again.url("http"), again.socket.fileno()) == (address, f"unix:{path}", descriptor)
+            assert not again.socket.get_inheritable()
+            assert not again.socket.getblocking()
+            assert not os.get_blocking(descriptor)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                again.socket.accept()[0].close()
+            assert path.exists()
+            again.close()
+            assert path.exists() == (file is None)

@@ -33,6 +33,15 @@ PORTS = kinds.several(kinds.PORT)
         (kinds.DURATION, 30, 30.0, "30s"),
         (kinds.MODE, "660", 0o660, "0o660"),
         (kinds.MODE, 0o600, 0o600, "0o600"),
+        (kinds.UMASK, "027", 0o027, "0o027"),
+        (kinds.UMASK, "0022", 0o022, "0o022"),
+        (kinds.UMASK, 0, 0, "0o000"),
+        (kinds.WORKERS, " Auto ", "auto", "auto"),
+        (kinds.WORKERS, "4", 4, "4"),
+        (kinds.WORKERS, 0, 0, "0"),
+        (kinds.ACCOUNT, " www-data ", "www-data", "www-data"),
+        (kinds.ACCOUNT, "1000", "1000", "1000"),
+        (kinds.ACCOUNT, 1000, "1000", "1000"),
         (kinds.PORT, "8000", 8000, "8000"),
         (kinds.PORT, 0, 0, "0"),
         (kinds.HOST, "[::1]", "::1", "[::1]"),
@@ -45,6 +54,9 @@ PORTS = kinds.several(kinds.PORT)
         (kinds.BOOLEAN, "On", True, "true"),
         (kinds.BOOLEAN, 0, False, "false"),
         (kinds.PATH, Path("a") / "b.pem", "a/b.pem", "a/b.pem"),
+        (kinds.CONTROL_SOCKET, "AUTO", "auto", "auto"),
+        (kinds.CONTROL_SOCKET, " off", "off", "off"),
+        (kinds.CONTROL_SOCKET, Path("run") / "auto", "run/auto", "run/auto"),
         (kinds.LOG, "Stdout", "stdout", "stdout"),
         (kinds.LOG, "OFF", "off", "off"),
         (kinds.LOG, "logs/Off", "logs/Off", "logs/Off"),
@@ -81,6 +93,20 @@ def test_reads_and_writes(kind: Kind, raw: object, value: object, written: str) 
         (kinds.MODE, "1777", "three octal digits"),
         (kinds.MODE, "888", "three octal digits"),
         (kinds.MODE, 0o1777, "three octal digits"),
+        (kinds.UMASK, "27", "three octal digits such as 0o027"),
+        (kinds.UMASK, "", "three octal digits such as 0o027"),
+        (kinds.WORKERS, -1, "a whole number up to 1000 such as 4, or auto"),
+        (kinds.WORKERS, "2.5", "a whole number up to 1000 such as 4, or auto"),
+        (kinds.WORKERS, "all", "a whole number up to 1000 such as 4, or auto"),
+        (kinds.WORKERS, True, "a whole number up to 1000 such as 4, or auto"),
+        (kinds.ACCOUNT, "", "a name or number"),
+        (kinds.ACCOUNT, "two words", "a name or number"),
+        (kinds.ACCOUNT, "bell\a", "a name or number"),
+        (kinds.ACCOUNT, "nul\0", "a name or number"),
+        (kinds.ACCOUNT, -1, "a name or number"),
+        (kinds.ACCOUNT, False, "a name or number"),
+        (kinds.CONTROL_SOCKET, "", "auto, off or the path of a socket"),
+        (kinds.CONTROL_SOCKET, False, "auto, off or the path of a socket"),
         (kinds.PORT, "65536", "from 0 to 65535"),
         (kinds.PORT, -1, "from 0 to 65535"),
         (kinds.HOST, "", "a host name or address"),
@@ -126,6 +152,17 @@ def test_at_least_and_at_most() -> None:
         bounded.parse("61s")
     with pytest.raises(ValueError, match="a duration such as"):
         bounded.parse("soon")
+
+
+def test_at_least_or_zero() -> None:
+    """Zero stands for none; what is between it and the minimum is refused."""
+    bounded = kinds.at_least_or_zero(2, kinds.DURATION)
+    assert [bounded.parse("0"), bounded.parse(0), bounded.parse("2s"), bounded.parse("1h")] == [0.0, 0.0, 2.0, 3600.0]
+    with pytest.raises(ValueError, match=r"^0, or at least 2s$"):
+        bounded.parse("1999ms")
+    with pytest.raises(ValueError, match="a duration such as"):
+        bounded.parse("-1")
+    assert kinds.at_least_or_zero(64, kinds.SIZE).metavar == "SIZE"
 
 
 def test_bounds_keep_the_kind() -> None:

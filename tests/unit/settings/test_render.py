@@ -29,7 +29,18 @@ CHANGED = {
     "BIND": ("unix:/run/my-app.sock", "[::]:80", ":8000"),
     "BACKLOG": "1",
     "UNIX_SOCKET_MODE": "0o600",
+    "WORKERS": "auto",
     "THREADS": "3",
+    "PRELOAD": True,
+    "BOOT_TIMEOUT": "2m",
+    "WORKER_TIMEOUT": "0",
+    "MAX_REQUESTS": "10000",
+    "MAX_REQUESTS_JITTER": "500",
+    "MAX_WORKER_MEMORY": "512MiB",
+    "MAX_WORKER_LIFETIME": "1d",
+    "GROUP": "www-data",
+    "UMASK": "027",
+    "PIDFILE": "/run/my app/server.pid",
     "MAX_REQUEST_LINE": "4KiB",
     "MAX_HEADER_SIZE": "65537",
     "MAX_HEADER_COUNT": "5",
@@ -50,6 +61,7 @@ CHANGED = {
     "REQUEST_TIMEOUT_RAISE": True,
     "QUEUE_TIMEOUT": "3s",
     "GRACEFUL_TIMEOUT": "0.25",
+    "DRAIN_DELAY": "5s",
     "TLS_CERT": 'my certs/$HOME\'s "cert".pem',
     "TLS_KEY": "#key;`ls`.pem",
     "TRUSTED_PROXIES": ("10.0.0.0/8,unix", "*"),
@@ -60,6 +72,7 @@ CHANGED = {
     "ACCESS_LOG_FORMAT": "json",
     "SLOW_REQUEST": "2s",
     "LOG_LEVEL": "critical",
+    "CONTROL_SOCKET": "/run/my app/$control.socket",
     "SERVER_HEADER": "it's a $SERVER # 1 \\ two",
     "ALLOW_DEBUG": True,
     "REPLACE_RUN": True,
@@ -79,10 +92,10 @@ def read_by_a_shell(text: str) -> dict[str, str]:
 
 
 def test_all_settings_have_a_changed_value() -> None:
-    """The values of these tests differ from the default for every setting; HOST and PORT, which BIND excludes, have their own."""
+    """The values of these tests differ from the default for every setting; those that others exclude have their own tests."""
     resolved = changed()
     same = {row.name for row in TABLE.values() if resolved.settings.value(row) == Settings().value(row)}
-    assert same == {"HOST", "PORT"}
+    assert same == {"HOST", "PORT", "USER"}
 
 
 RESOLVED = pytest.mark.parametrize(
@@ -92,9 +105,15 @@ RESOLVED = pytest.mark.parametrize(
         changed(),
         resolve([command_line({"HOST": "*", "PORT": "0"})]),
         resolve([command_line({"HOST": "[::1]"})]),
-        resolve([platform({"PORT": "5000", "FORWARDED_ALLOW_IPS": "::1"}), app_config({"MAX_CONTENT_LENGTH": 123456})]),
+        resolve([command_line({"USER": "$name"})]),
+        resolve(
+            [
+                platform({"PORT": "5000", "WEB_CONCURRENCY": "4", "FORWARDED_ALLOW_IPS": "::1"}),
+                app_config({"MAX_CONTENT_LENGTH": 123456}),
+            ]
+        ),
     ],
-    ids=["defaults", "changed", "every-interface", "ipv6", "platform"],
+    ids=["defaults", "changed", "every-interface", "ipv6", "user", "platform"],
 )
 
 
@@ -157,13 +176,14 @@ def test_table() -> None:
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 def test_explain(row: Setting) -> None:
-    """An explanation has the value and its origin, what the setting bounds, why, and all its spellings."""
+    """An explanation has the value and its origin, what the setting bounds, why, and all spellings in places that may give it."""
     resolved = changed()
     text = render.explain(row, resolved)
     told = row.declaration
     assert text.startswith(f"{row.name} = {row.write(resolved.settings.value(row))}  ({resolved.origins[row.name]})\n")
-    for part in (told.summary, told.why, told.default or told.unset, row.key, f"{row.argument}=..."):
+    for part in (told.summary, told.why, told.default or told.unset, f"Environment:  {row.key}"):
         assert part in text
+    assert (f"{row.argument}=..." in text) == (f"app.config:   {row.key}" in text) == (not told.early)
     assert (f"Command line: {render.option_names(row)}" in text) == told.on_command_line
 
 
@@ -182,5 +202,7 @@ def test_reference() -> None:
     for row in TABLE.values():
         assert row.declaration.summary in text
         assert row.declaration.why in text
+        where = "Environment" if row.declaration.early else "Environment and `app.config`"
+        assert f"- {where}: `{row.key}`" in text
     assert [line for line in text.splitlines() if line != line.rstrip()] == []
     assert text.endswith(".\n")

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from flask_prodserve.settings import DEFAULT_ORIGIN, TABLE, Problem, Settings, app_config, command_line, resolve, rules
+import pytest
+
+from flask_prodserve.settings import (
+    DEFAULT_ORIGIN,
+    TABLE,
+    Problem,
+    Settings,
+    SettingsError,
+    app_config,
+    arguments,
+    command_line,
+    environment,
+    resolve,
+    rules,
+)
 
 NO_ORIGINS = dict.fromkeys(TABLE, DEFAULT_ORIGIN)
 
@@ -72,6 +86,73 @@ def test_within_layer() -> None:
     assert list(rules.within_layer(command_line({"BIND": (":1",)}))) == []
     assert list(rules.within_layer(command_line({"HOST": "*", "PORT": "1"}))) == []
     assert len(list(rules.within_layer(command_line({"BIND": (":1",), "HOST": "*", "PORT": "1"})))) == 1
+
+
+EARLY = [name for name, row in TABLE.items() if row.declaration.early]
+
+
+def test_early_settings() -> None:
+    """What the supervisor obeys before any app is loaded is early, and nothing else."""
+    names = {"USER", "GROUP", "UMASK", "PRELOAD", "PIDFILE", "CONTROL_SOCKET", "BOOT_TIMEOUT"}
+    assert set(EARLY) == names
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_an_app_cannot_say_what_is_needed_before_it(name: str) -> None:
+    """An early setting is refused from app.config and from ProdServe(...), and taken from the command line and the environment."""
+    row, text = TABLE[name], {"PRELOAD": "yes", "UMASK": "027", "BOOT_TIMEOUT": "5s"}.get(name, "x")
+    for layer, origin in (
+        (app_config({row.key: text}), f'app.config["{row.key}"]'),
+        (arguments({row.argument: text}, "ProdServe", late=True), f"ProdServe({row.argument}=...)"),
+    ):
+        (problem,) = rules.too_late([layer])
+        assert problem.what == f"{origin} comes too late: the server needs it before it loads the app."
+        assert problem.hint == "Set it in the environment or on the command line."
+        with pytest.raises(SettingsError, match="too late"):
+            resolve([layer])
+    for layer in (command_line({name: text}), environment({row.key: text}), arguments({row.argument: text}, "serve")):
+        assert resolve([layer]).settings.value(row) == row.declaration.kind.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "late"), [(0, True), ("0", True), (" 0 ", True), (1, False), ("auto", False), ("x", False), ([], False)]
+)
+def test_an_app_cannot_do_without_the_supervisor(value: object, late: bool) -> None:
+    """WORKERS=0 from an app comes when the supervisor is there already; any other number is the app's to say."""
+    layers = app_config({"PRODSERVE_WORKERS": value}), arguments({"workers": value}, "ProdServe", late=True)
+    for layer in layers:
+        assert len(list(rules.too_late([layer]))) == late
+    assert list(rules.too_late([command_line({"WORKERS": value})])) == []
+
+
+def test_an_app_may_repeat_what_came_in_time() -> None:
+    """Early settings of an app do no harm where a place that is read in time says something, and each app's place is looked at."""
+    config, call = (
+        app_config({"PRODSERVE_USER": "a", "PRODSERVE_WORKERS": 0}),
+        arguments({"user": "b"}, "ProdServe", late=True),
+    )
+    assert len(list(rules.too_late([config, call]))) == 3
+    assert len(list(rules.too_late([environment({"PRODSERVE_USER": "c"}), config, call]))) == 1
+    resolved = resolve([command_line({"WORKERS": "2"}), environment({"PRODSERVE_USER": "c"}), config, call])
+    assert (resolved.settings.process.user, resolved.settings.workers.workers) == ("c", 2)
+    assert resolve([config], complete=False).settings.process.user == "a"
+
+
+def test_preload_with_a_user() -> None:
+    """PRELOAD would run the app with the rights that USER is there to take away, whatever GROUP is."""
+    (problem,) = contradictions(PRELOAD=True, USER="nobody")
+    assert problem.what.startswith("PRELOAD (PRELOAD from somewhere) would load the app in the supervisor")
+    assert "USER (USER from somewhere)" in problem.what
+    assert contradictions(PRELOAD=True, GROUP="nogroup") == []
+    assert contradictions(PRELOAD=False, USER="nobody", GROUP="nogroup") == []
+
+
+def test_jitter_without_a_count() -> None:
+    """MAX_REQUESTS_JITTER has no effect where MAX_REQUESTS is off, which is worth a remark."""
+    (remark,) = resolve([command_line({"MAX_REQUESTS_JITTER": "5"})]).warnings
+    assert remark.what.startswith("MAX_REQUESTS_JITTER has no effect")
+    assert "MAX_REQUESTS" in remark.hint
+    assert resolve([command_line({"MAX_REQUESTS_JITTER": "5", "MAX_REQUESTS": "10"})]).warnings == ()
 
 
 def test_overruled() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from flask import Config
 
-from flask_prodserve.settings import TABLE, Layer, app_config, arguments, command_line, environment, platform
+from flask_prodserve.settings import TABLE, Layer, app_config, arguments, command_line, environment, platform, resolve
+from flask_prodserve.units import SystemdAddress
 
 
 def values(layer: Layer) -> dict[str, object]:
@@ -80,14 +81,31 @@ def test_other_variables_are_left_alone() -> None:
         "FLASK_DEBUG": "1",
     }
     assert environment(others) == Layer({})
-    assert app_config({"DEBUG": True, "SECRET_KEY": "x", "PORT": 1, "prodserve_threads": 1}) == Layer({})
+    layer = app_config({"DEBUG": True, "SECRET_KEY": "x", "PORT": 1, "prodserve_threads": 1})
+    assert (layer.values, layer.unknown) == ({}, ())
 
 
 def test_platform() -> None:
-    """PORT and FORWARDED_ALLOW_IPS are the variables of others that are understood."""
-    layer = platform({"PORT": "80", "FORWARDED_ALLOW_IPS": "*", "HOST": "x", "WEB_CONCURRENCY": "2"})
-    assert values(layer) == {"PORT": "80", "TRUSTED_PROXIES": "*"}
+    """PORT, WEB_CONCURRENCY and FORWARDED_ALLOW_IPS are the variables of others that are understood."""
+    layer = platform({"PORT": "80", "FORWARDED_ALLOW_IPS": "*", "HOST": "x", "WEB_CONCURRENCY": "2", "WORKERS": "3"})
+    assert values(layer) == {"PORT": "80", "WORKERS": "2", "TRUSTED_PROXIES": "*"}
     assert origins(layer)["TRUSTED_PROXIES"] == "FORWARDED_ALLOW_IPS in the environment"
+
+
+def test_sockets_of_systemd() -> None:
+    """Where systemd has passed sockets they are what to listen on, unless the platform names a port."""
+    assert values(platform({"LISTEN_FDS": "2"})) == {"BIND": "systemd"}
+    assert values(platform({"LISTEN_FDS": "2", "PORT": "80"})) == {"PORT": "80"}
+    assert resolve([platform({"LISTEN_FDS": "1"}), app_config({"PRODSERVE_PORT": 1})]).settings.bind.addresses == (
+        SystemdAddress(),
+    )
+
+
+def test_what_an_app_says_is_late() -> None:
+    """An app is heard once it is loaded; all other places, the arguments of other calls among them, are there before."""
+    app = [app_config({"PRODSERVE_THREADS": 1}), arguments({"threads": 1}, "ProdServe", late=True)]
+    others = [command_line({}), environment({}), platform({}), arguments({"threads": 1}, "serve")]
+    assert [layer.late for layer in app + others] == [True, True, False, False, False, False]
 
 
 def test_max_content_length_is_the_weaker_body_limit() -> None:
