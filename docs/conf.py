@@ -15,7 +15,8 @@ exclude_patterns = ["_build"]
 
 # Names in signatures that belong to others; nothing is fetched to resolve them.
 nitpick_ignore = [("py:class", name) for name in ("Flask", "flask.app.Flask", "Problem", "Target")]
-nitpick_ignore += [("py:class", "collections.abc.Callable"), ("py:class", "flask_prodserve.extension.Target")]
+nitpick_ignore += [("py:class", "collections.abc.Callable")]
+nitpick_ignore += [("py:class", f"flask_prodserve.extension.{name}") for name in ("Function", "Target")]
 
 html_theme = "flask"
 html_title = "flask-prodserve"

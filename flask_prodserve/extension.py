@@ -1,7 +1,7 @@
 """What an app imports: ``ProdServe``, and ``serve`` for scripts.
 
-State of an app is kept in ``app.extensions["prodserve"]``; a ``ProdServe`` holds nothing but the defaults that it was made with, so
-one object serves any number of apps.
+State of an app is kept in ``app.extensions["prodserve"]``; a ``ProdServe`` holds nothing but the defaults that it was made with and the
+functions that were registered with it, so one object serves any number of apps.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from flask import cli
 from flask.helpers import get_debug_flag, get_load_dotenv
 
 from .errors import ProdServeError
+from .process.hooks import EXTENSION, Hooks
 from .settings import Layer, Resolved, app_config, arguments, environment, platform, resolve
 from .settings.layers import ENVIRONMENT_PREFIXES, Raw
 from .wsgi.limits import limits
@@ -24,16 +25,16 @@ from .wsgi.limits import limits
 if TYPE_CHECKING:
     from flask import Flask
 
-EXTENSION = "prodserve"
-
 Target = TypeVar("Target")
+Function = TypeVar("Function", bound="Callable[[Flask], object]")
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the extension knows of one app: the keyword arguments it was attached with."""
+    """What the extension knows of one app: the keyword arguments it was attached with, and what is to be run for it."""
 
     arguments: Mapping[str, object]
+    hooks: Hooks
 
 
 class ProdServe:
@@ -45,6 +46,7 @@ class ProdServe:
 
     def __init__(self, app: Flask | None = None, **settings: object) -> None:
         self._arguments: Mapping[str, object] = MappingProxyType(settings)
+        self._hooks = Hooks()
         if app is not None:
             self.init_app(app)
 
@@ -53,7 +55,7 @@ class ProdServe:
 
         Raises :class:`~flask_prodserve.settings.SettingsError` with everything that is wrong with them.
         """
-        app.extensions[EXTENSION] = State(self._arguments)
+        app.extensions[EXTENSION] = State(self._arguments, self._hooks)
         own = [environment(_only("REPLACE_RUN", os.environ)), *app_layers(app)]
         if resolve(own, complete=False).settings.behaviour.replace_run:
             _replace_run(app)
@@ -73,6 +75,50 @@ class ProdServe:
         """
         return limits(timeout=timeout, max_body=max_body, max_concurrency=max_concurrency, queue_timeout=queue_timeout)
 
+    def before_fork(self, function: Function) -> Function:
+        """With PRELOAD, run *function* in the supervisor, after the app has been loaded and before any worker is forked:
+        ``@prodserve.before_fork``.
+
+        To close what must not be shared by processes: connections, sockets, files that are written to. An exception ends the start.
+
+        *function* is called with the app, outside of any app context, like those of the other hooks. Several functions run in the order
+        in which they were registered, be that before or after :meth:`init_app`; if one object serves several apps, for each. Raises
+        TypeError for what is no function of one argument, and for async functions.
+        """
+        self._hooks.before_fork(function)
+        return function
+
+    def worker_started(self, function: Function) -> Function:
+        """Run *function* in each process that serves, after the app has been loaded (with PRELOAD: after the fork) and before the first
+        request: ``@prodserve.worker_started``.
+
+        To open what each process needs of its own. An exception means that this worker has failed to start.
+        """
+        self._hooks.worker_started(function)
+        return function
+
+    def worker_stopping(self, function: Function) -> Function:
+        """Run *function* in each process that serves, after its last request and before it ends: ``@prodserve.worker_stopping``.
+
+        Several functions run in reverse order. An exception is logged, and the others still run.
+        """
+        self._hooks.worker_stopping(function)
+        return function
+
+    def once(self, function: Function) -> Function:
+        """Run *function* in one process of the server, however many there are, in a thread of its own: ``@prodserve.once``. When that
+        process goes, another one takes it over.
+
+        For schedulers and the like. A generator function with one ``yield`` starts something before it, and stops it after it; that part
+        runs, in the same thread, when its process begins to stop, and before another one takes over. A plain function may return when it
+        has started something, or run for ever; it is not told to stop, and if it still runs, another process takes over when its own has
+        ended.
+
+        An exception is logged, and ends *function* for this process.
+        """
+        self._hooks.once(function)
+        return function
+
     def run(self, app: Flask, **settings: object) -> None:
         """Serve *app* until it is stopped; the same as :func:`serve`."""
         _serve(app, [arguments(settings, "run")])
@@ -90,12 +136,20 @@ def serve(app: Flask, **settings: object) -> None:
 def app_layers(app: Flask) -> list[Layer]:
     """What *app* itself says of the settings."""
     state: State | None = app.extensions.get(EXTENSION)
-    return [app_config(app.config), arguments(state.arguments if state else {}, "ProdServe")]
+    return [app_config(app.config), arguments(state.arguments if state else {}, "ProdServe", late=True)]
 
 
 def resolve_for(app: Flask, stronger: Iterable[Layer], weaker: Iterable[Layer] = ()) -> Resolved:
     """The settings to serve *app* with, between *stronger* and *weaker* layers of the caller's."""
-    return resolve([*stronger, environment(os.environ), platform(os.environ), *app_layers(app), *weaker])
+    return resolve([*stronger, *environment_layers(), *app_layers(app), *weaker])
+
+
+def environment_layers() -> list[Layer]:
+    """What the environment of this process says of the settings."""
+    environ = dict(os.environ)
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        environ.pop("LISTEN_FDS", None)  # sockets for another process (sd_listen_fds(3))
+    return [environment(environ), platform(environ)]
 
 
 def _serve(app: Flask, stronger: list[Layer], weaker: Iterable[Layer] = ()) -> None:

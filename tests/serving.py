@@ -22,10 +22,11 @@ from flask import Flask
 from flask_prodserve.clock import Clock
 from flask_prodserve.engine.engine import Drained, Engine
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.launcher import engine_for
 from flask_prodserve.net.listeners import Listener, open_listeners
+from flask_prodserve.net.loads import Loads
 from flask_prodserve.net.tls import server_context
-from flask_prodserve.observe.events import RequestDone
+from flask_prodserve.observe.events import Activity, RequestDone
+from flask_prodserve.service import engine_for
 from flask_prodserve.settings import arguments
 
 PATIENCE = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
@@ -56,12 +57,15 @@ class ManualClock:
 
 @dataclass
 class Served:
-    """An engine that runs in a thread. *address* is where its first listener is, *done* what it says of its requests."""
+    """An engine that runs in a thread. *address* is where its first listener is, *done* what it says of its requests, *activities* what
+    it says every second.
+    """
 
     engine: Engine
     listeners: list[Listener]
     addresses: list[tuple[str, int] | str]
     done: list[RequestDone] = field(default_factory=list)
+    activities: list[Activity] = field(default_factory=list)
     drained: Drained | None = None
 
     @property
@@ -107,27 +111,36 @@ class Served:
 def in_thread(
     app: Flask,
     *,
-    beside: Served | None = None,
-    shared: bool = False,
+    beside: Sequence[Listener] = (),
+    loads: Loads | None = None,
     clock: Clock = time.monotonic,
     **settings: object,
 ) -> Iterator[Served]:
-    """Serve *app* on a port of its own with *settings*, which may name a ``bind``; or on the listeners of *beside*, as processes do."""
+    """Serve *app* on a port of its own with *settings*, which may name a ``bind``; or on those listeners that
+    others have, *beside* them, as processes do.
+    """
     if "bind" not in settings:
         settings.setdefault("port", 0)
     resolved = resolve_for(app, [arguments(settings, "in_thread")]).settings
     tls = server_context(*resolved.tls.files) if resolved.tls.files else None
-    if beside is None:
-        listeners = open_listeners(
-            resolved.bind.addresses, backlog=128, unix_socket_mode=resolved.bind.unix_socket_mode
-        )
-    else:
-        listeners = [Listener(listener.socket.dup(), listener.address) for listener in beside.listeners]
+    listeners = [Listener(listener.socket.dup(), listener.address) for listener in beside] or open_listeners(
+        resolved.bind.addresses, backlog=128, unix_socket_mode=resolved.bind.unix_socket_mode
+    )
     done: list[RequestDone] = []
-    engine = engine_for(app, resolved, listeners, tls=tls, request_done=done.append, shared=shared, clock=clock)
+    activities: list[Activity] = []
+    engine = engine_for(
+        app,
+        resolved,
+        listeners,
+        tls=tls,
+        request_done=done.append,
+        loads=loads,
+        checked=activities.append,
+        clock=clock,
+    )
     names = [listener.socket.getsockname() for listener in listeners]
     addresses = [name if isinstance(name, str) else name[:2] for name in names]
-    served = Served(engine, listeners, addresses, done)
+    served = Served(engine, listeners, addresses, done, activities)
 
     engine.start()
 
@@ -205,7 +218,7 @@ def environment(**variables: str) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("FLASK_", "PRODSERVE_"))
-        and name not in ("PORT", "FORWARDED_ALLOW_IPS", "NO_COLOR", "FORCE_COLOR")
+        and name not in ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "NO_COLOR", "FORCE_COLOR")
     }
     return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **variables}
 

@@ -7,7 +7,7 @@ from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
 from ..settings import TABLE, render
-from .serve import fail, load
+from .serve import fail, layers_without_app, load
 
 _FORMATS = {"table": render.as_table, "json": render.as_json, "env": render.as_environment}
 
@@ -21,7 +21,7 @@ def config(ctx: click.Context, info: ScriptInfo, style: str, explain: str | None
     """Show every setting with its value and where it came from."""
     assert ctx.parent is not None
     try:
-        _, resolved = load(info, ctx.parent.params)
+        _, resolved = load(info, layers_without_app(ctx.parent.params))
     except ProdServeError as error:
         fail(ctx, error)
     if explain is None:

@@ -6,7 +6,6 @@ imported when the command is used. Only the command line exits.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from importlib import import_module
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from ..errors import ProdServeError
-    from ..settings import Resolved
+    from ..settings import Layer, Resolved
 
-_VERBS = {"config": "flask_prodserve.cli.config"}
+_VERBS = {name: f"flask_prodserve.cli.{name}" for name in ("config", "reload", "scale", "stacks", "status", "stop")}
 
 
 class ServeGroup(click.Group):
@@ -56,41 +55,74 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from ..errors import ProdServeError
-    from ..launcher import launch
+    from ..launcher import can_supervise, launch, supervise
 
     try:
-        app, resolved = load(info, values)
-        code = launch(app, resolved, import_path=info.app_import_path or app.import_name)
+        layers = layers_without_app(values)
+        early = _resolve_early(info, layers)
+        if early.settings.workers.workers == 0 or not can_supervise():
+            app, resolved = load(info, layers)
+            code = launch(app, resolved, import_path=info.app_import_path or app.import_name)
+        else:
+            code = supervise(
+                lambda says: load(info, layers, says=says),
+                early.settings,
+                early.origins,
+                import_path=info.app_import_path,
+            )
     except ProdServeError as error:
         fail(ctx, error)
     ctx.exit(code)
 
 
-def load(info: ScriptInfo, values: dict[str, Any]) -> tuple[Flask, Resolved]:
-    """Load the app as ``flask run`` does, without an app context, and resolve its settings with the options in *values*.
+def layers_without_app(values: dict[str, Any]) -> list[Layer]:
+    """What says something of the settings without the app, strongest first: the options in *values*, and the environment."""
+    from ..extension import environment_layers
+    from ..settings import command_line
 
-    Raises AppLoadError or SettingsError; the latter has the problems of the options, too, when the app's own keys are wrong.
+    return [command_line({name.upper(): value for name, value in values.items()}), *environment_layers()]
+
+
+def _resolve_early(info: ScriptInfo, layers: list[Layer]) -> Resolved:
+    """What is known of the settings without the app.
+
+    Raises SettingsError, with the problems of the app's own keys, too, unless the app must not be loaded as who this is.
     """
-    from ..extension import resolve_for
-    from ..settings import SettingsError, command_line, environment, platform, resolve
+    from ..settings import SettingsError, resolve
 
-    options = command_line({name.upper(): value for name, value in values.items()})
+    try:
+        return resolve(layers, complete=False)
+    except SettingsError:
+        if not any("USER" in layer.values for layer in layers):
+            load(info, layers)
+        raise
+
+
+def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[Flask, Resolved]:
+    """Load the app as ``flask run`` does, without an app context, and resolve its settings below *layers*.
+
+    *says*: say what is worth a word. Raises AppLoadError or SettingsError; the latter has the problems of *layers*, too, when the app's
+    own keys are wrong.
+    """
+    from ..extension import app_layers
+    from ..settings import SettingsError, resolve
+
     try:
         app = _load_app(info)
     except SettingsError as error:
         # ProdServe has refused the app's keys; the person at the terminal wants to see everything that is wrong.
         try:
-            resolve([options, environment(os.environ), platform(os.environ)])
+            resolve(layers)
         except SettingsError as other:
             raise SettingsError([*other.problems, *error.problems]) from error
         raise
-    if "serve" in app.cli.commands:
+    if says and "serve" in app.cli.commands:
         click.secho(
             " * The app has a 'serve' command of its own, which flask-prodserve's hides. Rename it to be able to run it.",
             fg="yellow",
             err=True,
         )
-    return app, resolve_for(app, [options])
+    return app, resolve([*layers, *app_layers(app)])
 
 
 def _load_app(info: ScriptInfo) -> Flask:

@@ -27,7 +27,8 @@ RECEIVE_BODY_BYTES = 1 << 18
 class EngineAdjustments(Adjustments):  # type: ignore[misc]  # waitress is not annotated
     """Made once per engine, read by servers, channels, parsers and tasks.
 
-    *endpoint_of* tells for which endpoint a request is, in an app where any has limits. *cuts* and *clock* are those of the engine.
+    *endpoint_of* tells for which endpoint a request is, in an app where any has limits. *multiprocess*: other processes may serve the
+    same app. *cuts* and *clock* are those of the engine.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class EngineAdjustments(Adjustments):  # type: ignore[misc]  # waitress is not a
         settings: Settings,
         *,
         endpoint_of: Callable[[RequestHead], Endpoint] = lambda head: UNLIMITED,
+        multiprocess: bool = False,
         cuts: Cuts | None = None,
         clock: Clock = monotonic,
     ) -> None:
@@ -57,4 +59,5 @@ class EngineAdjustments(Adjustments):  # type: ignore[misc]  # waitress is not a
         self.cuts = Cuts(clock) if cuts is None else cuts
         self.clock = clock
         self.server_header = settings.behaviour.server_header
+        self.multiprocess = multiprocess
         self.multithread = settings.workers.threads > 1

@@ -53,6 +53,9 @@ class Connections:
         self._next_scan = clock()
         self.channels: dict[int, Channel] = {}
         """By descriptor. waitress's ``active_channels``."""
+        self.changed: Callable[[], None] = _nobody_asks
+        """Called when there is one connection more or less."""
+        self._answered = 0
         self.left: set[Channel] = set()
         """Those that are closed while the app still runs their request. Added to by the loop's thread, removed from by any."""
 
@@ -64,10 +67,15 @@ class Connections:
         if self._most_per_client and self._by_client[_client(address)] >= self._most_per_client:
             self._cuts.count("MAX_CONNECTIONS_PER_CLIENT", f"{self._most_per_client} connections of one address")
             return Reply(503, "Too many connections from your address.", retry_after=RETRY_AFTER_SECONDS)
-        if len(self.channels) - self._turned_away < self._most or self.evict():
+        if not self.full or self.evict():
             return None
         self._cuts.count("MAX_CONNECTIONS", f"{self._most} connections, none of them idle; new ones get 503")
         return Reply(503, "The server has no room for more connections.", retry_after=RETRY_AFTER_SECONDS)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another one, unless an idle one makes it."""
+        return len(self.channels) - self._turned_away >= self._most
 
     @property
     def has_slack(self) -> bool:
@@ -80,9 +88,11 @@ class Connections:
             self._turned_away += 1
         elif self._counts(channel):
             self._by_client[_client(channel.addr[0])] += 1
+        self.changed()
 
     def remove(self, channel: Channel) -> None:
         del self.channels[channel._fileno]
+        self._answered += channel.answered
         if channel.turned_away is not None:
             self._turned_away -= 1
         elif self._counts(channel):
@@ -90,6 +100,12 @@ class Connections:
             self._by_client[client] -= 1
             if not self._by_client[client]:
                 del self._by_client[client]
+        self.changed()
+
+    @property
+    def answered(self) -> int:
+        """Requests whose answer has begun, on all connections that there have been."""
+        return self._answered + sum(channel.answered for channel in self.channels.values())
 
     def _counts(self, channel: Channel) -> bool:
         return bool(self._most_per_client) and not self._exempt(channel.addr[0])
@@ -116,6 +132,10 @@ class Connections:
         if not self._idle:
             self._next_scan = now + SCAN_SECONDS
         return bool(self._idle)
+
+
+def _nobody_asks() -> None:
+    pass
 
 
 def turn_away(sock: socket.socket, *, tls: bool) -> None:

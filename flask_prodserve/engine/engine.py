@@ -1,12 +1,13 @@
 """One process that serves: listeners in, responses out, until told to stop.
 
 Threads: the thread that calls :meth:`Engine.run` is the steward; service threads run the app, and, where there is epoll, the loop.
-``stop`` and ``abort`` may be called from any thread and from signal handlers: they set a flag and wake the steward, nothing else.
+``stop`` and ``abort`` may be called from any thread and from signal handlers: they leave word and wake the steward, nothing else.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import select
 import ssl
 from collections.abc import Callable, Container, Sequence
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock, Deadline, monotonic
+from ..net.handshakes import HANDSHAKE_SECONDS, overlook_new
 from ..net.listeners import Listener
+from ..net.loads import Loads
 from ..observe.cuts import Cuts
-from ..observe.events import RequestDone
+from ..observe.events import Activity, RequestDone
 from ..settings.endpoint_limits import UNLIMITED
-from ..units import format_duration
+from ..units import TCPAddress, format_duration
 from .adjustments import EngineAdjustments
 from .admission import Admission
 from .connections import Connections
@@ -26,6 +29,7 @@ from .leadership import Leadership
 from .loop import Loop
 from .portable import PortableLoop
 from .server import Server
+from .sharing import Sharing
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -61,12 +65,14 @@ class Drained:
 class Engine:
     """Serves *application* on *listeners*, which it closes in the end.
 
-    *request_done*, if there is one, is called once for every request, from the thread that ran it, and must not raise.
+    *request_done*, if there is one, is called once for every request, from the thread that ran it, and must not raise. *checked* is
+    called every CHECK_SECONDS from the steward's thread with what goes on, when the loop's thread has told it: so each call proves that
+    both are alive. It must not raise, either.
     *error_logger* gets the exceptions that the application let through. *kind* tells what kind of request a head is,
     in words for people, so that what is learnt of one serves the next of its kind. *endpoint_of* tells its endpoint, where any has
     limits. *exempt* says of which addresses MAX_CONNECTIONS_PER_CLIENT does not hold. *own_paths* are those that the app answers by
-    itself, so that no question after the server's health is answered there. *shared* says that other processes accept from the same
-    listeners: while no thread is free here, new connections are left to them.
+    itself, so that no question after the server's health is answered there. *loads* is there where other processes accept from the same
+    listeners: a new connection is left to them while they would do better with it.
     """
 
     def __init__(
@@ -77,22 +83,30 @@ class Engine:
         *,
         tls: ssl.SSLContext | None = None,
         request_done: Callable[[RequestDone], None] | None,
+        checked: Callable[[Activity], None] | None = None,
         error_logger: logging.Logger,
         kind: Callable[[RequestHead], str] = lambda head: f"{head.method} {head.path}",
         endpoint_of: Callable[[RequestHead], Endpoint] | None = None,
         exempt: Callable[[str], bool] = lambda address: not address,
         own_paths: Container[str] = (),
-        shared: bool = False,
+        loads: Loads | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self._timeouts = settings.timeouts
         self._clock = clock
-        self._stopping = False
+        self._checked = checked
+        self._loads = loads
+        self._last = loads is None
+        self._stop_times: list[float] = []
         self._aborted = False
         self._next_check = Deadline(CHECK_SECONDS)
         self.cuts = Cuts(clock)
         adjustments = EngineAdjustments(
-            settings, endpoint_of=endpoint_of or (lambda head: UNLIMITED), cuts=self.cuts, clock=clock
+            settings,
+            endpoint_of=endpoint_of or (lambda head: UNLIMITED),
+            multiprocess=loads is not None,
+            cuts=self.cuts,
+            clock=clock,
         )
         limits, threads = settings.limits, settings.workers.threads
         self._connections = Connections(
@@ -102,11 +116,21 @@ class Engine:
         admission = None if endpoint_of is None else Admission(endpoint_of)
         self._loop: Loop
         if hasattr(select, "epoll"):
-            self._loop = Leadership(threads, limits.max_streams, entries, kind, admission, shared=shared)
+            sharing = None if loads is None else Sharing(loads, self._connections)
+            leadership = self._loop = Leadership(threads, limits.max_streams, entries, kind, admission, sharing)
+            if sharing is not None:
+                self._connections.changed = leadership.look
         else:
-            use_poll = adjustments.asyncore_use_poll
-            self._loop = PortableLoop(threads, limits.max_streams, entries, admission, use_poll=use_poll)
+            self._loop = PortableLoop(
+                threads,
+                limits.max_streams,
+                entries,
+                admission,
+                shared=loads is not None,
+                use_poll=adjustments.asyncore_use_poll,
+            )
         self._watchdog = Watchdog(self._connections, self._loop, admission, settings, adjustments, kind)
+        self._activity = self._watchdog.activity()
         asked = {
             settings.health.liveness_path: self._watchdog.liveness,
             settings.health.readiness_path: self._watchdog.readiness,
@@ -137,8 +161,8 @@ class Engine:
 
         Keep-alive clients learn from ``Connection: close`` in their next response that it is over.
         """
-        while not self._stopping:
-            seconds = self._next_check.remaining()
+        while (accepts_for := self._accepts_for()) > 0:
+            seconds = min(self._next_check.remaining(), accepts_for)
             self._loop.turn(min(seconds, CHECK_QUEUE_SECONDS) if self._watchdog.queued else seconds)
             self._look()
         return self._drain()
@@ -148,9 +172,14 @@ class Engine:
         """Whether this process should go on. If not, requests are stuck, and a new process would do better."""
         return self._watchdog.healthy
 
-    def stop(self) -> None:
-        """Begin to stop. Calling it again changes nothing."""
-        self._stopping = True
+    def stop(self, *, delay: float = 0.0, last: bool = False) -> None:
+        """Begin to stop: be not ready from now on, and accept connections for *delay* more seconds. Of several calls, that counts which
+        ends this first. *last*: all other processes that listen stop, too.
+        """
+        self._watchdog.draining = True
+        if last:
+            self._last = True
+        self._stop_times.append(self._clock() + delay)
         self._loop.wake()
 
     def abort(self) -> None:
@@ -158,21 +187,28 @@ class Engine:
         self._aborted = True
         self.stop()
 
+    def _accepts_for(self) -> float:
+        """For how many seconds connections are still accepted, as far as is known."""
+        return min(self._stop_times, default=math.inf) - self._clock()
+
     def _look(self) -> None:
         """Have the watchdog look, if it is time to."""
         if self._next_check.passed():
             self._next_check = Deadline(CHECK_SECONDS)
             self._loop.call(self._check)
+            if self._checked is not None:
+                self._checked(self._activity)
         elif self._watchdog.queued:
             self._loop.call(self._watchdog.check_queues)
 
     def _check(self) -> None:
         self._watchdog.check()
         self._loop.check()
+        self._activity = self._watchdog.activity()
 
     def _drain(self) -> Drained:
         deadline = Deadline(self._timeouts.graceful_timeout)
-        self._watchdog.draining = True
+        self._end_handshakes()
         self._loop.call(self._stop_accepting)
         self._loop.turn(0)  # what has arrived by now is a request, and its connection is not idle
         if running := self._pending():
@@ -191,9 +227,26 @@ class Engine:
         self._loop.stop(Deadline(0 if self._aborted else THREAD_STOP_SECONDS))
         return drained
 
+    def _end_handshakes(self) -> None:
+        """Accept those who are connecting at this moment, and nobody else, unless other processes go on listening."""
+        if not self._last:
+            return
+        overlooking = [
+            overlook_new(server.listener.socket)
+            for server in self._servers
+            if isinstance(server.listener.address, TCPAddress)
+        ]
+        deadline = Deadline(HANDSHAKE_SECONDS if any(overlooking) else 0.0)
+        while not (deadline.passed() or self._aborted):
+            self._loop.turn(deadline.remaining())
+
     def _stop_accepting(self) -> None:
+        # Of several processes that stop at the same time, the one that sees no other has been told last.
+        if self._loads is not None:
+            self._loads.withdraw()
+        last = self._loads is None or not self._loads.others
         for server in self._servers:
-            server.stop_accepting()
+            server.stop_accepting(last=last)
 
     def _drain_connections(self) -> None:
         now = self._clock()

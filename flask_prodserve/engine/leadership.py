@@ -44,6 +44,7 @@ from .trigger import Trigger
 if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
     from .admission import Admission
+    from .sharing import Sharing
 
 logger = logging.getLogger("flask_prodserve.engine")
 
@@ -55,9 +56,6 @@ BURNING_PATIENCE = 0.010
 
 QUICK_SECONDS = 1.0
 """How long the last place is kept for quick requests after one of them was there."""
-
-LEAVE_SECONDS = 1.0
-"""How long new connections are left to other processes while every thread is busy. Then they wait here, where they are seen."""
 
 SLEEPLESS_TURNS = 20
 """How often the steward looks in vain before it lies down: waking it costs more than looking."""
@@ -82,8 +80,8 @@ class _Member:
 class Leadership:
     """See the module. *threads* is the most requests inside the app at a time, *max_streams* how many streams may come on top.
 
-    *kind* tells what kind of request a request is, for the memory of those that wait. *shared*: other processes accept from the same
-    listeners.
+    *kind* tells what kind of request a request is, for the memory of those that wait. *sharing* is there where other processes accept
+    from the same listeners.
     """
 
     def __init__(
@@ -93,16 +91,16 @@ class Leadership:
         map: dict[int, Any],
         kind: Callable[[RequestHead], str],
         admission: Admission | None,
-        *,
-        shared: bool,
+        sharing: Sharing | None,
     ) -> None:
         self._max_busy = threads
         self._admission = admission
         self._max_streams = max_streams
         self._map = map
         self._kind = kind
-        self._shared = shared
-        self._full_at: float | None = None
+        self._sharing = sharing
+        self._listeners: list[Any] = []
+        self._full = False
         self._memory = BlockingMemory()
         self._epoll = select.epoll()
         self._lock = threading.Lock()
@@ -133,9 +131,15 @@ class Leadership:
 
     # What the engine and the channels call; see ``loop``.
 
+    @property
+    def leaves(self) -> bool:
+        return self._sharing is not None and self._sharing.leaves
+
     def start(self) -> None:
+        self.look()
         for entry in self._map.values():
             self.watch(entry)
+        self._listeners = [entry for entry in self._map.values() if entry.accepting]
         with self._lock:
             self._employ(None)
 
@@ -148,7 +152,7 @@ class Leadership:
         if interest == entry.interest:
             return
         entry.interest = interest
-        if self._shared and entry.accepting:
+        if self._sharing is not None and entry.accepting:
             # What is registered as exclusive cannot be modified (epoll_ctl(2)).
             self._epoll.unregister(entry._fileno)
             self._epoll.register(entry._fileno, interest)
@@ -157,20 +161,19 @@ class Leadership:
 
     def _interest(self, entry: Any) -> int:
         interest = 0
-        if entry.readable() and not (entry.accepting and self._leaves_connections()):
+        if entry.readable() and not (entry.accepting and self.leaves):
             interest = select.EPOLLIN
-            if self._shared and entry.accepting:
+            if self._sharing is not None and entry.accepting:
                 interest |= select.EPOLLEXCLUSIVE  # a connection wakes one process, not all
         if entry.writable():
             interest |= select.EPOLLOUT
         return interest
 
-    def _leaves_connections(self) -> bool:
-        """Whether new connections should be left to the other processes, since no thread is free here. If none is there, not for long."""
-        return self._full_at is not None and monotonic() - self._full_at < LEAVE_SECONDS
-
-    def _check_listeners(self) -> None:
-        for entry in list(self._map.values()):
+    def look(self) -> None:
+        """See whether to accept, after a change or when it is time to. From the loop's thread."""
+        if self._sharing is not None:
+            self._sharing.look(busy=self._busy >= self._max_busy)
+        for entry in self._listeners:
             if entry.accepting:
                 self.attend(entry)  # also where it has paused
 
@@ -190,6 +193,7 @@ class Leadership:
             self._streams += 1
             self._busy -= 1
             self._fill()
+            self._vacate()
 
     def abandoned(self, channel: Channel) -> None:
         following = self._admission.release(channel) if self._admission is not None else None
@@ -200,6 +204,7 @@ class Leadership:
             self._stuck += 1
             self._busy -= 1
             self._fill()
+            self._vacate()
 
     def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
         with self._lock:
@@ -228,7 +233,7 @@ class Leadership:
     def check(self) -> None:
         with self._lock:
             self._fill()  # the last place may not be kept for quick requests any more
-        self._check_listeners()
+        self.look()
 
     def turn(self, seconds: float) -> None:
         deadline = Deadline(seconds)
@@ -307,8 +312,16 @@ class Leadership:
                 if not self._begin(arrived.popleft()):
                     return
             else:
-                events.extend(self._epoll.poll(0 if arrived else None))
+                events.extend(self._epoll.poll(0 if arrived else self._seconds_to_look()))
                 budget = len(events) + len(arrived)
+
+    def _seconds_to_look(self) -> float | None:
+        """Look whether to accept, if it is time to. Returns for how long to wait for events at most."""
+        if self._sharing is None:
+            return None
+        if self._sharing.remaining() == 0:
+            self.look()
+        return self._sharing.remaining()
 
     def _handle(self, channel: Channel, flags: int) -> bool:
         """Read, send or close. Returns whether there is a request to be answered."""
@@ -413,15 +426,15 @@ class Leadership:
     def _occupy(self) -> None:
         """One more thread runs requests without the lead. Under ``_lock``."""
         self._busy += 1
-        if self._shared and self._busy == self._max_busy and self._full_at is None:
-            self._full_at = monotonic()
-            self._trigger.pull_trigger(self._check_listeners)
+        if self._sharing is not None and self._busy == self._max_busy and not self._full:
+            self._full = True
+            self._trigger.pull_trigger(self.look)
 
     def _vacate(self) -> None:
         """A thread has become free, and stays that. Under ``_lock``."""
-        if self._full_at is not None:
-            self._full_at = None
-            self._trigger.pull_trigger(self._check_listeners)
+        if self._full and self._busy < self._max_busy:
+            self._full = False
+            self._trigger.pull_trigger(self.look)
 
     def _appoint(self, channel: Channel | None) -> None:
         """Have a follower run *channel*, or lead where that is None: the one that rested last, whose caches are warm, or a new thread.

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 class Loop(Protocol):
     """Made after any fork. ``run`` means: from the thread that serves until it is told to stop, the *steward*."""
 
+    @property
+    def leaves(self) -> bool:
+        """Whether other processes should take the next connection. Changes with every connection. From the loop's thread."""
+
     def start(self) -> None:
         """Begin to serve the entries of the map. Raises RuntimeError where no thread can be started."""
 

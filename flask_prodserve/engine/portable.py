@@ -23,11 +23,23 @@ if TYPE_CHECKING:
 
 
 class PortableLoop:
-    """See the module. *threads* is the most requests inside the app at a time, *max_streams* how many streams may come on top."""
+    """See the module. *threads* is the most requests inside the app at a time, *max_streams* how many streams may come on top.
+
+    *shared*: other processes accept from the same listeners. The system wakes all of them, so that those that are idle are quicker; each
+    takes one connection in a turn.
+    """
 
     def __init__(
-        self, threads: int, max_streams: int, map: dict[int, Any], admission: Admission | None, *, use_poll: bool
+        self,
+        threads: int,
+        max_streams: int,
+        map: dict[int, Any],
+        admission: Admission | None,
+        *,
+        shared: bool,
+        use_poll: bool,
     ) -> None:
+        self._shared = shared
         self._threads = threads
         self._max_streams = max_streams
         self._map = map
@@ -40,6 +52,10 @@ class PortableLoop:
         self._stuck = 0
         self._stopping = False
         self._thread: int | None = None
+
+    @property
+    def leaves(self) -> bool:
+        return self._shared
 
     def start(self) -> None:
         self._pool.set_thread_count(self._threads)

@@ -128,24 +128,25 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         return accepting
 
     def handle_accept(self) -> None:
-        """Accept what waits, as far as others must not wait for that."""
-        self._accept(ACCEPTED_AT_A_TIME)
+        """Accept what waits, as far as others must not wait for that, and other processes should not take it; one connection at least."""
+        for _ in range(ACCEPTED_AT_A_TIME):
+            if not self._accept() or self.loop.leaves:
+                break
         if self._spare is None:
             self._spare = _spare_descriptor()
         self.check()
 
-    def _accept(self, most: int) -> None:
-        """Accept *most* connections, or all that wait."""
-        for _ in range(most):
-            try:
-                sock, address = self.listener.socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _SHORTAGE and not self._relieve(error):
-                    return
-                continue  # or that client has gone already; accept() reports it instead of the connection
-            self._welcome(sock, address)
+    def _accept(self) -> bool:
+        """Accept one connection. Returns whether there may be more."""
+        try:
+            sock, address = self.listener.socket.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            # or that client has gone already; accept() reports it instead of the connection
+            return error.errno not in _SHORTAGE or self._relieve(error)
+        self._welcome(sock, address)
+        return True
 
     def check(self) -> None:
         """Accept again where it is time to, and pause where nothing can be accepted. From the loop's thread."""
@@ -191,15 +192,18 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         with self._lock:
             self.finished += 1
 
-    def stop_accepting(self) -> None:
-        """Take in what the kernel has accepted already, then close the listener.
+    def stop_accepting(self, *, last: bool) -> None:
+        """Take in what the kernel has accepted already, if this is the *last* process that listens, then close the listener.
 
         Closed before the first client is told ``Connection: close``: one that connects again at once must find another server, and
         not a listener that is about to reset it.
         """
         if not self.accepting:
             return
-        self._accept(self.adj.backlog)
+        # One connection may be there that only this process has been woken for.
+        for _ in range(self.adj.backlog if last else 1):
+            if not self._accept():
+                break
         self.accepting = False
         self.loop.forget(self)
         self.del_channel()

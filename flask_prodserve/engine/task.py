@@ -211,7 +211,7 @@ class Task:
             "wsgi.input_terminated": True,
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": channel.adj.multithread,
-            "wsgi.multiprocess": False,
+            "wsgi.multiprocess": channel.adj.multiprocess,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": ReadOnlyFileBasedBuffer,
             "waitress.client_disconnected": channel.check_client_disconnected,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..clock import Clock, Deadline
 from ..errors import RequestTimedOut
 from ..observe.cuts import Cuts
+from ..observe.events import Activity
 from ..observe.stacks import stack_of
 from ..protocol.deadlines import Phase, overdue
 from .adjustments import EngineAdjustments
@@ -327,6 +328,17 @@ class Watchdog:
     def healthy(self) -> bool:
         """Whether at most half as many threads are stuck as there should be."""
         return self._loop.stuck <= self._threads / 2
+
+    def activity(self) -> Activity:
+        channels = [*self._connections.channels.values(), *self._connections.left]
+        return Activity(
+            served=self._connections.answered,
+            connections=len(self._connections),
+            busy=sum(isinstance(channel.task, Task) for channel in channels),
+            queued=self.queued,
+            stuck=self._loop.stuck,
+            healthy=self.healthy,
+        )
 
     def liveness(self) -> Reply:
         return Reply(200, "This server is alive.", closes=False)

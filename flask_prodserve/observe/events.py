@@ -1,10 +1,11 @@
 """What is reported of the work that the server does. Immutable: an event crosses threads and is read by whoever is told of it.
 
-Tuples, since one is made for every request, and a frozen dataclass takes four times as long to make.
+What is made for every request is a tuple, since a frozen dataclass takes four times as long to make.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -42,3 +43,26 @@ class RequestDone(NamedTuple):
 
     total_seconds: float
     """From the first byte of the request to the last byte of the response that was handed on to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What goes on in one process at a moment."""
+
+    served: int
+    """Requests whose answer has begun since the start, whoever answers them: the app, or the server by itself."""
+
+    connections: int
+    """That are open, also those that are idle."""
+
+    busy: int
+    """Requests inside the app, without those that were given up."""
+
+    queued: int
+    """Requests that wait for a thread, or for others of their endpoint."""
+
+    stuck: int
+    """Threads in requests that were given up."""
+
+    healthy: bool
+    """Whether the process should go on; if not, too many threads are stuck."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
 
 _OWN = (__name__.partition(".")[0] + ".", "threading")
@@ -20,3 +21,12 @@ def stack_of(thread: int) -> str:
     )
     lines.reverse()
     return "".join(lines.format()).rstrip()
+
+
+def all_stacks() -> str:
+    """The stacks of all threads of this process, each under the thread's name; all of them, also the server's own part."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n\n".join(
+        f"{names.get(thread, 'unnamed thread')}:\n{''.join(traceback.format_stack(frame)).rstrip()}"
+        for thread, frame in sys._current_frames().items()
+    )

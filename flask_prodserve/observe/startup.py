@@ -1,9 +1,12 @@
-"""What the server says of itself once its listeners are open: a banner for a person, one line for a log."""
+"""What the server says of itself: once its listeners are open, a banner for a person or one line for a log; and when it has stopped."""
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
+
+from ..settings import TABLE, Settings
 
 _BOLD_GREEN, _RESET = "\033[1;32m", "\033[0m"
 
@@ -52,6 +55,16 @@ def line(started: Started) -> str:
         "version": started.version,
     }
     return "serving " + " ".join(f"{name}={_word(str(value))}" for name, value in pairs.items())
+
+
+def report_end(logger: logging.Logger, finished: int, cut: int, settings: Settings) -> None:
+    """Say how it ended: requests that were *finished* after the stop began, and those *cut*."""
+    message = "stopped; %d request%s finished, %d cut"
+    arguments: list[object] = [finished, "" if finished == 1 else "s", cut]
+    if cut:
+        message += " (GRACEFUL_TIMEOUT is %s)"
+        arguments.append(TABLE["GRACEFUL_TIMEOUT"].write(settings.timeouts.graceful_timeout))
+    logger.log(logging.WARNING if cut else logging.INFO, message, *arguments)
 
 
 def _word(value: str) -> str:

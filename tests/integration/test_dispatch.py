@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 from flask import Flask, Response, request
 
 from flask_prodserve.engine.leadership import Leadership
+from flask_prodserve.net.loads import Loads
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
 
@@ -223,10 +225,16 @@ def test_quick_requests_keep_a_place(held: Held) -> None:
 
 def test_processes_share_a_listener(held: Held) -> None:
     """While all threads of one process are busy, new connections go to the other one; afterwards both accept again."""
-    with in_thread(held.app, threads=1, shared=True) as first:
+    descriptor = Loads.create(2)
+    loads = [Loads(descriptor, slot) for slot in range(2)]
+    os.close(descriptor)
+    with in_thread(held.app, threads=1, loads=loads[0]) as first:
         if not isinstance(first.engine._loop, Leadership):
             return
-        with in_thread(held.app, threads=1, shared=True, beside=first) as second, Wire(first.address) as wire:
+        with (
+            in_thread(held.app, threads=1, loads=loads[1], beside=first.listeners) as second,
+            Wire(first.address) as wire,
+        ):
             held.ask(wire)
             held.wait_for(1)
             busy = first if first.engine._connections else second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from wsgiref.validate import validator
 import pytest
 from flask import Flask, jsonify, request
 
+from flask_prodserve.net.loads import Loads
 from serving import in_thread
 from wire import Wire, get
 
@@ -119,6 +121,15 @@ def test_one_thread() -> None:
     with in_thread(make_app(), threads=1) as served, Wire(served.address) as wire:
         wire.send(REQUEST)
         assert b'"wsgi.multithread":false' in wire.response("POST").body
+
+
+def test_several_processes() -> None:
+    """wsgi.multiprocess is true where other processes may serve the same app."""
+    memory = Loads.create(1)
+    with in_thread(make_app(), loads=Loads(memory, 0)) as served, Wire(served.address) as wire:
+        os.close(memory)
+        wire.send(REQUEST)
+        assert b'"wsgi.multiprocess":true' in wire.response("POST").body
 
 
 def test_chunked_body_has_a_length() -> None:

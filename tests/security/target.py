@@ -75,7 +75,7 @@ class Target:
 def target(folder: Path, **settings: str) -> Iterator[Target]:
     """Serve the app on a port of its own, without an access log."""
     (folder / "attacked.py").write_text(APP)
-    arguments = flask("--app", "attacked", "serve", "--port", "0", "--access-log", "off")
+    arguments = flask("--app", "attacked", "serve", "--workers", "0", "--port", "0", "--access-log", "off")
     with run(arguments, cwd=folder, env={f"PRODSERVE_{name}": value for name, value in settings.items()}) as command:
         address = command.address
         assert isinstance(address, tuple)

@@ -50,9 +50,9 @@ BASE_REQUESTS = 500
 SLOWDOWN = 5.0
 """How many times as long the slowest hundredth of the normal requests may take with attackers."""
 
-LEAST_BASE = 0.010
-"""Seconds, in place of a measured base that is less. So long may any request wait by chance: for a leader that computes (the engine grants
-it 10 ms), or, where three busy processes and others share two processors, for a time slice or two of the system's, or of the GIL's.
+LEAST_BASE = 0.005
+"""Seconds, in place of a measured base that is less. So long may any request wait by chance, where three busy processes and others share
+two processors: for the GIL, which is passed on after 5 ms, or for a time slice of the system's.
 """
 
 PAUSE_SECONDS = 0.01

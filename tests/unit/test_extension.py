@@ -12,15 +12,18 @@ from flask import Flask
 
 import flask_prodserve
 from flask_prodserve import ProdServe, serve
+from flask_prodserve.clock import Deadline
 from flask_prodserve.extension import _development_defaults, app_layers, resolve_for
+from flask_prodserve.process.hooks import hooks_of
 from flask_prodserve.settings import Settings, SettingsError, arguments, command_line, resolve
 from flask_prodserve.units import TCPAddress, UnixAddress
+from serving import wait_until
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(("FLASK_", "PRODSERVE_")) or name in ("PORT", "FORWARDED_ALLOW_IPS"):
+        if name.startswith(("FLASK_", "PRODSERVE_")) or name in ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
             monkeypatch.delenv(name)
 
 
@@ -95,6 +98,74 @@ def test_an_app_without_prodserve(app: Flask) -> None:
     assert resolve(app_layers(Flask("plain"))).settings == Settings()
 
 
+# Hooks.
+
+
+def started(*apps: Flask) -> None:
+    for one in apps:
+        hooks_of(one).run_worker_started(one)
+
+
+@pytest.mark.parametrize("hook", ["before_fork", "worker_started", "worker_stopping"])
+def test_hooks_are_decorators(app: Flask, hook: str) -> None:
+    """A hook gives back the function it is put on, which is then run with the app."""
+    seen: list[Flask] = []
+
+    def function(app: Flask) -> None:
+        seen.append(app)
+
+    assert getattr(ProdServe(app), hook)(function) is function
+    getattr(hooks_of(app), f"run_{hook}")(app)
+    assert seen == [app]
+
+
+def test_once_is_a_decorator(app: Flask) -> None:
+    """once gives back the function it is put on, and the server then knows that there is something for one process."""
+    prodserve = ProdServe(app)
+    assert not hooks_of(app).has_once
+    seen: list[Flask] = []
+
+    @prodserve.once
+    def function(app: Flask) -> None:
+        seen.append(app)
+
+    function(app)
+    assert hooks_of(app).has_once
+    running = hooks_of(app).start_once(app)
+    wait_until(lambda: running.stop(Deadline(0)))
+    assert seen == [app, app]
+
+
+def test_hooks_before_and_after_init_app(app: Flask) -> None:
+    """With an app factory it does not matter whether functions are registered before the app is there or after."""
+    prodserve, seen = ProdServe(), list[str]()
+    prodserve.worker_started(lambda app: seen.append("before"))
+    prodserve.init_app(app)
+    prodserve.worker_started(lambda app: seen.append("after"))
+    started(app)
+    assert seen == ["before", "after"]
+
+
+def test_hooks_of_several_apps() -> None:
+    """Apps that share a ProdServe share its functions, which get the app they are run for; others have none of them."""
+    shared, other, seen = ProdServe(), ProdServe(), list[tuple[str, str]]()
+    shared.worker_started(lambda app: seen.append(("shared", app.name)))
+    other.worker_started(lambda app: seen.append(("other", app.name)))
+    apps = [Flask(name) for name in "abcd"]
+    shared.init_app(apps[0])
+    shared.init_app(apps[1])
+    other.init_app(apps[2])
+    started(*apps)
+    assert seen == [("shared", "a"), ("shared", "b"), ("other", "c")]
+
+
+@pytest.mark.parametrize("hook", ["before_fork", "worker_started", "worker_stopping", "once"])
+def test_what_hooks_refuse(hook: str) -> None:
+    """A hook that is put on what is no function of the app fails where that stands."""
+    with pytest.raises(TypeError, match=f"^{hook} takes a function of the app, not None$"):
+        getattr(ProdServe(), hook)(None)
+
+
 # The order of places around the app.
 
 
@@ -165,6 +236,29 @@ def test_half_a_pair_may_come_from_elsewhere(app: Flask, monkeypatch: pytest.Mon
     monkeypatch.setenv("PRODSERVE_TLS_KEY", "key.pem")
     monkeypatch.setenv("PRODSERVE_MAX_HEADER_SIZE", "128KiB")
     assert (settings(app).tls.tls_cert, settings(app).tls.tls_key) == ("cert.pem", "key.pem")
+
+
+def test_early_settings(app: Flask) -> None:
+    """What the server needs before it loads the app is refused from the app when it is served."""
+    app.config["PRODSERVE_UMASK"] = "027"
+    ProdServe(app, user="nobody", workers=0)
+    with pytest.raises(SettingsError) as caught:
+        settings(app)
+    assert [problem.what.split(" comes too late")[0] for problem in caught.value.problems] == [
+        'app.config["PRODSERVE_UMASK"]',
+        "ProdServe(user=...)",
+        "ProdServe(workers=...)",
+    ]
+
+
+def test_early_settings_that_the_app_has_from_the_environment(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that reads all FLASK_* variables into its config repeats what was there in time, and may."""
+    monkeypatch.setenv("FLASK_PRODSERVE_BOOT_TIMEOUT", "5")
+    monkeypatch.setenv("FLASK_PRODSERVE_WORKERS", "0")
+    app.config.from_prefixed_env()
+    assert app.config["PRODSERVE_BOOT_TIMEOUT"] == 5
+    ProdServe(app)
+    assert (settings(app).workers.boot_timeout, settings(app).workers.workers) == (5.0, 0)
 
 
 def test_none_is_not_given(app: Flask) -> None:

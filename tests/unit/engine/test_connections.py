@@ -25,6 +25,7 @@ class Connected:
         self.idle: float | None = None
         self.busy_in_the_last_moment = False
         self.connected = True
+        self.answered = 0
         self._connections = connections
         connections.add(cast(Any, self))
 

@@ -6,13 +6,23 @@ import logging
 import logging.config
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from flask_prodserve.observe.logging import LOGGERS, StandardErrorHandler, coloured, configure
+from flask_prodserve.observe.logging import (
+    LOGGERS,
+    PIECE_BYTES,
+    StandardErrorHandler,
+    _pieces,
+    coloured,
+    configure,
+)
 
+ROOT = Path(__file__).parents[3]
 NAMES = ("", *LOGGERS, "flask_prodserve.proxy")
 
 
@@ -256,3 +266,95 @@ def test_level_of_another_name_is_not_coloured(monkeypatch: pytest.MonkeyPatch) 
         logging.getLogger("flask_prodserve").log(25, "message")
     assert "Level 25" in stream.getvalue()
     assert stream.getvalue().endswith(" message\n")
+
+
+# Several processes.
+
+WRITER = """
+import logging, os, sys
+from flask_prodserve.observe.logging import configure
+
+configure("info", explicit=True)
+logger = logging.getLogger("flask_prodserve")
+for number in range(4):
+    if os.fork() == 0:
+        for message in range(100):
+            logger.error("\\n".join(f"<{number}.{message}.{line}.{'x' * (line * 7 % 400)}>" for line in range(150)))
+        os._exit(0)
+for _ in range(4):
+    os.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("blocking", [True, False])
+def test_lines_of_several_processes_are_whole(blocking: bool) -> None:
+    """Long messages that several processes write to one pipe may be in pieces between one another, but each of their lines is whole."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, blocking)
+    with subprocess.Popen([sys.executable, "-c", WRITER], stderr=write_end, cwd=ROOT) as process:
+        os.close(write_end)
+        output = b"".join(iter(lambda: os.read(read_end, 65536), b"")).decode()
+    os.close(read_end)
+    assert process.returncode == 0
+    lines = []
+    for line in output.splitlines():
+        match = re.fullmatch(r"(?:\[\d[-+: \d]*\] \[\d+\] ERROR )?<(\d)\.(\d+)\.(\d+)\.(x*)>", line)
+        assert match is not None, line
+        assert len(match[4]) == int(match[3]) * 7 % 400
+        lines.append((int(match[1]), int(match[2]), int(match[3])))
+    for number in range(4):
+        assert [line for line in lines if line[0] == number] == [
+            (number, message, line) for message in range(100) for line in range(150)
+        ]
+
+
+def test_pieces() -> None:
+    """A message is cut where lines end, and a line only if it is longer than a piece."""
+    message = b"a" * (PIECE_BYTES - 2) + b"\nb\n" + b"c" * (2 * PIECE_BYTES) + b"\nd\n"
+    pieces = list(_pieces(message))
+    assert b"".join(pieces) == message
+    assert [(piece[:1], len(piece)) for piece in pieces] == [
+        (b"a", PIECE_BYTES - 1),
+        (b"b", 2),
+        (b"c", PIECE_BYTES),
+        (b"c", PIECE_BYTES),
+        (b"\n", 3),
+    ]
+
+
+@untouched_logging()
+def test_what_others_have_written_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Text that is in the buffer of standard error stays in front, and characters are encoded as the stream has it."""
+    path = tmp_path / "log"
+    with path.open("w", encoding="ascii", errors="backslashreplace") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        configure("info", explicit=False)
+        stream.write("before\n")
+        logging.getLogger("flask_prodserve").info("first ä")
+        stream.write("between\n")
+        logging.getLogger("flask_prodserve").info("second")
+    assert [line.split("] ")[-1] for line in path.read_text().splitlines()] == [
+        "before",
+        "INFO first \\xe4",
+        "between",
+        "INFO second",
+    ]
+
+
+class Tee(io.StringIO):
+    """Something that an app has put in the place of standard error."""
+
+    encoding = "utf-8"
+
+    def fileno(self) -> int:
+        return 2
+
+
+@untouched_logging()
+def test_a_wrapper_gets_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has replaced standard error gets the records, even if it has a descriptor."""
+    monkeypatch.setattr(sys, "stderr", tee := Tee())
+    configure("info", explicit=False)
+    logging.getLogger("flask_prodserve").info("here")
+    assert tee.getvalue().endswith("INFO here\n")

@@ -13,7 +13,7 @@ from flask.views import MethodView, View
 from flask_prodserve import ProdServe
 from flask_prodserve.errors import ExitCode
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.launcher import engine_for
+from flask_prodserve.service import engine_for
 from flask_prodserve.settings import SettingsError, arguments
 from flask_prodserve.settings.endpoint_limits import EndpointLimits, parse_endpoint_limits
 from flask_prodserve.wsgi.limits import endpoints, limits

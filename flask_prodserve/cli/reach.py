@@ -1,0 +1,29 @@
+"""The running server that a verb is about. The app is not loaded: what is known of it is its name and the folder."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+from flask.cli import ScriptInfo
+
+from ..process import control
+from ..settings import resolve
+from .serve import layers_without_app
+
+SECONDS = 10.0
+"""For what a supervisor answers at once, and for what it asks its workers."""
+
+
+def server(ctx: click.Context, info: ScriptInfo) -> str:
+    """The path of the control socket of the server that *ctx*, a verb's, is for. Raises ProdServeError."""
+    assert ctx.parent is not None
+    settings = resolve(layers_without_app(ctx.parent.params), complete=False).settings
+    folder = control.working_folder(os.environ)
+    return control.locate(settings.observe.control_socket, info.app_import_path, folder, os.environ)
+
+
+def answer(ctx: click.Context, info: ScriptInfo, request: control.Request) -> dict[str, Any]:
+    """What that server answers to *request*. Raises ProdServeError."""
+    return control.ask(server(ctx, info), request, SECONDS)

@@ -1,0 +1,35 @@
+"""``flask serve reload``: bring new code and new settings in, without a request being lost."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import ScriptInfo, pass_script_info
+
+from ..errors import ProdServeError
+from ..process import control
+from .reach import server
+from .serve import fail
+
+
+@click.command()
+@click.option("--no-wait", is_flag=True, help="Do not wait until the new code serves, or has failed.")
+@pass_script_info
+@click.pass_context
+def reload(ctx: click.Context, info: ScriptInfo, no_wait: bool) -> None:
+    """Have new workers load the app afresh, and replace the old ones once they are ready.
+
+    If the new code does not load, the old workers go on, and this command fails with the reason.
+    """
+    try:
+        with control.Connection(server(ctx, info)) as connection:
+            if no_wait:
+                connection.send(control.Reload())
+                click.echo("Reloading.")
+                return
+            told = connection.ask(control.Reload(), None)
+    except control.RefusedError as error:
+        fail(ctx, ProdServeError(f"The new code is not served: {error.what}", "The workers that were there go on."))
+    except ProdServeError as error:
+        fail(ctx, error)
+    else:
+        click.echo(f"Reloaded: generation {told['generation']} serves.")

@@ -1,0 +1,31 @@
+"""``flask serve stacks``: where every thread of every worker is."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from flask.cli import ScriptInfo, pass_script_info
+
+from ..errors import ProdServeError
+from ..observe.logging import coloured
+from ..process import control
+from .reach import answer
+from .serve import fail
+
+
+@click.command()
+@pass_script_info
+@click.pass_context
+def stacks(ctx: click.Context, info: ScriptInfo) -> None:
+    """Show where every thread of every worker is, for when requests hang."""
+    try:
+        workers = answer(ctx, info, control.Stacks())["workers"]
+    except ProdServeError as error:
+        fail(ctx, error)
+        return
+    blocks = (
+        click.style(f"worker {worker['number']} (pid {worker['pid']})", bold=True) + f"\n\n{worker['stacks'].strip()}\n"
+        for worker in workers
+    )
+    click.echo("\n".join(blocks), color=coloured(sys.stdout), nl=False)

@@ -1,0 +1,163 @@
+"""The other side of the control socket: finds a server, asks it, and waits. Whatever goes wrong is an error for a person."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from ...clock import Deadline
+from ...errors import ProdServeError
+from . import place, requests
+from .requests import Request
+
+_NAME_IT = "name its socket with --control-socket PATH (CONTROL_SOCKET)"
+
+
+class NoServerError(ProdServeError):
+    """Nobody is there to be asked."""
+
+
+class SeveralServersError(ProdServeError):
+    """More than one could be meant."""
+
+
+class NotAllowedError(ProdServeError):
+    """Its socket is somebody else's."""
+
+
+class RefusedError(ProdServeError):
+    """The server answers that it cannot, or will not; *what* is what it says."""
+
+
+class SilentServerError(ProdServeError):
+    """The server does not answer, or with what is no answer."""
+
+
+class ServerGoneError(ProdServeError):
+    """The server has closed the connection instead of answering."""
+
+
+def locate(control_socket: str, app_import_path: str | None, folder: str, environ: Mapping[str, str]) -> str:
+    """The path of the one server that is meant: *control_socket* (CONTROL_SOCKET), if that is one, else where the app's is found.
+
+    Raises NoServerError and SeveralServersError.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        raise NoServerError("This system has no Unix sockets, and so no server that could be asked.")
+    if control_socket == "off":
+        raise NoServerError(
+            "CONTROL_SOCKET is off, so the server cannot be asked.",
+            "Set it to auto or a path, here and for the server.",
+        )
+    if control_socket != "auto":
+        return control_socket
+    found = place.find(app_import_path, folder, environ)
+    if not found:
+        raise NoServerError(
+            "No server of this app seems to be running.",
+            "It is found by the folder and the app's name (flask --app), which have to be those that the server was started with, and by "
+            f"its user. Else {_NAME_IT}. A single process (--workers 0) cannot be asked.",
+        )
+    if len(found) > 1:
+        listed = "\n".join(f"  - pid {place.process_of(path)}: {path}" for path in found)
+        raise SeveralServersError(
+            f"{len(found)} servers of this app are running:\n{listed}", f"Choose one: {_NAME_IT}."
+        )
+    return found[0]
+
+
+def ask(path: str, request: Request, timeout: float | None) -> dict[str, Any]:
+    """The answer of the server at *path*. Raises as :class:`Connection` does."""
+    with Connection(path) as connection:
+        return connection.ask(request, timeout)
+
+
+class Connection:
+    """To the server at *path*. Raises NoServerError and NotAllowedError."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._received = b""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            if isinstance(error, PermissionError):
+                raise NotAllowedError(
+                    f"This user may not talk to the server at {path}.", "Be the user that it was started by, or root."
+                ) from error
+            reason = error.strerror if error.errno is not None else "the path is too long for a Unix socket"
+            raise NoServerError(
+                f"No server answers at {path} (CONTROL_SOCKET): {reason}.",
+                "It may have ended, or have another --control-socket.",
+            ) from error
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._socket.close()
+
+    def ask(self, request: Request, timeout: float | None) -> dict[str, Any]:
+        """The answer to *request*, for which there are *timeout* seconds, or as many as it takes.
+
+        Raises RefusedError where it is an error, and SilentServerError or ServerGoneError where there is none.
+        """
+        self.send(request)
+        line = self._receive(timeout)
+        if line is None:
+            raise ServerGoneError(
+                f"The server at {self._path} closed the connection before it answered.",
+                "It may have ended; see its log.",
+            )
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise SilentServerError(f"What answers at {self._path} is not this server.", "Look into CONTROL_SOCKET.")
+        if "error" in answer:
+            raise RefusedError(str(answer["error"]))
+        return answer
+
+    def send(self, request: Request) -> None:
+        """Send *request*, whose answer nobody may wait for."""
+        try:
+            self._socket.settimeout(None)
+            self._socket.sendall(requests.encode(request))
+        except OSError:
+            pass  # it has closed, perhaps with a last word, which is still to be read
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the server to close the connection, which is the last thing that it does. Returns whether it has."""
+        try:
+            self._socket.settimeout(seconds)
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+    def _receive(self, timeout: float | None) -> bytes | None:
+        """The next line, None at the end."""
+        deadline = None if timeout is None else Deadline(timeout)
+        while b"\n" not in self._received:
+            try:
+                # 0 would mean not to wait at all, and another error.
+                self._socket.settimeout(None if deadline is None else max(0.001, deadline.remaining()))
+                data = self._socket.recv(1 << 16)
+            except TimeoutError as error:
+                raise SilentServerError(
+                    f"The server at {self._path} has not answered within {timeout:g} seconds.",
+                    "Its supervisor may be stopped (SIGSTOP, a debugger), or the machine be very busy.",
+                ) from error
+            except OSError:
+                return None
+            if not data:
+                return None
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return line

@@ -1,0 +1,66 @@
+"""The trial start before an upgrade: a supervisor that is replaced by one that does not start would take everything along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ..clock import Deadline
+from .privileges import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How this server was started, to start it again.
+
+    *hidden* are the variables that the app does not get to see.
+    """
+
+    program: str
+    arguments: tuple[str, ...]
+    folder: str
+    hidden: Mapping[str, str]
+
+
+class Rehearsal:
+    """``flask serve ... config``: the new interpreter with the new code loads the app and resolves the settings, as the user that workers
+    run under, and serves nothing.
+    """
+
+    def __init__(self, command: Command, identity: Identity | None, seconds: float) -> None:
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # result() closes it
+        self._seconds = seconds
+        self.deadline = Deadline(seconds)
+        user: dict[str, Any] = {}
+        if identity is not None and os.geteuid() == 0:
+            user = {"user": identity.uid, "group": identity.gid, "extra_groups": list(identity.groups)}
+        self._process = subprocess.Popen(  # noqa: S603  # what the person who started this server has written
+            [*command.arguments, "config"],
+            executable=command.program,
+            cwd=command.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            **user,
+        )
+        self.pid = self._process.pid
+
+    def kill(self) -> None:
+        """It takes too long."""
+        self._process.kill()
+
+    def result(self, code: int) -> str:
+        """Why it failed, ``""`` if it did not. *code* is what the process, which has been reaped, has ended with."""
+        self._process.returncode = code
+        with self._said as said:
+            said.seek(0)
+            text = said.read().decode(errors="replace").strip()
+        if code == 0:
+            return ""
+        if self.deadline.passed():
+            return f"its trial start took longer than BOOT_TIMEOUT ({self._seconds:g}s)"
+        return f"its trial start failed with exit code {code}: {text or 'it said nothing'}"

@@ -1,0 +1,541 @@
+"""The supervisor: binds the listeners, starts and stops workers, and never imports the app.
+
+It carries out what ``plan`` decides, in one thread and one loop: whatever is registered with the selector has a function as its data,
+which is called when it is ready. A worker is born inside :meth:`Supervisor.run`, which then returns in the child, too: the caller goes on
+as a worker, so that its process ends as every Python process does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from .. import __version__
+from ..clock import Deadline, monotonic
+from ..errors import ExitCode, ProdServeError
+from ..net.listeners import exchange_listeners
+from ..net.loads import Loads
+from ..net.processors import available
+from ..net.systemd import Inherited, Notifier
+from ..observe import startup
+from ..settings import Settings
+from ..units import format_address
+from . import control, handover, messages, plan
+from .handle import Handle
+from .handover import Estate
+from .inquiry import Inquiry
+from .link import Link
+from .offer import Offer, read_settings
+from .pidfile import remove_pidfile, write_pidfile
+from .plan import Phase, Renewal
+from .privileges import Identity
+from .rehearsal import Command, Rehearsal
+from .signals import SignalInbox, blocked
+from .worker import Birth, begin
+
+logger = logging.getLogger("flask_prodserve.supervisor")
+
+MOST_WORKERS = 1000
+
+SLOTS = 2 * MOST_WORKERS
+"""Processes that can share their loads: as many workers, and those that drain or boot beside them."""
+
+Respond = Callable[[Mapping[str, object]], None]
+
+
+class _Born(Exception):
+    """This process is a worker from now on."""
+
+    def __init__(self, birth: Birth) -> None:
+        self.birth = birth
+
+
+class Supervisor:
+    """*early* are the settings that are known without the app, *left* what the supervisor before this one has left. *configure* sets
+    logging up for the settings of a generation, *announce* tells the world that the server is there, with how many workers.
+    """
+
+    def __init__(
+        self,
+        early: Settings,
+        command: Command,
+        *,
+        identity: Identity | None,
+        inherited: Sequence[Inherited],
+        notifier: Notifier,
+        control_path: str | None,
+        configure: Callable[[Offer], None],
+        announce: Callable[[Offer, int], None],
+        left: Estate | None,
+    ) -> None:
+        self._early = early
+        self._command = command
+        self._identity = identity
+        self._inherited = inherited
+        self._notifier = notifier
+        self._control_path = control_path
+        self._configure = configure
+        self._announce = announce
+        self._rules = plan.Rules(boot_timeout=early.workers.boot_timeout, preload=early.workers.preload)
+        self._estate = left or Estate(monotonic())
+        self._taken_over = left is not None
+        self._events: deque[plan.Event] = deque()
+        self._exit_code: int | None = None
+        self._failure: ProdServeError | None = None
+        self._interrupted = False
+        self._finished = self._cut = 0
+        self._rehearsal: Rehearsal | None = None
+        self._inquiries: list[Inquiry] = []
+        self._awaiting_renewal: list[Respond] = []
+        self._next_watchdog = Deadline(0)
+        self._selector = selectors.DefaultSelector()
+        self._inbox = SignalInbox()
+        self._control: control.ControlServer | None = None
+
+    @property
+    def _state(self) -> plan.State:
+        return self._estate.state
+
+    def run(self) -> int | Birth:
+        """Run the server, and return the exit code when it is over; or, in a worker, what that needs to know.
+
+        Raises ProdServeError where PIDFILE, CONTROL_SOCKET or the first worker's addresses cannot be had.
+        """
+        self._begin()
+        try:
+            self._carry_out(plan.Tick())
+            while self._exit_code is None:
+                for key, _ in self._selector.select(self._timeout()):
+                    key.data()
+                self._look_at_time()
+                if self._exit_code is None:
+                    self._carry_out(plan.Tick())
+        except _Born as born:
+            return born.birth
+        self._end()
+        if self._failure is not None:
+            raise self._failure
+        return self._exit_code
+
+    # The beginning and the end.
+
+    def _begin(self) -> None:
+        if self._taken_over:
+            self._obey(self._estate.offers[self._state.settled])
+            for handle in self._estate.handles.values():
+                self._listen_to(handle)
+            self._notifier.main_pid(os.getpid())
+            logger.info("the supervisor has been replaced; now for its workers")
+        elif self._early.process.pidfile is not None:
+            write_pidfile(self._early.process.pidfile)
+        self._open_control()
+        self._selector.register(self._inbox.socket, selectors.EVENT_READ, self._on_signals)
+        self._inbox.open()
+        self._reap()
+
+    def _open_control(self) -> None:
+        if self._estate.control is not None:
+            listening = socket.socket(fileno=self._estate.control)
+        elif self._control_path is None:
+            return
+        else:
+            try:
+                listening = control.open_control_socket(self._control_path)
+            except ProdServeError:
+                if self._early.observe.control_socket != "auto":
+                    raise
+                return
+            self._estate.control = listening.fileno()
+        self._control = control.ControlServer(listening, self._selector, self._on_request)
+
+    def _end(self) -> None:
+        for listener in self._estate.listeners:
+            listener.socket.close()
+            listener.remove_path()
+        if self._early.process.pidfile is not None:
+            remove_pidfile(self._early.process.pidfile)
+        self._inbox.close()
+        if self._control is not None:
+            self._control.close()  # last: it tells `flask serve stop` that nothing is in the way of the next server
+
+    def _abandon(self) -> None:
+        """Let go of everything in a child, which is no supervisor. Nothing is removed, nor unregistered: the selector is the parent's."""
+        self._selector.close()
+        self._inbox.close()
+        for handle in self._estate.handles.values():
+            handle.link.close()
+        for listener in self._estate.listeners:
+            listener.socket.close()
+        if self._control is not None:
+            self._control.abandon()
+        for descriptor in self._estate.loads:
+            os.close(descriptor)
+
+    # The loop.
+
+    def _timeout(self) -> float | None:
+        times = [inquiry.deadline.remaining() for inquiry in self._inquiries]
+        if (at := plan.next_look(self._state, self._rules)) is not None:
+            times.append(at - monotonic())
+        if self._notifier.watchdog_interval is not None:
+            times.append(self._next_watchdog.remaining())
+        if self._rehearsal is not None:
+            times.append(self._rehearsal.deadline.remaining())
+        return max(0.0, min(times)) if times else None
+
+    def _look_at_time(self) -> None:
+        if (interval := self._notifier.watchdog_interval) is not None and self._next_watchdog.passed():
+            self._next_watchdog = Deadline(interval)
+            self._notifier.watchdog()
+        if self._rehearsal is not None and self._rehearsal.deadline.passed():
+            self._rehearsal.kill()
+        for inquiry in [inquiry for inquiry in self._inquiries if inquiry.deadline.passed()]:
+            self._inquiries.remove(inquiry)
+            inquiry.answer()
+
+    def _carry_out(self, event: plan.Event) -> None:
+        """Have the plan decide on *event*, and on what follows from carrying that out."""
+        self._events.append(event)
+        while self._events:
+            event = self._events.popleft()
+            self._estate.state, actions = plan.decide(self._state, event, monotonic(), self._rules)
+            for action in actions:
+                self._do(action)
+
+    def _do(self, action: plan.Action) -> None:
+        handles = self._estate.handles
+        match action:
+            case plan.Spawn(number, generation):
+                self._spawn(number, generation)
+            case plan.Drain(number, delay, last):
+                handles[number].link.send(messages.Drain(delay, last))
+            case plan.Abort(number):
+                handles[number].link.send(messages.Abort())
+            case plan.Kill(number, kind):
+                handles[number].send_signal(kind)
+            case plan.Appoint(number):
+                handles[number].link.send(messages.Appoint())
+            case plan.Rehearse():
+                self._rehearsal = Rehearsal(self._command, self._identity, self._rules.boot_timeout)
+            case plan.Replace():
+                self._replace()
+            case plan.Renewing(renewal):
+                logger.info("%s asked for", renewal.value)
+                self._notifier.reloading()
+            case plan.Renewed(why):
+                self._renewed(why)
+            case plan.Say(level, text, number):
+                who = f"worker {number} (pid {handles[number].pid}) " if number in handles else ""
+                logger.log(getattr(logging, level.upper()), "%s%s", who, text)
+            case plan.Exit(code):
+                if code != ExitCode.BOOT and self._state.settled:
+                    startup.report_end(
+                        logger, self._finished, self._cut, self._estate.offers[self._state.settled].settings
+                    )
+                self._exit_code = code
+
+    # Signals, and the end of processes.
+
+    def _on_signals(self) -> None:
+        for number in self._inbox.received():
+            match number.name:
+                case "SIGCHLD":
+                    self._reap()
+                case "SIGTERM":
+                    self._stop()
+                case "SIGINT":
+                    if self._interrupted:
+                        self._carry_out(plan.StopNow(128 + number))
+                    self._interrupted = True
+                    self._stop()
+                case "SIGQUIT":
+                    self._carry_out(plan.StopNow(128 + number))
+                case "SIGHUP":
+                    self._carry_out(plan.Renew(Renewal.RELOAD))
+                case "SIGUSR2":
+                    self._carry_out(plan.Renew(Renewal.UPGRADE))
+                case "SIGUSR1":
+                    for handle in self._estate.handles.values():
+                        handle.link.send(messages.Reopen())
+                case "SIGTTIN":
+                    self._scale(self._state.wanted + 1)
+                case "SIGTTOU":
+                    self._scale(self._state.wanted - 1)
+
+    def _stop(self) -> None:
+        if self._state.exit_code is None:
+            self._notifier.stopping()
+            for listener in self._estate.listeners:
+                listener.socket.close()  # here; workers accept until they have been told not to, and then nobody may
+        self._carry_out(plan.Stop())
+
+    def _scale(self, workers: int) -> None:
+        if not 1 <= workers <= MOST_WORKERS:
+            logger.warning("%d workers are not possible: from 1 to %d are", workers, MOST_WORKERS)
+        elif self._state.exit_code is None and workers != self._state.wanted:
+            logger.info("%d worker%s from now on, instead of %d", workers, "s"[: workers != 1], self._state.wanted)
+            self._estate.scaled = True
+            self._carry_out(plan.Scale(workers))
+
+    def _reap(self) -> None:
+        """Take note of every child that has ended: of workers, and, as process 1, of strangers, too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if self._rehearsal is not None and self._rehearsal.pid == pid:
+                why = self._rehearsal.result(code)
+                self._rehearsal = None
+                self._carry_out(plan.Rehearsed(why))
+            for handle in [handle for handle in self._estate.handles.values() if handle.pid == pid]:
+                self._bury(handle, code)
+
+    def _bury(self, handle: Handle, status: int) -> None:
+        while handle.linked:
+            self._hear(handle)  # its last words
+        handle.tell_stacks("(it has ended)")
+        if self._state.exit_code is not None:
+            if handle.drained is not None:
+                self._finished += handle.drained.finished
+                self._cut += handle.drained.cut
+            elif handle.report is not None:
+                self._cut += handle.report.busy
+        if (offer := self._estate.offers.get(handle.generation)) is not None:
+            Loads.clear(offer.loads, handle.slot)
+        self._carry_out(plan.Exited(handle.number, status, handle.why))
+        del self._estate.handles[handle.number]
+
+    # Workers.
+
+    def _spawn(self, number: int, generation: int) -> None:
+        ours, theirs = Link.pair()
+        slots = {handle.slot for handle in self._estate.handles.values()}
+        slot = next(slot for slot in range(SLOTS) if slot not in slots)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()  # or the child would write it again
+        supervisor = os.getpid()
+        with blocked():
+            try:
+                pid = os.fork()
+            except OSError as error:
+                ours.close()
+                theirs.close()
+                why = f"no process can be started: {error.strerror} (ulimit -u, or a container's pids limit)"
+                self._events.append(plan.Exited(number, ExitCode.FAILURE, why))
+                return
+            if pid == 0:
+                ours.close()
+                self._abandon()
+                begin()
+                raise _Born(Birth(number, generation, generation not in self._estate.offers, theirs, supervisor))
+        theirs.close()
+        handle = Handle(number, generation, pid, ours, slot, monotonic())
+        self._estate.handles[number] = handle
+        self._listen_to(handle)
+
+    def _listen_to(self, handle: Handle) -> None:
+        self._selector.register(handle.link.socket, selectors.EVENT_READ, lambda: self._hear(handle))
+
+    def _hear(self, handle: Handle) -> None:
+        if not handle.linked:
+            return  # buried in this very turn
+        for message in handle.messages():
+            self._understand(handle, message)
+        if not handle.linked:
+            self._selector.unregister(handle.link.socket)
+            handle.link.close()
+
+    def _understand(self, handle: Handle, message: object) -> None:
+        number = handle.number
+        match message:
+            case messages.Loaded():
+                self._serve(handle, message)
+            case messages.Failed(why):
+                handle.why = why
+            case messages.Ready():
+                self._ready(handle)
+            case messages.Report():
+                handle.report = message
+                self._carry_out(plan.Reported(number, message.served, message.healthy, message.memory))
+            case messages.Retire(reason):
+                self._carry_out(plan.Retiring(number, reason))
+            case messages.Released():
+                self._carry_out(plan.Released(number))
+            case messages.Drained():
+                handle.drained = message
+            case messages.Stacks(text):
+                handle.tell_stacks(text)
+
+    def _serve(self, handle: Handle, loaded: messages.Loaded) -> None:
+        """A worker has loaded the app: open what its settings name, if it is the first of its generation, and have it serve there."""
+        offers = self._estate.offers
+        if handle.generation not in offers:
+            try:
+                offers[handle.generation] = self._open(loaded)
+            except ProdServeError as error:
+                if self._state.settled:
+                    logger.error("%s %s", error.what, error.hint)
+                else:
+                    self._failure = error
+                self._carry_out(plan.Unservable(handle.number, error.what, error.exit_code))
+                return
+        offer = offers[handle.generation]
+        self._carry_out(plan.Loaded(handle.number, loaded.has_once))
+        handle.link.send(
+            messages.Serve([format_address(listener.address) for listener in offer.listeners], handle.slot),
+            offer.descriptors,
+        )
+
+    def _open(self, loaded: messages.Loaded) -> Offer:
+        bind = read_settings(loaded).bind
+        last = self._estate.offers.get(max(self._estate.offers, default=0))
+        opened, _ = exchange_listeners(
+            () if last is None else last.listeners,
+            bind.addresses,
+            backlog=bind.backlog,
+            unix_socket_mode=bind.unix_socket_mode,
+            inherited=self._inherited,
+            owner=None if self._identity is None else (self._identity.uid, self._identity.gid),
+        )
+        # Who does not listen where others do must not be left their connections.
+        same = last is not None and last.listeners == tuple(opened)
+        return Offer.of(loaded, opened, last.loads if last is not None and same else Loads.create(SLOTS))
+
+    def _ready(self, handle: Handle) -> None:
+        first = not self._state.settled
+        offer = self._estate.offers[handle.generation]
+        if handle.generation > self._state.settled:
+            self._obey(offer)
+            if not self._estate.scaled:
+                workers = offer.settings.workers.workers
+                self._carry_out(plan.Scale(available() if workers == "auto" else max(1, int(workers))))
+        self._carry_out(plan.Ready(handle.number))
+        if first:
+            self._announce(offer, self._state.wanted)
+            self._notifier.ready(self._status_line())
+
+    def _obey(self, offer: Offer) -> None:
+        """What the settings of a generation say holds from now on: a worker of it is ready."""
+        workers, timeouts = offer.settings.workers, offer.settings.timeouts
+        self._rules = replace(
+            self._rules,
+            worker_timeout=workers.worker_timeout,
+            graceful_timeout=timeouts.graceful_timeout,
+            drain_delay=timeouts.drain_delay,
+            max_worker_lifetime=workers.max_worker_lifetime,
+            max_worker_memory=workers.max_worker_memory,
+        )
+        self._configure(offer)
+
+    # New code.
+
+    def _replace(self) -> None:
+        """Become the new supervisor. Returns only if that fails."""
+        environ = {**os.environ, **self._command.hidden}
+        handover.leave(self._estate, environ)
+        with blocked():
+            try:
+                os.chdir(self._command.folder)
+                os.execve(self._command.program, self._command.arguments, environ)  # noqa: S606  # no shell is wanted
+            except OSError as error:
+                why = f"{self._command.program} cannot be executed: {error.strerror}"
+        handover.keep(self._estate, environ)
+        self._events.append(plan.Rehearsed(why))
+
+    def _renewed(self, why: str) -> None:
+        before, loads = self._estate.listeners, self._estate.loads
+        kept = {self._state.settled, *(worker.generation for worker in self._state.of(Phase.BOOTING, Phase.READY))}
+        self._estate.offers = {number: offer for number, offer in self._estate.offers.items() if number in kept}
+        for listener in before - self._estate.listeners:
+            listener.close()
+        for descriptor in loads - self._estate.loads:
+            os.close(descriptor)
+        if why:
+            logger.error("the new code is not served: %s. What was served before still is", why)
+        else:
+            logger.info("reloaded: %s", self._status_line())
+        self._notifier.ready(self._status_line())
+        waiting, self._awaiting_renewal = self._awaiting_renewal, []
+        for respond in waiting:
+            respond({"error": why} if why else {"ok": True, "generation": self._state.settled})
+
+    # What others ask.
+
+    def _on_request(self, request: control.Request, respond: Respond) -> None:
+        match request:
+            case control.Status():
+                respond(self._status())
+            case control.Reload():
+                self._awaiting_renewal.append(respond)
+                self._carry_out(plan.Renew(Renewal.RELOAD))
+            case control.Stop(now):
+                respond({"stopping": True})
+                if now:
+                    self._carry_out(plan.StopNow(ExitCode.STOPPED))
+                else:
+                    self._stop()
+            case control.Scale(workers, change):
+                wanted = self._state.wanted + change if workers is None else workers
+                self._scale(wanted)
+                if wanted == self._state.wanted:
+                    respond({"workers": wanted})
+                else:
+                    respond(
+                        {
+                            "error": f"{wanted} workers are not possible: the server stops, or that is not from 1 to {MOST_WORKERS}."
+                        }
+                    )
+            case control.Stacks():
+                asked = [self._estate.handles[worker.number] for worker in self._state.of(Phase.READY, Phase.DRAINING)]
+                inquiry = Inquiry(asked, respond)
+                self._inquiries.append(inquiry)
+
+    def _status_line(self) -> str:
+        ready = len(self._state.of(Phase.READY))
+        return f"{ready} worker{'s'[: ready != 1]}, generation {self._state.settled}"
+
+    def _status(self) -> dict[str, object]:
+        offer = self._estate.offers.get(self._state.settled)
+        now = monotonic()
+        state = "serving" if self._state.renewal is None else "reloading"
+        if self._state.exit_code is not None:
+            state = "stopping"
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "app": None if offer is None else offer.loaded.import_path,
+            "state": state,
+            "uptime_seconds": now - self._estate.started_at,
+            "listen": [] if offer is None else offer.urls,
+            "wanted": self._state.wanted,
+            "generation": self._state.settled,
+            "workers": [
+                {
+                    "number": worker.number,
+                    "pid": handle.pid,
+                    "generation": worker.generation,
+                    "state": worker.phase.value,
+                    "uptime_seconds": now - handle.started_at,
+                    "served": report.served,
+                    "connections": report.connections,
+                    "busy": report.busy,
+                    "queued": report.queued,
+                    "stuck": report.stuck,
+                    "memory_bytes": report.memory,
+                }
+                for worker in self._state.workers
+                for handle in (self._estate.handles[worker.number],)
+                for report in (handle.report or messages.Report(0, 0, 0, 0, 0, True, 0),)
+            ],
+        }

@@ -1,0 +1,298 @@
+"""An app, its settings, and the engine that serves it in this process: what a worker and a server of one process have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import random
+import ssl
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from .clock import Clock, Deadline, monotonic
+from .engine.engine import Engine
+from .errors import AppLoadError, DebugModeError, ProdServeError
+from .net.descriptors import allow_open_files
+from .net.listeners import Listener
+from .net.loads import Loads
+from .net.tls import server_context
+from .observe.access_log import open_access_log
+from .observe.events import Activity, RequestDone
+from .observe.logging import configure
+from .observe.stacks import all_stacks
+from .process.hooks import OnceRunning, hooks_of
+from .process.messages import Drained, Loaded
+from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
+from .settings.endpoint_limits import UNLIMITED, Endpoint
+from .settings.table import Limits
+from .wsgi import stack
+from .wsgi.forwarded import PeerTrust
+from .wsgi.limits import endpoints
+from .wsgi.routes import Routes
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from werkzeug.routing import Rule
+
+    from .protocol.request_head import RequestHead
+
+logger = logging.getLogger("flask_prodserve")
+
+OTHER_FILES = 200
+"""Files and sockets that are open besides those of connections: the app's, its libraries', and the connections that are turned away."""
+
+
+class Service:
+    """Serves *app*. *tls* is what has been read of TLS_CERT and TLS_KEY already; *says*: it is the one that says what is to be said once.
+
+    Steps: refuse debug mode; logging; access log; TLS. What fails raises :class:`~.errors.ProdServeError` and leaves nothing open.
+    """
+
+    def __init__(
+        self, app: Flask, resolved: Resolved, *, import_path: str, tls: ssl.SSLContext | None = None, says: bool = True
+    ) -> None:
+        settings = resolved.settings
+        if app.debug and not settings.behaviour.allow_debug:
+            raise DebugModeError(
+                f"'{app.name}' is in debug mode, which shows code and secrets to whoever causes an error.",
+                "For development use 'flask run --debug'. To serve it all the same, set PRODSERVE_ALLOW_DEBUG=1 (--allow-debug).",
+            )
+        self._app = app
+        self._resolved = resolved
+        self._import_path = import_path
+        self._says = says
+        self._hooks = hooks_of(app)
+        self._once: OnceRunning | None = None
+        self._once_lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._started = False
+        configure(settings.observe.log_level, explicit=resolved.origins["LOG_LEVEL"] != DEFAULT_ORIGIN)
+        if says:
+            for remark in resolved.warnings:
+                logger.warning("%s %s", remark.what, remark.hint)
+        self._access_log = open_access_log(settings.observe.access_log, settings.observe.access_log_format)
+        try:
+            self._tls = tls or (server_context(*settings.tls.files) if settings.tls.files else None)
+        except ProdServeError:
+            self._close_log()
+            raise
+
+    @property
+    def loaded(self) -> Loaded:
+        """What a supervisor has to know."""
+        settings = self._resolved.settings
+        values = {name: row.write(value) for name, row in TABLE.items() if (value := settings.value(row)) is not None}
+        return Loaded(
+            app_name=self._app.name,
+            import_path=self._import_path,
+            values=values,
+            origins=dict(self._resolved.origins),
+            has_once=self._hooks.has_once,
+        )
+
+    def start(
+        self,
+        listeners: Sequence[Listener],
+        loads: Loads | None = None,
+        checked: Callable[[Activity], None] | None = None,
+        retire: Callable[[str], None] | None = None,
+    ) -> None:
+        """Begin to serve. *checked* is told every second what is going on, *retire* that another process would do better, and why.
+
+        Raises ProdServeError where threads cannot be started.
+        """
+        settings = self._resolved.settings
+        limits = _limits_within_files(settings, says=self._says)
+        self._run_started_hooks()
+        self._engine = engine_for(
+            self._app,
+            dataclasses.replace(settings, limits=limits),
+            listeners,
+            tls=self._tls,
+            request_done=self._request_done(retire),
+            keep_forwarded=_leaves_proxies_to_app(self._app, self._resolved, says=self._says),
+            loads=loads,
+            checked=checked,
+        )
+        try:
+            self._engine.start()
+        except RuntimeError as error:  # of threading, where a limit of the system is reached
+            raise ProdServeError(
+                f"THREADS is {settings.workers.threads}, and not all of them can be started: {error}.",
+                "Lower THREADS, or raise the limits on processes (ulimit -u, a container's pids limit) and memory.",
+            ) from error
+
+    def _run_started_hooks(self) -> None:
+        try:
+            self._hooks.run_worker_started(self._app)
+        except Exception as error:
+            # The app's own fault: shown from its own frame on.
+            trace = error.__traceback__
+            while trace is not None and trace.tb_frame.f_globals["__name__"].startswith(f"{__package__}."):
+                trace = trace.tb_next
+            traceback.print_exception(type(error), error, trace)
+            raise AppLoadError(f"A worker_started hook has failed: {type(error).__name__}: {error}") from error
+        self._started = True
+
+    def _request_done(self, retire: Callable[[str], None] | None) -> Callable[[RequestDone], None] | None:
+        log = self._access_log.log if self._access_log is not None else None
+        workers = self._resolved.settings.workers
+        if retire is None or not workers.max_requests:
+            return log
+        last = workers.max_requests + random.randint(0, workers.max_requests_jitter)  # noqa: S311  # no secret
+        numbers = itertools.count(1)
+
+        def counted(event: RequestDone) -> None:
+            if log is not None:
+                log(event)
+            if next(numbers) == last:
+                retire(f"it has answered {last} requests (MAX_REQUESTS)")
+
+        return counted
+
+    def run(self) -> Drained:
+        """Serve until :meth:`stop`."""
+        assert self._engine is not None
+        drained = self._engine.run()
+        return Drained(drained.finished, drained.cut)
+
+    def stop(self, delay: float, *, last: bool = False) -> None:
+        """Be not ready from now on, stop accepting after *delay* seconds, and end. *last*: nobody else goes on listening. From any thread,
+        and from signal handlers.
+        """
+        if self._engine is not None:
+            self._engine.stop(delay=delay, last=last)
+
+    def abort(self) -> None:
+        """Stop now; what is running is cut. From signal handlers, too."""
+        if self._engine is not None:
+            self._engine.abort()
+
+    def start_once(self) -> None:
+        """Do what exactly one process of a server does."""
+        with self._once_lock:
+            if self._once is None:
+                self._once = self._hooks.start_once(self._app)
+
+    def stop_once(self) -> bool:
+        """Stop that, and wait for its end, for GRACEFUL_TIMEOUT at most. Returns whether another process may begin now, which this one
+        has kept from it until then.
+        """
+        with self._once_lock:
+            once, self._once = self._once, None
+            return once is not None and once.stop(Deadline(self._resolved.settings.timeouts.graceful_timeout))
+
+    def reopen_logs(self) -> None:
+        """The files have been moved away."""
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    def stacks(self) -> str:
+        """Where every thread is."""
+        return all_stacks()
+
+    def close(self) -> None:
+        """Tell the app that it is over, if it has been told that it begins, and let go of the log."""
+        if self._started:
+            self._hooks.run_worker_stopping(self._app)
+        self._close_log()
+
+    def _close_log(self) -> None:
+        if self._access_log is not None:
+            self._access_log.close()
+
+
+def engine_for(
+    app: Flask,
+    settings: Settings,
+    listeners: Sequence[Listener],
+    *,
+    tls: ssl.SSLContext | None = None,
+    request_done: Callable[[RequestDone], None] | None = None,
+    keep_forwarded: bool = False,
+    loads: Loads | None = None,
+    checked: Callable[[Activity], None] | None = None,
+    clock: Clock = monotonic,
+) -> Engine:
+    """The engine that serves *app*, which it knows the URL rules and the limits of.
+
+    Raises :class:`~.settings.SettingsError` where ENDPOINT_LIMITS names endpoints that are not there. For the arguments see
+    :class:`~.engine.engine.Engine` and :func:`~.wsgi.stack.build`.
+    """
+    routes = Routes(app.url_map, app.config["SERVER_NAME"])
+    bounded = endpoints(app.view_functions, app.blueprints, settings.limits.endpoint_limits)
+    trust = PeerTrust(settings.proxy.trusted_proxies or ())
+
+    def rule_of(head: RequestHead) -> Rule | None:
+        return routes.find(head.method, head.path, head.fields.get("HTTP_HOST", ""))
+
+    def kind(head: RequestHead) -> str:
+        rule = rule_of(head)
+        return f"{head.method} {head.path if rule is None else rule.rule}"
+
+    def endpoint_of(head: RequestHead) -> Endpoint:
+        rule = rule_of(head)
+        return UNLIMITED if rule is None else bounded.get(rule.endpoint, UNLIMITED)
+
+    return Engine(
+        stack.build(app, settings.proxy, keep_forwarded=keep_forwarded),
+        listeners,
+        settings,
+        tls=tls,
+        request_done=request_done,
+        error_logger=app.logger,
+        kind=kind,
+        endpoint_of=endpoint_of if bounded else None,
+        exempt=lambda address: not address or trust.covers(address),
+        own_paths=routes.literal,
+        loads=loads,
+        checked=checked,
+        clock=clock,
+    )
+
+
+def _limits_within_files(settings: Settings, *, says: bool) -> Limits:
+    """MAX_CONNECTIONS as far as the limit of open files allows, which is raised before. A connection may need a temporary file, too."""
+    limits = settings.limits
+    wanted = limits.max_connections
+    allowed = allow_open_files(2 * wanted + OTHER_FILES)
+    fitting = max(allowed - OTHER_FILES, allowed // 2)
+    if fitting >= wanted:
+        return limits
+    if says:
+        logger.warning(
+            "MAX_CONNECTIONS is %d, and this process may have %d files open: it will take %d connections. "
+            "Raise the limit (ulimit -n, LimitNOFILE= in a systemd unit, --ulimit of docker run), or lower MAX_CONNECTIONS",
+            wanted,
+            allowed,
+            fitting,
+        )
+    return dataclasses.replace(limits, max_connections=fitting)
+
+
+def _leaves_proxies_to_app(app: Flask, resolved: Resolved, *, says: bool) -> bool:
+    """Whether the app's own ProxyFix evaluates the proxies' fields, which must then reach it."""
+    wrapped: Any = app.wsgi_app
+    seen: list[Any] = []
+    while wrapped is not None and not isinstance(wrapped, ProxyFix):
+        seen.append(wrapped)
+        wrapped = getattr(wrapped, "app", None) or getattr(wrapped, "wsgi_app", None)
+        if any(wrapped is other for other in seen):  # middleware that refers to the app, which refers to it
+            return False
+    if wrapped is None:
+        return False
+    if resolved.settings.proxy.trusted_proxies is None:
+        if says:
+            logger.info(
+                "the app uses ProxyFix: X-Forwarded-* fields are left to it, from every peer. "
+                "TRUSTED_PROXIES would take them from your proxies only, and make ProxyFix unnecessary"
+            )
+        return True
+    if says:
+        logger.info("TRUSTED_PROXIES is set, so the app's ProxyFix finds nothing to do and can be removed")
+    return False

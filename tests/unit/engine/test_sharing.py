@@ -1,0 +1,114 @@
+"""When a process leaves new connections to others, and when it looks again. Without sockets."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from flask_prodserve.engine.connections import Connections
+from flask_prodserve.engine.sharing import LEAVE_SECONDS, LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, Sharing
+from flask_prodserve.net.loads import Loads
+from flask_prodserve.observe.cuts import Cuts
+from serving import ManualClock
+
+
+class Crowd(Connections):
+    """As many connections as the test says."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(10, 0, lambda address: True, Cuts(clock), clock)
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def full(self) -> bool:
+        return self.count >= 10
+
+
+class Two:
+    """Two processes."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        descriptor = Loads.create(2)
+        self.other = Loads(descriptor, 1, self.clock)
+        self.crowd = Crowd(self.clock)
+        self.sharing = Sharing(Loads(descriptor, 0, self.clock), self.crowd, self.clock)
+        os.close(descriptor)
+        self.other.publish(0)
+
+    def leaves(self, connections: int = 5, *, busy: bool = False) -> bool:
+        """Whether it leaves connections, having as many."""
+        self.crowd.count = connections
+        self.sharing.look(busy=busy)
+        return self.sharing.leaves
+
+
+@pytest.fixture
+def two() -> Two:
+    return Two()
+
+
+def test_few_connections(two: Two) -> None:
+    """Who has no more connections than others accepts, and has nothing to look for."""
+    assert not two.leaves(1)
+    assert two.sharing.remaining() is None
+
+
+def test_many_connections(two: Two) -> None:
+    """Who has more leaves new ones to others, until it has not."""
+    assert two.leaves(2)
+    two.other.publish(1)
+    assert not two.leaves(2)
+    assert two.sharing.remaining() is None
+
+
+def test_busy_threads(two: Two) -> None:
+    """Who has no free thread leaves connections to who has, and takes them where nobody has."""
+    two.other.publish(9)
+    assert two.leaves(3, busy=True)
+    two.other.publish(9, 1)
+    assert not two.leaves(3, busy=True)
+
+
+def test_no_room(two: Two) -> None:
+    """At MAX_CONNECTIONS connections are left even to processes whose threads are all busy, before idle ones are closed for them."""
+    two.other.publish(9, 1)
+    assert two.leaves(10)
+    assert not two.leaves(9)
+
+
+def test_pauses_grow(two: Two) -> None:
+    """It looks again soon, later if nothing changes, and never much later; changes in between do not put it off."""
+    assert two.leaves()
+    pauses = []
+    for _ in range(10):
+        pause = two.sharing.remaining()
+        assert pause is not None
+        pauses.append(pause)
+        two.clock.advance(pause / 2)
+        assert two.leaves(6)
+        assert two.sharing.remaining() == pytest.approx(pause / 2)
+        two.clock.advance(pause / 2 + 1e-6)
+        assert two.sharing.remaining() == 0
+        assert two.leaves()
+    assert pauses[0] == pytest.approx(SHORTEST_PAUSE_SECONDS)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(LONGEST_PAUSE_SECONDS)
+
+
+def test_what_nobody_takes(two: Two) -> None:
+    """What has been left for long enough is taken for a moment; then it is left again."""
+    assert two.leaves()
+    two.clock.advance(LEAVE_SECONDS)
+    two.other.publish(0)
+    assert not two.leaves()
+    assert not two.leaves(6)
+    two.clock.advance(SHORTEST_PAUSE_SECONDS + 1e-6)
+    assert two.sharing.remaining() == 0
+    assert two.leaves(6)
+    two.clock.advance(LEAVE_SECONDS / 2)
+    assert two.leaves(6)

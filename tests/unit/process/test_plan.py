@@ -1,0 +1,457 @@
+"""The supervisor's plan: what it does next, tested without a process, and against whatever may happen."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+from dataclasses import replace
+
+import pytest
+
+from flask_prodserve.errors import ExitCode
+from flask_prodserve.process.plan import (
+    ATTEMPTS,
+    KILL_SECONDS,
+    Abort,
+    Action,
+    Appoint,
+    Drain,
+    Event,
+    Exit,
+    Exited,
+    Kill,
+    Loaded,
+    Phase,
+    Ready,
+    Rehearse,
+    Rehearsed,
+    Released,
+    Renew,
+    Renewal,
+    Renewed,
+    Renewing,
+    Replace,
+    Reported,
+    Retiring,
+    Rules,
+    Say,
+    Scale,
+    Spawn,
+    State,
+    Stop,
+    StopNow,
+    Tick,
+    Unservable,
+    decide,
+    next_look,
+)
+
+RULES = Rules(boot_timeout=60, worker_timeout=30, graceful_timeout=25)
+RELOAD, UPGRADE = Renew(Renewal.RELOAD), Renew(Renewal.UPGRADE)
+
+
+class Server:
+    """A state that events happen to, at a time that the test moves."""
+
+    def __init__(self, rules: Rules = RULES) -> None:
+        self.rules = rules
+        self.state = State()
+        self.now = 1000.0
+        self.said: list[str] = []
+
+    def happen(self, *events: Event) -> list[Action]:
+        """What is done about *events*, but for messages, which are kept."""
+        done: list[Action] = []
+        for event in events:
+            self.state, actions = decide(self.state, event, self.now, self.rules)
+            self.said += [action.text for action in actions if isinstance(action, Say)]
+            done += [action for action in actions if not isinstance(action, Say)]
+        return done
+
+    def wait(self, seconds: float) -> list[Action]:
+        self.now += seconds
+        return self.happen(Tick())
+
+    def numbers(self, *phases: Phase) -> list[int]:
+        return [worker.number for worker in self.state.of(*phases)]
+
+    @property
+    def ready(self) -> list[int]:
+        return self.numbers(Phase.READY)
+
+
+def started(workers: int, rules: Rules = RULES) -> Server:
+    """A server with *workers* that are ready."""
+    server = Server(rules)
+    assert server.happen(Tick()) == [Spawn(1, 1)]
+    server.happen(Loaded(1, has_once=False), Scale(workers), *(Ready(number) for number in range(1, workers + 1)))
+    assert len(server.ready) == workers
+    return server
+
+
+def report(number: int, **different: object) -> Reported:
+    return replace(Reported(number, served=1, healthy=True, memory=0), **different)  # type: ignore[arg-type]  # any of them
+
+
+# Starting.
+
+
+def test_one_worker_is_started_until_one_is_ready() -> None:
+    """The first worker shows whether the app can be served at all; the others follow together."""
+    server = Server()
+    assert server.happen(Tick(), Tick(), Loaded(1, has_once=False)) == [Spawn(1, 1)]
+    assert server.happen(Scale(3)) == []
+    assert server.happen(Ready(1)) == [Spawn(2, 1), Spawn(3, 1)]
+    assert server.happen(Ready(2), Ready(3)) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(1, 1), (2, 2), (4, 4), (0, 3), (3, 3), (5, 3), (-signal.SIGKILL, 3), (-signal.SIGSEGV, 3)]
+)
+def test_first_worker_fails(status: int, code: int) -> None:
+    """The server ends with the exit code of its first worker where that says why, with 3 where it does not."""
+    server = Server()
+    server.happen(Tick())
+    assert server.happen(Exited(1, status)) == [Exit(code)]
+
+
+def test_first_worker_cannot_be_served() -> None:
+    """Where the address of the first worker is in use, the worker is killed, and the server ends with the code for that."""
+    server = Server()
+    server.happen(Tick(), Loaded(1, has_once=False))
+    assert server.happen(Unservable(1, "in use", ExitCode.FAILURE)) == [Kill(1, signal.SIGKILL)]
+    assert server.happen(Exited(1, -signal.SIGKILL)) == [Exit(ExitCode.FAILURE)]
+
+
+def test_first_worker_hangs() -> None:
+    """At BOOT_TIMEOUT a worker writes its stacks, is killed, and the server ends with 3."""
+    server = Server()
+    server.happen(Tick())
+    assert next_look(server.state, server.rules) == server.now + 60
+    assert server.wait(59.9) == []
+    assert server.wait(0.1) == [Kill(1, signal.SIGABRT)]
+    assert server.wait(KILL_SECONDS) == [Kill(1, signal.SIGKILL)]
+    assert server.wait(100) == []
+    assert server.happen(Exited(1, -signal.SIGKILL)) == [Exit(ExitCode.BOOT)]
+
+
+def test_crash_loop_before_anything_was_served() -> None:
+    """Workers that die as soon as they are ready are started in growing intervals, and not for ever."""
+    server = started(1)
+    times = [server.now]
+    for number in range(1, ATTEMPTS):
+        assert server.happen(Exited(number, 1)) == []
+        at = next_look(server.state, server.rules)
+        assert at is not None
+        assert server.wait(at - server.now) == [Spawn(number + 1, 1)]
+        times.append(server.now)
+        server.happen(Ready(number + 1))
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > pauses[0] > 0
+    assert server.happen(Exited(ATTEMPTS, 1)) == [Exit(ExitCode.BOOT)]
+
+
+def test_crash_loop_of_a_server_that_has_served() -> None:
+    """A server that has served goes on trying."""
+    server = started(1)
+    server.happen(report(1), Exited(1, 1))
+    for number in range(2, 50):
+        assert server.numbers(Phase.BOOTING) == [number]
+        server.happen(Ready(number), Exited(number, 1))
+        server.wait(20)
+    assert server.state.exit_code is None
+
+
+# Workers that die or hang.
+
+
+def test_killed_worker_is_replaced_at_once() -> None:
+    """A worker that served and dies is replaced without a pause."""
+    server = started(2)
+    server.happen(report(1), report(2))
+    assert server.happen(Exited(2, -signal.SIGKILL)) == [Spawn(3, 1)]
+    assert server.said == ["was killed by SIGKILL (out of memory?); another takes its place"]
+
+
+def test_silent_worker() -> None:
+    """A worker that does not report for WORKER_TIMEOUT writes its stacks and is killed; reports put that off."""
+    server = started(1)
+    server.wait(29)
+    server.happen(report(1))
+    assert server.wait(29) == []
+    assert server.wait(1) == [Kill(1, signal.SIGABRT), Spawn(2, 1)]
+    assert server.numbers(Phase.KILLED) == [1]
+    assert server.numbers(Phase.BOOTING) == [2]
+    server.happen(Exited(1, -signal.SIGABRT), Ready(2))
+    assert server.ready == [2]
+
+
+def test_no_worker_timeout() -> None:
+    """WORKER_TIMEOUT 0 waits for ever."""
+    server = started(1, replace(RULES, worker_timeout=0))
+    assert server.wait(1e6) == []
+    assert next_look(server.state, server.rules) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "rules"),
+    [
+        (Retiring(1, "MAX_REQUESTS"), RULES),
+        (report(1, healthy=False), RULES),
+        (report(1, memory=2000), replace(RULES, max_worker_memory=1000)),
+        (Tick(), replace(RULES, max_worker_lifetime=10, worker_timeout=0)),
+    ],
+)
+def test_recycling(reason: Event, rules: Rules) -> None:
+    """A worker that has to go is drained once its replacement is ready, and never two at a time."""
+    server = started(2, rules)
+    server.now += 10
+    assert server.happen(reason) == [Spawn(3, 1)]
+    assert server.happen(Retiring(2, "MAX_REQUESTS")) == []
+    assert server.happen(Ready(3)) == [Drain(1)]
+    assert server.happen(Tick(), reason, Retiring(2, "again")) == []
+    assert server.happen(Exited(1, 0)) == [Spawn(4, 1)]
+    assert server.happen(Ready(4)) == [Drain(2)]
+    assert server.happen(Exited(2, 0)) == []
+    assert server.ready == [3, 4]
+
+
+def test_worker_that_does_not_end() -> None:
+    """A draining worker that is still there some time after GRACEFUL_TIMEOUT is killed, with its stacks."""
+    server = started(1)
+    server.happen(Retiring(1, "MAX_REQUESTS"), Ready(2), report(2))
+    server.now += 25
+    assert server.happen(report(2)) == []
+    server.now += 5
+    assert server.happen(report(2)) == [Kill(1, signal.SIGABRT)]
+
+
+# New code.
+
+
+def test_reload_is_rolling() -> None:
+    """A reload starts one worker more, drains one old when it is ready, and waits for its end before the next."""
+    server = started(2)
+    assert [action for action in server.happen(RELOAD) if isinstance(action, Spawn)] == [Spawn(3, 2)]
+    assert server.happen(Ready(3)) == [Drain(1)]
+    assert server.happen(Exited(1, 0)) == [Spawn(4, 2)]
+    assert server.happen(Ready(4)) == [Renewed(""), Drain(2)]
+    assert server.happen(Exited(2, 0)) == []
+    assert server.ready == [3, 4]
+
+
+def test_reload_that_fails() -> None:
+    """A generation whose first worker fails leaves the old one serving, says why, and the next reload may succeed."""
+    server = started(2)
+    server.happen(RELOAD)
+    assert server.happen(Exited(3, 4, "SyntaxError")) == [Renewed("SyntaxError")]
+    assert server.ready == [1, 2]
+    assert server.wait(1) == []
+    assert Spawn(4, 3) in server.happen(RELOAD)
+    assert server.happen(Ready(4)) == [Drain(1)]
+
+
+def test_reload_that_cannot_be_bound() -> None:
+    """A generation whose addresses cannot be had is given up."""
+    server = started(1)
+    server.happen(RELOAD)
+    assert server.happen(Unservable(2, "in use", 1)) == [Kill(2, signal.SIGKILL), Renewed("in use")]
+    assert server.happen(Exited(2, -9)) == []
+    assert server.ready == [1]
+
+
+def test_reload_that_hangs() -> None:
+    """A generation that does not start within BOOT_TIMEOUT is given up."""
+    server = started(1, replace(RULES, worker_timeout=0))
+    server.happen(RELOAD)
+    actions = server.wait(60)
+    assert actions[0] == Kill(2, signal.SIGABRT)
+    assert isinstance(actions[1], Renewed)
+    assert "BOOT_TIMEOUT" in actions[1].why
+    assert server.ready == [1]
+
+
+def test_reload_during_a_reload() -> None:
+    """Code that is changed while a reload is under way needs another one, which follows."""
+    server = started(1)
+    server.happen(RELOAD, RELOAD, RELOAD)
+    actions = server.happen(Ready(2))
+    assert actions == [Renewed(""), Renewing(Renewal.RELOAD), Drain(1)]
+    assert server.happen(Exited(1, 0)) == [Spawn(3, 3)]
+
+
+def test_worker_that_dies_during_a_reload() -> None:
+    """An old worker that dies while the new ones come is replaced by a new one."""
+    server = started(3)
+    server.happen(report(1), report(2), report(3), RELOAD)
+    server.happen(Exited(2, -11))
+    assert server.numbers(Phase.BOOTING) == [4]
+    server.happen(Ready(4))
+    assert server.ready == [1, 3, 4]
+
+
+def test_upgrade_is_rehearsed() -> None:
+    """The supervisor is replaced only after a trial start; one that fails changes nothing."""
+    server = started(1)
+    assert Rehearse() in server.happen(UPGRADE)
+    assert server.happen(Rehearsed("no module")) == [Renewed("no module")]
+    assert Rehearse() in server.happen(UPGRADE)
+    assert server.happen(Rehearsed("")) == [Replace()]
+    assert server.happen(Rehearsed("cannot be executed")) == [Renewed("cannot be executed")]
+
+
+def test_reload_with_preload_is_an_upgrade() -> None:
+    """Where the supervisor has loaded the app, new code needs a new supervisor."""
+    server = started(1, replace(RULES, preload=True))
+    assert Rehearse() in server.happen(RELOAD)
+
+
+def test_reload_while_starting_or_stopping() -> None:
+    """There is nothing to renew before the first worker is ready, nor once the server stops."""
+    server = Server()
+    server.happen(Tick())
+    assert server.happen(RELOAD) == [Renewed("the server is starting or stopping")]
+    server = started(1)
+    server.happen(Stop())
+    assert server.happen(RELOAD) == [Renewed("the server is starting or stopping")]
+
+
+# Numbers.
+
+
+def test_scale() -> None:
+    """More workers are started together; fewer go together, the newest first."""
+    server = started(2)
+    assert server.happen(Scale(4)) == [Spawn(3, 1), Spawn(4, 1)]
+    server.happen(Ready(3), Ready(4))
+    assert server.happen(Scale(1)) == [Drain(4), Drain(3), Drain(2)]
+
+
+# Stopping.
+
+
+def test_stop() -> None:
+    """A stop drains workers after DRAIN_DELAY, and ends with 0 once all have gone."""
+    server = started(2, replace(RULES, drain_delay=5))
+    assert server.happen(Stop()) == [Drain(1, 5, last=True), Drain(2, 5, last=True)]
+    assert server.happen(Stop(), Exited(1, 0)) == []
+    assert server.happen(Exited(2, 0)) == [Exit(0)]
+
+
+def test_stop_while_starting() -> None:
+    """A worker that is still loading the app is told to end."""
+    server = Server()
+    server.happen(Tick())
+    assert server.happen(Stop()) == [Kill(1, signal.SIGTERM)]
+    assert server.happen(Ready(1)) == []
+    assert server.happen(Exited(1, -signal.SIGTERM)) == [Exit(0)]
+
+
+def test_stop_that_takes_too_long() -> None:
+    """A worker that does not end after a stop is killed."""
+    server = started(1, replace(RULES, drain_delay=5))
+    server.happen(Stop())
+    assert server.wait(34.9) == []
+    assert server.wait(0.1) == [Kill(1, signal.SIGABRT)]
+    assert server.wait(KILL_SECONDS) == [Kill(1, signal.SIGKILL)]
+
+
+def test_stop_now() -> None:
+    """Every worker is told to end now, also one that is draining, and killed if it does not; the exit code is the signal's."""
+    server = started(2)
+    server.happen(Retiring(1, "r"), Ready(3), Retiring(2, "r"), Exited(1, 0))
+    assert server.numbers(Phase.BOOTING) == [4]
+    assert server.happen(StopNow(131)) == [Abort(2), Abort(3), Kill(4, signal.SIGKILL)]
+    assert server.wait(KILL_SECONDS) == [Kill(2, signal.SIGKILL), Kill(3, signal.SIGKILL)]
+    assert server.happen(*(Exited(number, -9) for number in (2, 3, 4))) == [Exit(131)]
+    server = started(1)
+    assert server.happen(Stop(), StopNow(130)) == [Drain(1, last=True), Abort(1)]
+    assert server.happen(StopNow(130)) == [Kill(1, signal.SIGKILL)]
+    assert server.happen(Exited(1, 0)) == [Exit(130)]
+
+
+# What exactly one worker does.
+
+
+def test_once_moves() -> None:
+    """One worker is appointed; another one when it has released that, or has died."""
+    server = Server()
+    server.happen(Tick(), Loaded(1, has_once=True), Scale(2))
+    assert Appoint(1) in server.happen(Ready(1))
+    assert server.happen(Ready(2)) == []
+    server.happen(RELOAD)
+    assert server.happen(Ready(3)) == [Drain(1)]
+    assert server.happen(Released(1)) == [Appoint(3)]
+    server.happen(report(3))
+    assert Appoint(2) in server.happen(Exited(3, -9))
+
+
+# Whatever happens.
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_happens(seed: int) -> None:
+    """In any order of events: ready workers are only drained when more are ready than wanted, at most one replacement boots at a time,
+    one worker at most is appointed, and the server ends once it has been told to.
+    """
+    chance = random.Random(seed)
+    server = Server(replace(RULES, max_worker_lifetime=chance.choice([0, 40]), drain_delay=chance.choice([0, 3])))
+    server.happen(Tick())
+    appointed: set[int] = set()
+    for _ in range(200):
+        server.now += chance.choice([0, 0, 0.1, 1, 10])
+        numbers = [worker.number for worker in server.state.workers]
+        number = chance.choice(numbers) if numbers else 0
+        before = server.state
+        event = chance.choice(
+            [
+                Tick(),
+                Loaded(number, True),
+                Ready(number),
+                Ready(number),
+                Ready(number),
+                report(number),
+                Retiring(number, "r"),
+                Released(number),
+                Exited(number, chance.choice([0, 1, -9])),
+                RELOAD,
+                UPGRADE,
+                Rehearsed("why"),
+                Scale(chance.randint(1, 4)),
+                Unservable(number, "u", 1) if chance.random() < 0.1 else Tick(),
+            ]
+        )
+        if not before.settled and isinstance(event, Exited | Unservable):
+            event = Ready(number)
+        actions = server.happen(event)
+        for action in actions:
+            if isinstance(action, Exit):
+                return
+            if isinstance(action, Spawn):
+                assert action.number > before.last_number
+            if isinstance(action, Appoint):
+                appointed.add(action.number)
+        drained = [action for action in actions if isinstance(action, Drain)]
+        if drained:
+            assert len(server.ready) >= server.state.wanted
+        if isinstance(event, Released | Exited):
+            appointed.discard(number)
+        assert len(appointed & set(server.ready)) <= 1
+        spare = len(server.numbers(Phase.BOOTING, Phase.READY)) - server.state.wanted
+        if not isinstance(event, Scale) and before.wanted == server.state.wanted:
+            spare_before = len(before.of(Phase.BOOTING, Phase.READY)) - before.wanted
+            assert spare <= max(1, spare_before)
+    server.happen(Stop())
+    for _ in range(10):
+        ended = [
+            action
+            for worker in server.state.workers
+            for action in server.happen(Exited(worker.number, 0))
+            if isinstance(action, Exit)
+        ]
+        if ended or not server.state.workers:
+            break
+    assert server.state.workers == ()
+    assert server.happen(Tick()) == [Exit(server.state.exit_code or 0)]
