@@ -112,7 +112,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
     rows, servers = [row.name for row in ROWS], [*(peer.name for peer in PEERS), BARE]
     parser.add_argument("--rows", type=_selection, default=rows, help=f"comma-separated, of {', '.join(rows)}")
-    parser.add_argument("--servers", type=_selection, default=servers, help=f"comma-separated, of {', '.join(servers)}")
+    usual = [*(peer.name for peer in PEERS if peer.by_default), BARE]
+    parser.add_argument("--servers", type=_selection, default=usual, help=f"comma-separated, of {', '.join(servers)}")
     parser.add_argument("--seconds", type=int, default=3, help="length of a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each row (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=16, help="threads of each server (default: %(default)s)")

@@ -22,7 +22,8 @@ KEEPALIVE_SECONDS = 100
 class Peer:
     """A server. In *arguments* stand ``{python}``, ``{scripts}``, ``{port}`` and ``{threads}`` for what they say.
 
-    *distribution* is what PyPI calls it; *note* what a reader of the numbers must know.
+    *distribution* is what PyPI calls it; *note* what a reader of the numbers must know; *by_default*: it is compared unless somebody
+    says who is.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Peer:
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    by_default: bool = True
 
     def version(self) -> str | None:
         """The installed version, or None where it is missing."""
@@ -47,6 +49,13 @@ class Peer:
         ]
 
 
+def _ours(workers: int) -> tuple[str, ...]:
+    return (
+        *("{python}", "-m", "flask", "--app", "apps", "serve", "--host", "127.0.0.1", "--port", "{port}"),
+        *("--workers", str(workers), "--threads", "{threads}", "--access-log", "off", "--control-socket", "off"),
+    )
+
+
 def _gunicorn(worker: str, *more: str) -> tuple[str, ...]:
     return (
         *("{python}", "-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--workers", "1", "--worker-class", worker),
@@ -58,11 +67,17 @@ PEERS = (
     Peer(
         OURS,
         "flask-prodserve",
-        (
-            *("{python}", "-m", "flask", "--app", "apps", "serve", "--host", "127.0.0.1", "--port", "{port}"),
-            *("--threads", "{threads}", "--access-log", "off"),
-        ),
+        _ours(1),
         {"PRODSERVE_MAX_CONNECTIONS": str(MAX_CONNECTIONS)},
+        note="two processes, of which one supervises: its memory counts",
+    ),
+    Peer(
+        f"{OURS}-2",
+        "flask-prodserve",
+        _ours(2),
+        {"PRODSERVE_MAX_CONNECTIONS": str(MAX_CONNECTIONS)},
+        note="with two workers, to see what a second one is good for; only where it is asked for",
+        by_default=False,
     ),
     Peer(
         "waitress",

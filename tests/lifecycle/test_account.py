@@ -1,0 +1,196 @@
+"""A server that is started as root and gives its rights up: USER, GROUP and UMASK in force."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from server import Server, serving, supervised
+
+from serving import wait_until
+from wire import get
+
+pytestmark = [
+    supervised,
+    pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else"),
+]
+
+NOBODY = pwd.getpwnam("nobody")
+
+WHO = """
+IMPORTED_BY = f"{os.geteuid()} {os.getegid()} {','.join(map(str, os.getgroups()))}"
+
+
+@app.get("/who")
+def who():
+    descriptor = os.open("uploads/one", os.O_CREAT | os.O_WRONLY, 0o666)
+    os.close(descriptor)
+    return f"{IMPORTED_BY} {os.getresuid()} {os.environ['HOME']}"
+"""
+
+
+SYSTEMS_PYTHON = "/usr/bin/python3"
+
+NEEDED = (
+    "blinker",
+    "click",
+    "flask",
+    "flask_prodserve",
+    "itsdangerous",
+    "jinja2",
+    "markupsafe",
+    "waitress",
+    "werkzeug",
+)
+
+
+@pytest.fixture(scope="module")
+def everybodys() -> Iterator[dict[str, str]]:
+    """A Python that everybody can run, as arguments of ``serving``. The one that runs the tests may be in somebody's home; then it is the
+    system's, with copies of the packages.
+    """
+    if _nobody_can(sys.executable):
+        yield {"python": sys.executable}
+        return
+    with tempfile.TemporaryDirectory() as place:
+        packages = Path(place)
+        packages.chmod(0o755)
+        for package in NEEDED:
+            found = importlib.util.find_spec(package)
+            assert found is not None
+            assert found.submodule_search_locations is not None
+            shutil.copytree(found.submodule_search_locations[0], packages / package)
+        for name in ("flask", "flask_prodserve", "werkzeug"):  # their versions, and the command
+            installed = Path(str(importlib.metadata.distribution(name).locate_file("")))
+            for metadata in installed.glob(f"{name}-*.dist-info"):
+                shutil.copytree(metadata, packages / metadata.name)
+        if not _nobody_can(SYSTEMS_PYTHON, PYTHONPATH=str(packages)):
+            assert "TESTS_MAY_NOT_SKIP" not in os.environ, f"{SYSTEMS_PYTHON} is missing"
+            pytest.skip(f"nobody may run {sys.executable}, and {SYSTEMS_PYTHON} is missing, or too old")
+        yield {"python": SYSTEMS_PYTHON, "PYTHONPATH": str(packages)}
+
+
+def _nobody_can(python: str, **variables: str) -> bool:
+    """Whether nobody can serve with *python*."""
+    imports = [python, "-c", "import encodings.idna, flask, flask_prodserve.launcher"]
+    environ = {**os.environ, **variables}
+    try:
+        tried = subprocess.run(imports, user="nobody", extra_groups=[], cwd="/", env=environ, capture_output=True)
+    except OSError:
+        return False
+    return tried.returncode == 0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that everybody can read, which pytest's are not, with a folder in it that nobody can write to."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "uploads").mkdir()
+        os.chown(folder / "uploads", NOBODY.pw_uid, NOBODY.pw_gid)
+        yield folder
+
+
+def _uids(server: Server) -> set[str]:
+    """Real, effective, saved and file system user of the workers."""
+    return {
+        line.partition("\t")[2]
+        for pid in server.workers
+        for line in Path("/proc", str(pid), "status").read_text().splitlines()
+        if line.startswith("Uid:")
+    }
+
+
+def _privileged_port() -> int:
+    for port in range(1023, 600, -1):
+        with socket.socket() as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                attempt.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    pytest.skip("all privileged ports are taken")
+
+
+def test_rights_are_given_up_before_the_app(folder: Path, everybodys: dict[str, str]) -> None:
+    """The app is imported and served by USER, with its groups only, for good, with UMASK, on a port that only root may open."""
+    port = _privileged_port()
+    with serving(folder, "--port", str(port), "--user", "nobody", "--umask", "027", more=WHO, **everybodys) as server:
+        server.wait_for_workers(2)
+        uid, gid = NOBODY.pw_uid, NOBODY.pw_gid
+        groups = ",".join(map(str, os.getgrouplist("nobody", gid)))
+        expected = f"{uid} {gid} {groups} ({uid}, {uid}, {uid}) {NOBODY.pw_dir}"
+        assert get(("127.0.0.1", port), "/who").body.decode() == expected
+        assert (folder / "uploads/one").stat().st_mode & 0o777 == 0o640
+        assert _uids(server) == {"\t".join([str(uid)] * 4)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+def test_reload_with_user(folder: Path, everybodys: dict[str, str], number: int) -> None:
+    """New code is imported by USER as well, and the privileged port is kept, without a failed request."""
+    with serving(folder, "--port", str(_privileged_port()), "--user", "nobody", **everybodys) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.deploy("2", WHO)
+            server.signal(number)
+            server.wait_renewed(load, old)
+            assert {answer.version for answer in load.last.values()} == {"2"}
+            assert _uids(server) == {"\t".join([str(NOBODY.pw_uid)] * 4)}
+
+
+def test_workers_of_another_user_end(folder: Path, everybodys: dict[str, str]) -> None:
+    """Workers of another user end with their supervisor, too, although giving up rights clears the parent-death signal."""
+    with serving(folder, "--user", "nobody", "--group", str(NOBODY.pw_gid), **everybodys) as server:
+        server.wait_for_workers(2)
+        server.deploy("2", "open('uploads/loading', 'w').close()\ntime.sleep(1000)")
+        server.signal(signal.SIGHUP)
+        wait_until((folder / "uploads/loading").exists, "a third worker to load the app")
+        workers = server.workers
+        server.signal(signal.SIGKILL)
+        wait_until(lambda: not any(Path("/proc", str(pid), "exe").exists() for pid in workers), "the workers to end")
+
+
+def test_unix_socket_belongs_to_user(folder: Path, everybodys: dict[str, str]) -> None:
+    """A Unix socket that the server creates belongs to USER and GROUP, and is removed in the end."""
+    path = folder / "socket"
+    with serving(folder, "--bind", f"unix:{path}", "--user", "nobody", **everybodys) as server:
+        server.wait_for_workers(2)
+        assert get(str(path), "/echo/1").status == 200
+        assert (path.stat().st_uid, path.stat().st_gid) == (NOBODY.pw_uid, NOBODY.pw_gid)
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+        assert not path.exists()
+
+
+def test_key_that_only_root_can_read(folder: Path, everybodys: dict[str, str]) -> None:
+    """A TLS key that only root can read is read before rights are given up, at the start and at a reload."""
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([*words.split(), *files], check=True, capture_output=True)
+    (folder / "key.pem").chmod(0o600)
+    options = ["--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem"), "--user", "nobody"]
+    with serving(folder, *options, **everybodys) as server:
+        server.wait_for_workers(2)
+        address = server.command.address
+        assert isinstance(address, tuple)
+        certificate = (folder / "cert.pem").read_text().split()
+        assert ssl.get_server_certificate(address).split() == certificate
+        old = server.workers
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: len(server.workers) == 2 and not server.workers & old, "new workers")
+        assert ssl.get_server_certificate(address).split() == certificate

@@ -1,0 +1,127 @@
+"""How a server starts, or does not: what is said, how often, and the exit code."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from server import is_alive, serving, supervised
+
+from serving import wait_until
+
+pytestmark = supervised
+
+DIES_WHEN_IT_SERVES = """
+import socket
+import threading
+
+
+def listens(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:") and socket.socket(
+            fileno=os.dup(int(descriptor))
+        ).getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        return False
+
+
+def die():
+    while not any(listens(descriptor) for descriptor in os.listdir("/proc/self/fd")):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os._exit(7)
+
+
+with open("starts", "a") as starts:
+    starts.write("x")
+threading.Thread(target=die, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        ("raise RuntimeError('the database is away')", 4, "RuntimeError: the database is away"),
+        ("app.config['PRODSERVE_THREADS'] = 'many'", 2, "PRODSERVE_THREADS"),
+        ("app.config['PRODSERVE_BOOT_TIMEOUT'] = '5s'", 2, "too late"),
+        ("import sys; sys.exit(7)", 3, ""),
+    ],
+)
+def test_first_worker_fails(tmp_path: Path, more: str, code: int, said: str) -> None:
+    """If the first worker fails, what it says is shown once, nothing is tried again, and the exit code says why."""
+    with serving(tmp_path, more=f"with open('starts', 'a') as starts:\n    starts.write('x')\n{more}") as server:
+        assert server.command.exit_code() == code
+        assert (tmp_path / "starts").read_text() == "x"
+        assert said in server.command.output
+        traceback = "Traceback (most recent call last)"
+        assert server.command.output.count(traceback) == (1 if code == 4 else 0)
+        assert "ResourceWarning" not in server.command.output
+
+
+def test_address_in_use(tmp_path: Path) -> None:
+    """An address that is in use is named, once, and the exit code is 1."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with serving(tmp_path, "--port", str(port)) as server:
+            assert server.command.exit_code() == 1
+            assert server.command.output.count(f"127.0.0.1:{port}") == 1
+            assert "Traceback" not in server.command.output
+
+
+def test_crash_loop(tmp_path: Path) -> None:
+    """Workers that die as soon as they serve are started again with pauses, and given up with exit code 3 if none has served."""
+    with serving(tmp_path, workers=1, more=DIES_WHEN_IT_SERVES) as server:
+        assert server.command.exit_code() == 3
+        assert 2 < len((tmp_path / "starts").read_text()) < 10
+        assert "ended with exit code 7" in server.command.output
+
+
+def test_hanging_import(tmp_path: Path) -> None:
+    """A first worker that is not ready after BOOT_TIMEOUT is killed with its stacks in the log, and the exit code is 3."""
+    with serving(
+        tmp_path, "--boot-timeout", "1s", more="def wait_for_ever():\n    time.sleep(1000)\n\nwait_for_ever()"
+    ) as server:
+        assert server.command.exit_code() == 3
+        assert "BOOT_TIMEOUT (1s)" in server.command.output
+        assert " in wait_for_ever\n" in server.command.output
+
+
+def test_hanging_import_of_new_code(tmp_path: Path) -> None:
+    """New code that is not ready after BOOT_TIMEOUT is given up with its stacks in the log, and the old workers go on."""
+    with serving(tmp_path, "--boot-timeout", "2s") as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.deploy("2", "def wait_for_ever():\n    time.sleep(1000)\n\nwait_for_ever()")
+            server.signal(signal.SIGHUP)
+            server.command.wait_for(" in wait_for_ever\n")
+            wait_until(lambda: server.workers == old, "the new worker to be killed")
+            load.wait_for(20)
+
+
+def test_stop_while_starting(tmp_path: Path) -> None:
+    """SIGTERM while the first worker loads the app ends both at once, with exit code 0."""
+    more = "import pathlib; pathlib.Path('loading').touch()\ntime.sleep(1000)"
+    with serving(tmp_path, more=more) as server:
+        wait_until((tmp_path / "loading").exists, "the app to be loaded")
+        (worker,) = server.workers
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+        assert not is_alive(worker)
+
+
+def test_pidfile(tmp_path: Path) -> None:
+    """PIDFILE has the supervisor's id, refuses a second server, and is removed in the end."""
+    file = tmp_path / "pid"
+    with serving(tmp_path, "--pidfile", str(file)) as server:
+        server.wait_for_workers(2)
+        assert int(file.read_text()) == server.pid
+        with serving(tmp_path, "--pidfile", str(file)) as second:
+            assert second.command.exit_code() == 1
+            assert "PIDFILE" in second.command.output
+        assert int(file.read_text()) == server.pid
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+        assert not file.exists()

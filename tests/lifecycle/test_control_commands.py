@@ -1,0 +1,110 @@
+"""``flask serve status``, ``reload``, ``scale``, ``stacks`` and ``stop``, against a server under load."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from server import Server, is_alive, serving, supervised
+
+from serving import PATIENCE, environment, flask, wait_until
+
+pytestmark = supervised
+
+
+def _control(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command beside the server, as a person in the same folder would."""
+    return subprocess.run(
+        flask("serve", *arguments),
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def _status(server: Server) -> dict[str, object]:
+    done = _control(server.folder, "status", "--json")
+    assert done.returncode == 0, done.stderr
+    status: dict[str, object] = json.loads(done.stdout)
+    return status
+
+
+def test_commands(tmp_path: Path) -> None:
+    """The commands find the server by the folder they are run in, and do what they say without a failed request."""
+    with serving(tmp_path) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            status = _status(server)
+            assert status["pid"] == server.pid
+            assert status["state"] == "serving"
+            assert {worker["pid"] for worker in status["workers"]} == server.workers
+            assert all(worker["state"] == "ready" for worker in status["workers"])
+
+            old = server.workers
+            server.deploy("2")
+            assert _control(tmp_path, "reload").returncode == 0  # it waits until the new code serves
+            server.wait_renewed(load, old)
+            assert {answer.version for answer in load.last.values()} == {"2"}
+
+            assert _control(tmp_path, "scale", "3").returncode == 0
+            server.wait_for_workers(3)
+            load.wait_for_processes(5)
+            assert _status(server)["wanted"] == 3
+
+            stacks = _control(tmp_path, "stacks")
+            assert stacks.returncode == 0
+            assert all(str(pid) in stacks.stdout for pid in server.workers)
+            assert 'app.py", line' in stacks.stdout  # of a slow request
+
+            load.expect_end()
+            assert _control(tmp_path, "stop").returncode == 0
+            assert server.command.exit_code() == 0
+            load.wait_ended()
+
+
+def test_failed_reload_is_reported(tmp_path: Path) -> None:
+    """`flask serve reload` says why the new code is not served, and fails."""
+    with serving(tmp_path) as server:
+        server.wait_for_workers(2)
+        with server.under_load():
+            old = server.workers
+            server.deploy("2", "raise RuntimeError('the database is away')")
+            done = _control(tmp_path, "reload")
+            assert done.returncode != 0
+            assert "the database is away" in done.stderr + done.stdout
+            wait_until(lambda: server.workers == old, "the new worker to end")
+
+
+def test_after_an_upgrade(tmp_path: Path) -> None:
+    """The control socket is the same one after an upgrade, and a given path is used and removed."""
+    path = tmp_path / "control"
+    with serving(tmp_path, PRODSERVE_CONTROL_SOCKET=str(path)) as server:
+        server.wait_for_workers(2)
+        assert path.stat().st_mode & 0o777 in (0o600, 0o700)
+        with server.under_load() as load:
+            old = server.workers
+            server.signal(signal.SIGUSR2)
+            server.wait_renewed(load, old)
+            done = _control(tmp_path, "status", "--json", PRODSERVE_CONTROL_SOCKET=str(path))
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["pid"] == server.pid
+        workers = server.workers
+        assert _control(tmp_path, "stop", PRODSERVE_CONTROL_SOCKET=str(path)).returncode == 0
+        assert server.command.exit_code() == 0
+        assert not path.exists()
+        assert not any(map(is_alive, workers))
+
+
+@pytest.mark.parametrize("verb", ["status", "reload", "stop", "stacks"])
+def test_no_server(tmp_path: Path, verb: str) -> None:
+    """Where no server runs the commands say so, and fail."""
+    done = _control(tmp_path, verb)
+    assert done.returncode != 0
+    assert done.stderr
+    assert "Traceback" not in done.stderr

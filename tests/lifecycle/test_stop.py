@@ -1,0 +1,149 @@
+"""The end of a supervised server: by signals, under load, with and without patience."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from server import Server, is_alive, serving, supervised
+
+from serving import wait_until
+from wire import Wire, get
+
+pytestmark = supervised
+
+DELAY = 1.5
+"""Seconds of DRAIN_DELAY."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_under_load(tmp_path: Path, number: int) -> None:
+    """SIGTERM and SIGINT under load: every request that was accepted is answered, nothing is reset, and the exit code is 0."""
+    with serving(tmp_path) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            load.wait_for(50)
+            load.expect_end()
+            server.signal(number)
+            assert server.command.exit_code() == 0
+            load.wait_ended()
+    assert "0 cut" in server.command.output
+
+
+def test_stop_on_a_unix_socket(tmp_path: Path) -> None:
+    """The same on a Unix socket, which is removed."""
+    path = tmp_path / "socket"
+    with serving(tmp_path, "--bind", f"unix:{path}") as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            load.wait_for(50)
+            load.expect_end()
+            server.signal(signal.SIGTERM)
+            assert server.command.exit_code() == 0
+            load.wait_ended()
+    assert not path.exists()
+
+
+def test_ctrl_c_reaches_all_processes(tmp_path: Path) -> None:
+    """CTRL+C, which a terminal sends to every process, is no more than a SIGINT to the supervisor."""
+    with serving(tmp_path, prefix=("setsid",)) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            load.wait_for(50)
+            load.expect_end()
+            os.killpg(server.pid, signal.SIGINT)
+            assert server.command.exit_code() == 0
+            load.wait_ended()
+    assert "Traceback" not in server.command.output
+
+
+def test_drain_delay(tmp_path: Path) -> None:
+    """For DRAIN_DELAY after SIGTERM the server says that it is not ready, and serves everybody; then it closes, drains and exits 0."""
+    with serving(tmp_path, "--drain-delay", f"{DELAY}s") as server:
+        server.wait_for_workers(2)
+        address = server.command.address
+        with server.under_load() as load:
+            assert get(address, "/readyz").status == 200
+            load.expect_end()
+            told = time.monotonic()
+            server.signal(signal.SIGTERM)
+            wait_until(lambda: get(address, "/readyz").status == 503, "readiness to turn")
+            turned = time.monotonic()
+            wait_until(
+                lambda: any(
+                    answer.at > turned and "connecting" in answer.client for answer in list(load.last.values())
+                ),
+                "an answer on a connection that was made after that",
+            )
+            assert server.command.exit_code() == 0
+            load.wait_ended()
+            assert min(load.refused) > told + DELAY
+
+
+def test_second_sigterm_changes_nothing(tmp_path: Path) -> None:
+    """A second SIGTERM, as Heroku may send it, does not cut what a first one let finish."""
+    with serving(tmp_path) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            load.wait_for(20)
+            load.expect_end()
+            server.signal(signal.SIGTERM)
+            wait_until(lambda: load.refused, "the listeners to close")
+            server.signal(signal.SIGTERM)
+            assert server.command.exit_code() == 0
+            load.wait_ended()
+
+
+def _held(server: Server) -> Wire:
+    """A connection with a request that takes for ever."""
+    wire = Wire(server.command.address)
+    wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+    return wire
+
+
+def _is_refused(server: Server) -> bool:
+    try:
+        with Wire(server.command.address):
+            return False
+    except ConnectionError:
+        return True
+
+
+def _interrupt_twice(server: Server) -> None:
+    server.signal(signal.SIGINT)
+    wait_until(lambda: _is_refused(server), "the listeners to close")
+    assert server.command.process.poll() is None
+    server.signal(signal.SIGINT)
+
+
+def _quit(server: Server) -> None:
+    server.signal(signal.SIGQUIT)
+
+
+@pytest.mark.parametrize(("end", "code"), [(_interrupt_twice, 130), (_quit, 131)])
+def test_stop_now(tmp_path: Path, end: Callable[[Server], None], code: int) -> None:
+    """A second SIGINT, or one SIGQUIT, waits for no request, and the exit code names the signal."""
+    with serving(tmp_path, "--graceful-timeout", "600s") as server:
+        server.wait_for_workers(2)
+        workers = server.workers
+        with _held(server), _held(server):
+            end(server)
+            assert server.command.exit_code() == code
+        assert not any(map(is_alive, workers))
+
+
+def test_cut_at_graceful_timeout(tmp_path: Path) -> None:
+    """Requests that outlive GRACEFUL_TIMEOUT are cut and counted over all workers, and the exit code is 0."""
+    with serving(tmp_path, "--graceful-timeout", "500ms") as server:
+        server.wait_for_workers(2)
+        with _held(server), _held(server), _held(server):
+            # What has arrived is in a worker once a request behind it has been answered.
+            with server.load(keeping=2, connecting=2, slow=0) as load:
+                load.wait_for(20)
+            server.signal(signal.SIGTERM)
+            assert server.command.exit_code() == 0
+        assert "3 cut (GRACEFUL_TIMEOUT is 500ms)" in server.command.output
