@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import click
 from flask.cli import ScriptInfo, pass_script_info
 
@@ -9,6 +11,8 @@ from ..errors import ProdServeError
 from ..process import control
 from .reach import server
 from .serve import fail
+
+_LOOK_SECONDS = 0.2
 
 
 @click.command()
@@ -21,15 +25,27 @@ def reload(ctx: click.Context, info: ScriptInfo, no_wait: bool) -> None:
     If the new code does not load, the old workers go on, and this command fails with the reason.
     """
     try:
-        with control.Connection(server(ctx, info)) as connection:
+        path = server(ctx, info)
+        with control.Connection(path) as connection:
             if no_wait:
                 connection.send(control.Reload())
                 click.echo("Reloading.")
                 return
             told = connection.ask(control.Reload(), None)
+        if told.get("replaced"):  # with PRELOAD: the one that was asked is no more
+            _follow(path, told["generation"])
     except control.RefusedError as error:
         fail(ctx, ProdServeError(f"The new code is not served: {error.what}", "The workers that were there go on."))
     except ProdServeError as error:
         fail(ctx, error)
     else:
         click.echo(f"Reloaded: generation {told['generation']} serves.")
+
+
+def _follow(path: str, generation: int) -> None:
+    """Wait until the next supervisor has brought *generation* in. Raises RefusedError if it has not."""
+    pause = threading.Event()
+    while (told := control.ask(path, control.Status(), None))["state"] == "reloading":
+        pause.wait(_LOOK_SECONDS)
+    if told["generation"] < generation:
+        raise control.RefusedError("The server's log says why.")

@@ -22,7 +22,7 @@ from .handle import Handle
 from .link import Link
 from .messages import Loaded
 from .offer import Offer
-from .plan import Phase, Renewal, State, Worker
+from .state import Phase, Renewal, State, Worker
 
 FORMAT = 1
 

@@ -14,10 +14,41 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from ..errors import ExitCode
+from .actions import (
+    Abort,
+    Action,
+    Appoint,
+    Declined,
+    Drain,
+    Exit,
+    Kill,
+    Rehearse,
+    Renewed,
+    Renewing,
+    Replace,
+    Say,
+    Spawn,
+)
+from .events import (
+    Event,
+    Exited,
+    Loaded,
+    Ready,
+    Rehearsed,
+    Released,
+    Renew,
+    Reported,
+    Retiring,
+    Scale,
+    Stop,
+    StopNow,
+    Tick,
+    Unservable,
+)
+from .state import Phase, Renewal, Rules, State, Worker
 
 KILL_SECONDS = 3.0
 """How long a worker that has been told to end at once, or to write its stacks and end, may take to do so."""
@@ -30,282 +61,14 @@ FIRST_PAUSE_SECONDS = 0.25
 
 LONGEST_PAUSE_SECONDS = 15.0
 
+MOST_DOUBLINGS = 10
+"""More than it takes to get to the longest pause; the number of failures has no bound."""
+
 SOUND_SECONDS = 5.0
 """A worker that has been ready for so long does not count as failed when it dies."""
 
 ATTEMPTS = 5
 """Workers that may fail in a row before the server gives up, where it has never served a request."""
-
-
-class Phase(Enum):
-    BOOTING = "booting"
-    READY = "ready"
-    DRAINING = "draining"
-    KILLED = "killed"
-    """It has been told to end at once."""
-
-
-class Renewal(Enum):
-    """How new code comes in."""
-
-    RELOAD = "reload"
-    UPGRADE = "upgrade"
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A worker as the plan sees it. Numbers are never used again."""
-
-    number: int
-    generation: int
-    phase: Phase
-    since: float
-    """When the phase began."""
-    deadline: float | None
-    """When it is killed unless it says something before."""
-    served: bool = False
-    retiring: str = ""
-    """Why it has to be replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the settings say. Seconds and bytes; 0 is no limit."""
-
-    boot_timeout: float = 60.0
-    worker_timeout: float = 0.0
-    graceful_timeout: float = 0.0
-    drain_delay: float = 0.0
-    max_worker_lifetime: float = 0.0
-    max_worker_memory: int = 0
-    preload: bool = False
-    """New code needs a new supervisor, so a reload is an upgrade."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """All that the plan remembers."""
-
-    wanted: int = 1
-    workers: tuple[Worker, ...] = ()
-    last_number: int = 0
-    generation: int = 1
-    """Of workers that are started now."""
-    last_generation: int = 1
-    settled: int = 0
-    """The newest generation that a worker has been ready of."""
-    failures: int = 0
-    """Workers in a row that died before they were of use."""
-    not_before: float = 0.0
-    """No worker is started before."""
-    served: bool = False
-    """Whether any worker has ever answered a request."""
-    renewal: Renewal | None = None
-    rehearsing: bool = False
-    next_renewal: Renewal | None = None
-    """Asked for while another was under way."""
-    has_once: bool = False
-    """Whether the app has something that exactly one worker does."""
-    once: int | None = None
-    """The number of the worker that does it."""
-    exit_code: int | None = None
-    """What to exit with once all workers are gone; None while the server does not stop."""
-
-    def of(self, *phases: Phase) -> list[Worker]:
-        return [worker for worker in self.workers if worker.phase in phases]
-
-
-# What happens.
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A worker has loaded the app."""
-
-    number: int
-    has_once: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Unservable:
-    """What a worker has loaded cannot be served: *why*, and the exit code that stands for it."""
-
-    number: int
-    why: str
-    exit_code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """A sign of life."""
-
-    number: int
-    served: int
-    healthy: bool
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retiring:
-    """A worker asks to be replaced."""
-
-    number: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A worker has stopped doing what exactly one does."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """A worker has ended. *status* is its exit code, or the negative number of the signal that killed it; *why* its last words."""
-
-    number: int
-    status: int
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """SIGTERM, SIGINT."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopNow:
-    exit_code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """SIGHUP, SIGUSR2."""
-
-    renewal: Renewal
-
-
-@dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """A trial start of the new supervisor is over, or its real one has failed; *why* it failed, ``""`` if it did not."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Another number of workers is wanted."""
-
-    workers: int
-
-
-Event = (
-    Tick
-    | Loaded
-    | Unservable
-    | Ready
-    | Reported
-    | Retiring
-    | Released
-    | Exited
-    | Stop
-    | StopNow
-    | Renew
-    | Rehearsed
-    | Scale
-)
-
-
-# What to do.
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    number: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Tell a worker to be not ready now, to stop accepting after *delay*, and to end. *last*: nobody will listen after that."""
-
-    number: int
-    delay: float = 0.0
-    last: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Tell a worker to end now, whatever is running."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """SIGABRT has a worker write the stacks of its threads before it ends."""
-
-    number: int
-    signal: signal.Signals
-
-
-@dataclass(frozen=True, slots=True)
-class Appoint:
-    """Have a worker do what exactly one does."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rehearse:
-    """See whether a new supervisor would start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replace:
-    """Become the new supervisor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Renewing:
-    """A renewal has begun."""
-
-    renewal: Renewal
-
-
-@dataclass(frozen=True, slots=True)
-class Renewed:
-    """A renewal is over; *why* it failed, ``""`` if it did not."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """A message about a worker (0: none) for the log. *level* is one of ``logging``'s names."""
-
-    level: str
-    text: str
-    number: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    code: int
-
-
-Action = Spawn | Drain | Abort | Kill | Appoint | Rehearse | Replace | Renewing | Renewed | Say | Exit
 
 
 def decide(state: State, event: Event, now: float, rules: Rules) -> tuple[State, list[Action]]:
@@ -432,6 +195,8 @@ class _Turn:
             return
         self._release(number)
         self.state = replace(self.state, workers=tuple(other for other in self.state.workers if other.number != number))
+        if worker.phase is Phase.DRAINING and status != 0:
+            self._say("error", f"{_ending(status)} while it was draining", number)
         if self.state.exit_code is not None or worker.phase in (Phase.DRAINING, Phase.KILLED):
             return
         if worker.phase is Phase.BOOTING:
@@ -442,8 +207,10 @@ class _Turn:
             self._failed()
 
     def _failed(self) -> None:
-        pause = min(FIRST_PAUSE_SECONDS * 2**self.state.failures, LONGEST_PAUSE_SECONDS)
-        self.state = replace(self.state, failures=self.state.failures + 1, not_before=self._now + pause)
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self.state.failures, MOST_DOUBLINGS), LONGEST_PAUSE_SECONDS)
+        self.state = replace(
+            self.state, failures=self.state.failures + 1, failed_at=self._now, not_before=self._now + pause
+        )
         if not self.state.served and self.state.failures >= ATTEMPTS:
             self._say("critical", f"{ATTEMPTS} workers in a row have died before they served a request: giving up")
             self._end(ExitCode.BOOT)
@@ -500,8 +267,7 @@ class _Turn:
         if self._rules.preload:
             renewal = Renewal.UPGRADE
         if state.exit_code is not None or not state.settled:
-            self._say("warning", f"no {renewal.value}: the server {'stops' if state.settled else 'is still starting'}")
-            self.actions.append(Renewed("the server is starting or stopping"))
+            self.actions.append(Declined("the server is starting, or stopping"))
         elif state.renewal is not None:
             self.state = replace(state, next_renewal=renewal)
         else:
@@ -561,7 +327,7 @@ class _Turn:
 
     def _watch_age(self, worker: Worker) -> None:
         age = self._now - worker.since
-        if age >= SOUND_SECONDS and self.state.failures:
+        if self.state.failures and worker.since >= self.state.failed_at and age >= SOUND_SECONDS:
             self.state = replace(self.state, failures=0)
         if self._rules.max_worker_lifetime and age >= self._rules.max_worker_lifetime:
             self._retire(worker.number, f"it is {age:.0f}s old (MAX_WORKER_LIFETIME)")

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from .. import __version__
 from ..clock import Deadline, monotonic
 from ..errors import ExitCode, ProdServeError
 from ..net.listeners import exchange_listeners
@@ -26,17 +25,19 @@ from ..net.systemd import Inherited, Notifier
 from ..observe import startup
 from ..settings import Settings
 from ..units import format_address
-from . import control, handover, messages, plan
+from . import actions, control, events, handover, messages
 from .handle import Handle
 from .handover import Estate
 from .inquiry import Inquiry
 from .link import Link
 from .offer import Offer, read_settings
 from .pidfile import remove_pidfile, write_pidfile
-from .plan import Phase, Renewal
+from .plan import decide, next_look
 from .privileges import Identity
 from .rehearsal import Command, Rehearsal
 from .signals import SignalInbox, blocked
+from .state import Phase, Renewal, Rules, State
+from .status import describe, in_short
 from .worker import Birth, begin
 
 logger = logging.getLogger("flask_prodserve.supervisor")
@@ -82,10 +83,10 @@ class Supervisor:
         self._control_path = control_path
         self._configure = configure
         self._announce = announce
-        self._rules = plan.Rules(boot_timeout=early.workers.boot_timeout, preload=early.workers.preload)
+        self._rules = Rules(boot_timeout=early.workers.boot_timeout, preload=early.workers.preload)
         self._estate = left or Estate(monotonic())
         self._taken_over = left is not None
-        self._events: deque[plan.Event] = deque()
+        self._events: deque[events.Event] = deque()
         self._exit_code: int | None = None
         self._failure: ProdServeError | None = None
         self._interrupted = False
@@ -99,7 +100,7 @@ class Supervisor:
         self._control: control.ControlServer | None = None
 
     @property
-    def _state(self) -> plan.State:
+    def _state(self) -> State:
         return self._estate.state
 
     def run(self) -> int | Birth:
@@ -109,13 +110,13 @@ class Supervisor:
         """
         self._begin()
         try:
-            self._carry_out(plan.Tick())
+            self._carry_out(events.Tick())
             while self._exit_code is None:
                 for key, _ in self._selector.select(self._timeout()):
                     key.data()
                 self._look_at_time()
                 if self._exit_code is None:
-                    self._carry_out(plan.Tick())
+                    self._carry_out(events.Tick())
         except _Born as born:
             return born.birth
         self._end()
@@ -161,6 +162,8 @@ class Supervisor:
         if self._early.process.pidfile is not None:
             remove_pidfile(self._early.process.pidfile)
         self._inbox.close()
+        if self._rehearsal is not None:
+            self._rehearsal.kill()
         if self._control is not None:
             self._control.close()  # last: it tells `flask serve stop` that nothing is in the way of the next server
 
@@ -181,7 +184,7 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         times = [inquiry.deadline.remaining() for inquiry in self._inquiries]
-        if (at := plan.next_look(self._state, self._rules)) is not None:
+        if (at := next_look(self._state, self._rules)) is not None:
             times.append(at - monotonic())
         if self._notifier.watchdog_interval is not None:
             times.append(self._next_watchdog.remaining())
@@ -199,41 +202,44 @@ class Supervisor:
             self._inquiries.remove(inquiry)
             inquiry.answer()
 
-    def _carry_out(self, event: plan.Event) -> None:
+    def _carry_out(self, event: events.Event) -> None:
         """Have the plan decide on *event*, and on what follows from carrying that out."""
         self._events.append(event)
         while self._events:
             event = self._events.popleft()
-            self._estate.state, actions = plan.decide(self._state, event, monotonic(), self._rules)
-            for action in actions:
+            self._estate.state, decided = decide(self._state, event, monotonic(), self._rules)
+            for action in decided:
                 self._do(action)
 
-    def _do(self, action: plan.Action) -> None:
+    def _do(self, action: actions.Action) -> None:
         handles = self._estate.handles
         match action:
-            case plan.Spawn(number, generation):
+            case actions.Spawn(number, generation):
                 self._spawn(number, generation)
-            case plan.Drain(number, delay, last):
+            case actions.Drain(number, delay, last):
                 handles[number].link.send(messages.Drain(delay, last))
-            case plan.Abort(number):
+            case actions.Abort(number):
                 handles[number].link.send(messages.Abort())
-            case plan.Kill(number, kind):
+            case actions.Kill(number, kind):
                 handles[number].send_signal(kind)
-            case plan.Appoint(number):
+            case actions.Appoint(number):
                 handles[number].link.send(messages.Appoint())
-            case plan.Rehearse():
+            case actions.Rehearse():
                 self._rehearsal = Rehearsal(self._command, self._identity, self._rules.boot_timeout)
-            case plan.Replace():
+            case actions.Replace():
                 self._replace()
-            case plan.Renewing(renewal):
+            case actions.Renewing(renewal):
                 logger.info("%s asked for", renewal.value)
                 self._notifier.reloading()
-            case plan.Renewed(why):
+            case actions.Renewed(why):
                 self._renewed(why)
-            case plan.Say(level, text, number):
+            case actions.Declined(why):
+                logger.warning("no new code for now: %s", why)
+                self._answer_renewal({"error": f"No new code for now: {why}."})
+            case actions.Say(level, text, number):
                 who = f"worker {number} (pid {handles[number].pid}) " if number in handles else ""
                 logger.log(getattr(logging, level.upper()), "%s%s", who, text)
-            case plan.Exit(code):
+            case actions.Exit(code):
                 if code != ExitCode.BOOT and self._state.settled:
                     startup.report_end(
                         logger, self._finished, self._cut, self._estate.offers[self._state.settled].settings
@@ -251,15 +257,15 @@ class Supervisor:
                     self._stop()
                 case "SIGINT":
                     if self._interrupted:
-                        self._carry_out(plan.StopNow(128 + number))
+                        self._carry_out(events.StopNow(128 + number))
                     self._interrupted = True
                     self._stop()
                 case "SIGQUIT":
-                    self._carry_out(plan.StopNow(128 + number))
+                    self._carry_out(events.StopNow(128 + number))
                 case "SIGHUP":
-                    self._carry_out(plan.Renew(Renewal.RELOAD))
+                    self._carry_out(events.Renew(Renewal.RELOAD))
                 case "SIGUSR2":
-                    self._carry_out(plan.Renew(Renewal.UPGRADE))
+                    self._carry_out(events.Renew(Renewal.UPGRADE))
                 case "SIGUSR1":
                     for handle in self._estate.handles.values():
                         handle.link.send(messages.Reopen())
@@ -273,7 +279,7 @@ class Supervisor:
             self._notifier.stopping()
             for listener in self._estate.listeners:
                 listener.socket.close()  # here; workers accept until they have been told not to, and then nobody may
-        self._carry_out(plan.Stop())
+        self._carry_out(events.Stop())
 
     def _scale(self, workers: int) -> None:
         if not 1 <= workers <= MOST_WORKERS:
@@ -281,7 +287,7 @@ class Supervisor:
         elif self._state.exit_code is None and workers != self._state.wanted:
             logger.info("%d worker%s from now on, instead of %d", workers, "s"[: workers != 1], self._state.wanted)
             self._estate.scaled = True
-            self._carry_out(plan.Scale(workers))
+            self._carry_out(events.Scale(workers))
 
     def _reap(self) -> None:
         """Take note of every child that has ended: of workers, and, as process 1, of strangers, too."""
@@ -296,7 +302,7 @@ class Supervisor:
             if self._rehearsal is not None and self._rehearsal.pid == pid:
                 why = self._rehearsal.result(code)
                 self._rehearsal = None
-                self._carry_out(plan.Rehearsed(why))
+                self._carry_out(events.Rehearsed(why))
             for handle in [handle for handle in self._estate.handles.values() if handle.pid == pid]:
                 self._bury(handle, code)
 
@@ -312,7 +318,7 @@ class Supervisor:
                 self._cut += handle.report.busy
         if (offer := self._estate.offers.get(handle.generation)) is not None:
             Loads.clear(offer.loads, handle.slot)
-        self._carry_out(plan.Exited(handle.number, status, handle.why))
+        self._carry_out(events.Exited(handle.number, status, handle.why))
         del self._estate.handles[handle.number]
 
     # Workers.
@@ -332,7 +338,7 @@ class Supervisor:
                 ours.close()
                 theirs.close()
                 why = f"no process can be started: {error.strerror} (ulimit -u, or a container's pids limit)"
-                self._events.append(plan.Exited(number, ExitCode.FAILURE, why))
+                self._events.append(events.Exited(number, ExitCode.FAILURE, why))
                 return
             if pid == 0:
                 ours.close()
@@ -367,11 +373,11 @@ class Supervisor:
                 self._ready(handle)
             case messages.Report():
                 handle.report = message
-                self._carry_out(plan.Reported(number, message.served, message.healthy, message.memory))
+                self._carry_out(events.Reported(number, message.served, message.healthy, message.memory))
             case messages.Retire(reason):
-                self._carry_out(plan.Retiring(number, reason))
+                self._carry_out(events.Retiring(number, reason))
             case messages.Released():
-                self._carry_out(plan.Released(number))
+                self._carry_out(events.Released(number))
             case messages.Drained():
                 handle.drained = message
             case messages.Stacks(text):
@@ -388,10 +394,10 @@ class Supervisor:
                     logger.error("%s %s", error.what, error.hint)
                 else:
                     self._failure = error
-                self._carry_out(plan.Unservable(handle.number, error.what, error.exit_code))
+                self._carry_out(events.Unservable(handle.number, error.what, error.exit_code))
                 return
         offer = offers[handle.generation]
-        self._carry_out(plan.Loaded(handle.number, loaded.has_once))
+        self._carry_out(events.Loaded(handle.number, loaded.has_once))
         handle.link.send(
             messages.Serve([format_address(listener.address) for listener in offer.listeners], handle.slot),
             offer.descriptors,
@@ -419,11 +425,11 @@ class Supervisor:
             self._obey(offer)
             if not self._estate.scaled:
                 workers = offer.settings.workers.workers
-                self._carry_out(plan.Scale(available() if workers == "auto" else max(1, int(workers))))
-        self._carry_out(plan.Ready(handle.number))
+                self._carry_out(events.Scale(available() if workers == "auto" else max(1, int(workers))))
+        self._carry_out(events.Ready(handle.number))
         if first:
             self._announce(offer, self._state.wanted)
-            self._notifier.ready(self._status_line())
+            self._notifier.ready(in_short(self._estate))
 
     def _obey(self, offer: Offer) -> None:
         """What the settings of a generation say holds from now on: a worker of it is ready."""
@@ -442,6 +448,8 @@ class Supervisor:
 
     def _replace(self) -> None:
         """Become the new supervisor. Returns only if that fails."""
+        # Connections of those who wait do not go along; the next supervisor knows more.
+        self._answer_renewal({"ok": True, "generation": self._state.last_generation + 1, "replaced": True})
         environ = {**os.environ, **self._command.hidden}
         handover.leave(self._estate, environ)
         with blocked():
@@ -451,7 +459,7 @@ class Supervisor:
             except OSError as error:
                 why = f"{self._command.program} cannot be executed: {error.strerror}"
         handover.keep(self._estate, environ)
-        self._events.append(plan.Rehearsed(why))
+        self._events.append(events.Rehearsed(why))
 
     def _renewed(self, why: str) -> None:
         before, loads = self._estate.listeners, self._estate.loads
@@ -464,25 +472,28 @@ class Supervisor:
         if why:
             logger.error("the new code is not served: %s. What was served before still is", why)
         else:
-            logger.info("reloaded: %s", self._status_line())
-        self._notifier.ready(self._status_line())
+            logger.info("reloaded: %s", in_short(self._estate))
+        self._notifier.ready(in_short(self._estate))
+        self._answer_renewal({"error": why} if why else {"ok": True, "generation": self._state.settled})
+
+    def _answer_renewal(self, answer: Mapping[str, object]) -> None:
         waiting, self._awaiting_renewal = self._awaiting_renewal, []
         for respond in waiting:
-            respond({"error": why} if why else {"ok": True, "generation": self._state.settled})
+            respond(answer)
 
     # What others ask.
 
     def _on_request(self, request: control.Request, respond: Respond) -> None:
         match request:
             case control.Status():
-                respond(self._status())
+                respond(describe(self._estate))
             case control.Reload():
                 self._awaiting_renewal.append(respond)
-                self._carry_out(plan.Renew(Renewal.RELOAD))
+                self._carry_out(events.Renew(Renewal.RELOAD))
             case control.Stop(now):
                 respond({"stopping": True})
                 if now:
-                    self._carry_out(plan.StopNow(ExitCode.STOPPED))
+                    self._carry_out(events.StopNow(ExitCode.STOPPED))
                 else:
                     self._stop()
             case control.Scale(workers, change):
@@ -500,42 +511,3 @@ class Supervisor:
                 asked = [self._estate.handles[worker.number] for worker in self._state.of(Phase.READY, Phase.DRAINING)]
                 inquiry = Inquiry(asked, respond)
                 self._inquiries.append(inquiry)
-
-    def _status_line(self) -> str:
-        ready = len(self._state.of(Phase.READY))
-        return f"{ready} worker{'s'[: ready != 1]}, generation {self._state.settled}"
-
-    def _status(self) -> dict[str, object]:
-        offer = self._estate.offers.get(self._state.settled)
-        now = monotonic()
-        state = "serving" if self._state.renewal is None else "reloading"
-        if self._state.exit_code is not None:
-            state = "stopping"
-        return {
-            "pid": os.getpid(),
-            "version": __version__,
-            "app": None if offer is None else offer.loaded.import_path,
-            "state": state,
-            "uptime_seconds": now - self._estate.started_at,
-            "listen": [] if offer is None else offer.urls,
-            "wanted": self._state.wanted,
-            "generation": self._state.settled,
-            "workers": [
-                {
-                    "number": worker.number,
-                    "pid": handle.pid,
-                    "generation": worker.generation,
-                    "state": worker.phase.value,
-                    "uptime_seconds": now - handle.started_at,
-                    "served": report.served,
-                    "connections": report.connections,
-                    "busy": report.busy,
-                    "queued": report.queued,
-                    "stuck": report.stuck,
-                    "memory_bytes": report.memory,
-                }
-                for worker in self._state.workers
-                for handle in (self._estate.handles[worker.number],)
-                for report in (handle.report or messages.Report(0, 0, 0, 0, 0, True, 0),)
-            ],
-        }

@@ -108,3 +108,20 @@ def test_no_server(tmp_path: Path, verb: str) -> None:
     assert done.returncode != 0
     assert done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_reload_with_preload(tmp_path: Path) -> None:
+    """With PRELOAD `reload` waits for the supervisor that replaces the one it has asked, until that serves the new code."""
+    with serving(tmp_path, "--preload") as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.deploy("2")
+            done = _control(tmp_path, "reload")
+            assert (done.returncode, done.stdout) == (0, "Reloaded: generation 2 serves.\n"), done.stderr
+            assert _status(server)["generation"] == 2
+            server.wait_renewed(load, old)
+            server.deploy("3", "raise RuntimeError('the database is away')")
+            done = _control(tmp_path, "reload")
+            assert done.returncode == 1
+            assert "the database is away" in done.stderr

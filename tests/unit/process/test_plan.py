@@ -10,42 +10,39 @@ from dataclasses import replace
 import pytest
 
 from flask_prodserve.errors import ExitCode
-from flask_prodserve.process.plan import (
-    ATTEMPTS,
-    KILL_SECONDS,
+from flask_prodserve.process.actions import (
     Abort,
     Action,
     Appoint,
+    Declined,
     Drain,
-    Event,
     Exit,
-    Exited,
     Kill,
-    Loaded,
-    Phase,
-    Ready,
     Rehearse,
-    Rehearsed,
-    Released,
-    Renew,
-    Renewal,
     Renewed,
     Renewing,
     Replace,
+    Say,
+    Spawn,
+)
+from flask_prodserve.process.events import (
+    Event,
+    Exited,
+    Loaded,
+    Ready,
+    Rehearsed,
+    Released,
+    Renew,
     Reported,
     Retiring,
-    Rules,
-    Say,
     Scale,
-    Spawn,
-    State,
     Stop,
     StopNow,
     Tick,
     Unservable,
-    decide,
-    next_look,
 )
+from flask_prodserve.process.plan import ATTEMPTS, KILL_SECONDS, LONGEST_PAUSE_SECONDS, decide, next_look
+from flask_prodserve.process.state import Phase, Renewal, Rules, State
 
 RULES = Rules(boot_timeout=60, worker_timeout=30, graceful_timeout=25)
 RELOAD, UPGRADE = Renew(Renewal.RELOAD), Renew(Renewal.UPGRADE)
@@ -162,6 +159,28 @@ def test_crash_loop_of_a_server_that_has_served() -> None:
         server.happen(Ready(number), Exited(number, 1))
         server.wait(20)
     assert server.state.exit_code is None
+
+
+def test_worker_that_fails_beside_one_that_is_well() -> None:
+    """A replacement that cannot start is tried in intervals that grow, however well and old the other workers are, for ever."""
+    server = started(2, replace(RULES, worker_timeout=0))
+    server.happen(report(1), report(2))
+    server.wait(1000)
+    server.happen(Exited(2, -11))
+    pauses = []
+    for number in range(3, 1500):
+        assert server.numbers(Phase.BOOTING) == [number]
+        server.happen(Exited(number, 4))
+        at = next_look(server.state, server.rules)
+        assert at is not None
+        pauses.append(at - server.now)
+        server.wait(at - server.now)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_PAUSE_SECONDS
+    server.happen(Ready(1500))
+    server.wait(1000)
+    server.happen(Exited(1500, -11))
+    assert server.numbers(Phase.BOOTING) == [1501]
 
 
 # Workers that die or hang.
@@ -312,10 +331,10 @@ def test_reload_while_starting_or_stopping() -> None:
     """There is nothing to renew before the first worker is ready, nor once the server stops."""
     server = Server()
     server.happen(Tick())
-    assert server.happen(RELOAD) == [Renewed("the server is starting or stopping")]
+    assert server.happen(RELOAD) == [Declined("the server is starting, or stopping")]
     server = started(1)
     server.happen(Stop())
-    assert server.happen(RELOAD) == [Renewed("the server is starting or stopping")]
+    assert server.happen(RELOAD) == [Declined("the server is starting, or stopping")]
 
 
 # Numbers.
