@@ -72,9 +72,9 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
             notifier.stopping()
             service.stop_once()
     startup.report_end(logger, drained.finished, drained.cut, settings)
-    if signal.SIGQUIT in received:
-        return 128 + signal.SIGQUIT
-    return 128 + signal.SIGINT if received.count(signal.SIGINT) > 1 else ExitCode.STOPPED
+    interrupts = [number for number in received if number == signal.SIGINT]
+    at_once = [number for number in received if number.name == "SIGQUIT"] + interrupts[1:]
+    return 128 + at_once[0] if at_once else ExitCode.STOPPED
 
 
 def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import_path: str | None) -> int:
@@ -178,23 +178,23 @@ def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[s
 
 
 @contextlib.contextmanager
-def _signals(service: Service, drain_delay: float) -> Iterator[list[int]]:
+def _signals(service: Service, drain_delay: float) -> Iterator[list[signal.Signals]]:
     """Let SIGTERM and SIGINT stop *service*, SIGQUIT and a second SIGINT at once; SIGUSR1 opens its logs again.
 
     Yields the list of the signals that came. The handlers that were there before are put back. A handler sets flags; it logs nothing,
     since it may have interrupted a log call of this very thread.
     """
-    received: list[int] = []
+    received: list[signal.Signals] = []
 
     def handle(number: int, frame: object) -> None:
-        received.append(number)
-        if number == signal.SIGINT and received.count(number) > 1:
+        received.append(signal.Signals(number))
+        if number == signal.SIGINT and received.count(signal.SIGINT) > 1:
             service.abort()
         else:
             service.stop(drain_delay)
 
     def quit(number: int, frame: object) -> None:
-        received.append(number)
+        received.append(signal.Signals(number))
         service.abort()
 
     handlers: dict[str, Callable[[int, object], None]] = {

@@ -1,0 +1,99 @@
+"""`flask serve --workers 0`: everything in the process that was started, with the signals and the hooks of a supervised server."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving import Command, flask, run, wait_until
+from wire import Wire, get
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="these are signals of Unix")
+
+APP = """
+import os, threading
+from flask import Flask
+from flask_prodserve import ProdServe
+
+app = Flask(__name__)
+prodserve = ProdServe(app)
+
+@app.get("/")
+def index():
+    return f"{os.getpid()}"
+
+@app.get("/held")
+def held():
+    print("held", flush=True)
+    threading.Event().wait()
+
+@prodserve.worker_started
+def started(app):
+    print("started", flush=True)
+
+@prodserve.once
+def once(app):
+    print("once begins", flush=True)
+    yield
+    print("once ends", flush=True)
+
+@prodserve.worker_stopping
+def stopping(app):
+    print("stopping hook", flush=True)
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Command]:
+    (tmp_path / "app.py").write_text(APP)
+    arguments = flask("serve", "--workers", "0", "--port", "0", "--access-log", "access.log", "--drain-delay", "200ms")
+    with run(arguments, cwd=tmp_path) as command:
+        yield command
+
+
+def test_hooks_and_stop(server: Command) -> None:
+    """The process that was started serves, its hooks run in their order, and SIGTERM ends it with 0 after DRAIN_DELAY."""
+    assert get(server.address).body == str(server.process.pid).encode()
+    server.wait_for("once begins")
+    server.signal(signal.SIGTERM)
+    wait_until(lambda: get(server.address, "/readyz").status == 503, "readiness to turn")
+    assert server.exit_code() == 0
+    said = [server.output.index(text) for text in ("started", "once begins", "once ends", "stopping hook", "stopped;")]
+    assert said == sorted(said)
+
+
+@pytest.mark.parametrize(("numbers", "code"), [(["SIGQUIT"], 131), (["SIGINT", "SIGINT"], 130)])
+def test_stop_at_once(server: Command, numbers: list[str], code: int) -> None:
+    """SIGQUIT, and a second SIGINT, cut what is running."""
+    with Wire(server.address) as wire:
+        wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+        server.wait_for("held")
+        for name in numbers[:-1]:
+            server.signal(signal.Signals[name])
+            wait_until(lambda: get_or_none(server, "/readyz") != 200, "it to stop")
+        server.signal(signal.Signals[numbers[-1]])
+        assert server.exit_code() == code
+    assert "1 cut" in server.output
+
+
+def get_or_none(server: Command, target: str) -> int | None:
+    try:
+        return get(server.address, target).status
+    except ConnectionError:
+        return None
+
+
+def test_reopen(server: Command, tmp_path: Path) -> None:
+    """SIGUSR1 opens the access log by its name again."""
+    log = tmp_path / "access.log"
+    get(server.address, "/first")
+    wait_until(lambda: "/first" in log.read_text(), "a line")
+    os.rename(log, tmp_path / "access.log.1")
+    server.signal(signal.SIGUSR1)
+    wait_until(log.exists, "a new file")
+    get(server.address, "/second")
+    wait_until(lambda: "/second" in log.read_text(), "a line in it")
