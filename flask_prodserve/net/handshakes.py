@@ -21,7 +21,7 @@ _FILTER = (
     (0x30, 0, 0, 13),  # load the byte with the flags
     (0x45, 0, 1, 0x02),  # SYN?
     (0x06, 0, 0, 0),  # drop it
-    (0x06, 0, 0, 0xFFFF),  # or take it
+    (0x06, 0, 0, 0xFFFFFFFF),  # or take it, all of it: connections inherit the filter
 )
 
 
