@@ -126,6 +126,7 @@ class _Once:
         self._function = function
         self._app = app
         self._stopping = threading.Event()
+        self._ended = threading.Event()
         self._can_stop = inspect.isgeneratorfunction(function)
         # An empty context: where threads inherit one, it would be that of whatever has started the server.
         self._thread = threading.Thread(
@@ -154,7 +155,7 @@ class _Once:
             )
 
     def is_running(self) -> bool:
-        return self._thread.is_alive()
+        return not self._ended.is_set()
 
     def _run(self) -> None:
         try:
@@ -164,6 +165,8 @@ class _Once:
                 self._drive(result)
         except BaseException:  # a thread would end without a word on SystemExit
             self._app.logger.exception("once: %s failed, and is not run again by this process", _name(self._function))
+        finally:
+            self._ended.set()
 
     def _drive(self, generator: Generator[object, None, object]) -> None:
         if self._stopping.is_set() or _has_ended(generator):  # stopped before it began, or there is nothing to stop

@@ -115,13 +115,13 @@ input_closed = threading.Event()
 signal.signal(signal.SIGUSR1, lambda *_: input_closed.set())
 while not input_closed.wait(0.05):
     pass
-print(signal.getsignal(signal.SIGTERM) is before)
+print(f"handler kept: {signal.getsignal(signal.SIGTERM) is before}")
 """
     with run(script(tmp_path, text), cwd=tmp_path) as command:
         assert get(command.address).body == b"hello"
         command.signal(signal.SIGUSR1)
         assert command.exit_code() == 0
-        assert command.output.endswith("True\n")
+        assert "handler kept: True" in command.output  # an access line may come in between
 
 
 # app.run() and .env files.
