@@ -113,6 +113,10 @@ class Channel(Outgoing):
 
     def read(self) -> bool:
         """Take what the client has sent. Returns whether there is a request to be answered; then the channel is running."""
+        if not self.readable():
+            # Whoever calls this may have been told before the channel became running. Bytes that are read now would be taken for the
+            # beginning of a request, with the true one in ``_unread``.
+            return False
         try:
             data = self.receive(RECEIVE_BYTES if self.request is None else RECEIVE_BODY_BYTES)
         except OSError:  # reset by the client, or bytes that are no TLS
@@ -184,8 +188,8 @@ class Channel(Outgoing):
             self.output.close()
             self.close()
             self.make_room()
-        if self.request is not None and not self.running:
-            self.request.close()
+            if self.request is not None and not self.running:
+                self.request.close()
 
     def pause(self) -> None:
         """The client has sent something, or has shut down its sending side, which must wait until the channel is not running any more."""
@@ -330,7 +334,7 @@ class Channel(Outgoing):
 
     def pending(self) -> int:
         """Requests that are being received, queued, running, or whose response the client has not taken yet."""
-        if self.running:
+        if self.running or self.close_when_flushed:
             return 1
         request = self.request
         return int((request is not None and request.started) or self.output.size > 0)
@@ -417,6 +421,8 @@ class Channel(Outgoing):
             self.running = False
             if self.connected:
                 self.server.loop.attend(self)
+            elif self.request is not None:
+                self.request.close()  # closed since ``answer``, when it was this thread's
 
     def closes_after_response(self) -> bool:
         """Whether the response that is about to be sent must be the last one on this connection."""

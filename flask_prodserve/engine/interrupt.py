@@ -39,8 +39,8 @@ class Interruptible:
         """Raise *exception* in the thread that is in the block, as soon as it runs Python code, if it is still there."""
         with self._lock:
             if self._thread is not None and not self._raised:
-                self._raised = True
                 _set(self._thread, exception)
+                self._raised = True  # only now: who sees this does not wait, and clears what is set
 
 
 def _set(thread: int, exception: type[BaseException] | None) -> None:

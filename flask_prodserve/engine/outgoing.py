@@ -135,9 +135,13 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     # Any thread.
 
     def check_client_disconnected(self) -> bool:
-        """Whether the client has closed, or has shut down its sending side: the two cannot be told apart before something is sent."""
-        with self.output_lock:
-            return not self.connected or _hung_up(self.socket)
+        """Whether the client has closed, or has shut down its sending side: the two cannot be told apart before something is sent.
+
+        Without ``output_lock``: the app calls this, and is interrupted here as anywhere else.
+        """
+        sock = self.socket
+        hung_up = sock is None or _hung_up(sock)
+        return hung_up or not self.connected  # asked last: what was closed meanwhile may have been another one's number
 
     @property
     def holds_thread(self) -> bool:
@@ -173,7 +177,10 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
 def _hung_up(sock: socket.socket) -> bool:
     if hasattr(select, "POLLRDHUP"):  # Linux: sees it behind bytes that nobody has read yet, too
         poll = select.poll()
-        poll.register(sock, select.POLLRDHUP)
+        try:
+            poll.register(sock, select.POLLRDHUP)
+        except ValueError:  # closed
+            return True
         return bool(poll.poll(0))
     try:
         return socket.socket.recv(sock, 1, socket.MSG_PEEK) == b""  # not ssl's, which has no flags

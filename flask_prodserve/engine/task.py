@@ -54,6 +54,7 @@ class Task:
         self.began = self._clock()
         self._status: str | None = None
         self._fields: Fields = []
+        self._chunks: Iterable[bytes] = ()
         self.environ: dict[str, Any] = {}
         self._app_seconds = 0.0
 
@@ -62,7 +63,7 @@ class Task:
         try:
             if self.channel.adj.request_timeout_raise:
                 # In a context of its own: an exception that comes while the app puts one back would leave it for the next request.
-                contextvars.Context().run(self._call_interruptibly, environ)
+                contextvars.Context().run(self._call, environ)
             else:
                 self._call(environ)
         except ClientDisconnected:
@@ -75,30 +76,33 @@ class Task:
             if not self.response.abandoned:
                 report(self.channel, self.request, self.response, environ, self._app_seconds)
 
-    def _call_interruptibly(self, environ: dict[str, Any]) -> None:
-        with Interruptible() as self.interruptible:
-            self._call(environ)
-
     def _call(self, environ: dict[str, Any]) -> None:
-        began = time.perf_counter()
-        chunks = self.channel.server.application(environ, self.start_response)
-        self._app_seconds = time.perf_counter() - began
-        handed_over = False
         try:
-            if isinstance(chunks, ReadOnlyFileBasedBuffer) and (size := chunks.prepare(self._content_length())):
-                handed_over = self._send_file(chunks, size)
+            if self.channel.adj.request_timeout_raise:
+                with Interruptible() as self.interruptible:
+                    self._answer(environ)
             else:
-                self._send_chunks(chunks)
+                self._answer(environ)
         finally:
-            if not handed_over and hasattr(chunks, "close"):
-                chunks.close()
+            # Outside of what can be interrupted: nothing comes between a response and its end.
+            if hasattr(self._chunks, "close"):
+                self._chunks.close()
         if self.response.missing or self.response.excess:
             self._complain(
                 "the app sent %s bytes than its Content-Length says", "fewer" if self.response.missing else "more"
             )
 
-    def _send_file(self, file: ReadOnlyFileBasedBuffer, size: int) -> bool:
-        """Returns whether the channel has taken *file* over, and will close it."""
+    def _answer(self, environ: dict[str, Any]) -> None:
+        began = time.perf_counter()
+        chunks = self._chunks = self.channel.server.application(environ, self.start_response)
+        self._app_seconds = time.perf_counter() - began
+        if isinstance(chunks, ReadOnlyFileBasedBuffer) and (size := chunks.prepare(self._content_length())):
+            self._send_file(chunks, size)
+        else:
+            self._send_chunks(chunks)
+
+    def _send_file(self, file: ReadOnlyFileBasedBuffer, size: int) -> None:
+        self._leave_app()
         declared = self._content_length()
         if declared is not None and declared != size:
             self._complain("the file is %d bytes long, and Content-Length says %d", size, declared)
@@ -106,9 +110,9 @@ class Task:
         self._start(size)
         if self.response.bodiless:
             self.response.finish()
-            return False
+            return
         self.response.send_file(file.file, size)
-        return True
+        self._chunks = ()  # the channel has taken the file over, and closes it
 
     def _send_chunks(self, chunks: Iterable[bytes]) -> None:
         iterator = iter(chunks)
@@ -158,12 +162,16 @@ class Task:
     def _start(self, body_length: int | None) -> None:
         if self._status is None:
             raise AssertionError("the app sent a body without calling start_response()")
-        if self.interruptible is not None:
-            self.interruptible.leave()
+        self._leave_app()
         self.response.start(self._status, self._fields, body_length)
         assert self.response.head is not None
         for correction in self.response.head.corrections:
             self._complain("%s", correction)
+
+    def _leave_app(self) -> None:
+        """What comes next is ours, and not to be interrupted."""
+        if self.interruptible is not None:
+            self.interruptible.leave()
 
     def _content_length(self) -> int | None:
         for name, value in self._fields:

@@ -43,7 +43,7 @@ class TLSChannel(Channel):
         return self._handshake_sends or super().writable()
 
     def handle_write(self) -> None:
-        if self._handshake_sends:
+        if self._handshake_sends and not super().writable():
             self.handle_read()
         else:
             super().handle_write()

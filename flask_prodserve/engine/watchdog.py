@@ -238,6 +238,8 @@ class Watchdog:
         """Whether a queued request has waited for longer than a *share* of what it may, or its client has gone."""
         if not channel.connected:
             return True
+        if channel.requests[0].reply is not None:
+            return False  # it waits for nothing, and where it ends may not be known: a 503 that keeps the connection would not do
         waited = channel.queued_for(now)
         head = channel.requests[0].head
         limit = self._endpoint_of(head).limits.queue_timeout if head is not None else None

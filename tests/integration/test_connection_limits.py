@@ -296,6 +296,30 @@ def test_a_request_that_arrives_in_time_is_not_lost(clock: ManualClock) -> None:
 
 
 @on_both_loops
+def test_a_connection_that_is_about_to_close(clock: ManualClock) -> None:
+    """Between its last response and its end a connection is not idle, and nothing that came behind is run."""
+    with serving(clock) as served, Wire(served.address) as wire:
+        wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n" + HEAD)
+        rest(served, clock, running=1)
+        (channel,) = served.engine._connections.channels.values()
+        wire.send(HEAD)
+        served.settle()
+        evicted = []
+
+        def evict() -> None:
+            """In the loop, which therefore does not close it."""
+            release.set()
+            wait_until(lambda: not channel.running)
+            evicted.append(served.engine._connections.evict())
+
+        served.engine._loop.soon(evict)
+        assert wire.response().body == b"held"
+        assert wire.closed()
+        assert evicted == [False]
+    assert [done.target for done in served.done] == ["/held"]
+
+
+@on_both_loops
 def test_churn_at_the_limit() -> None:
     """Clients that come, stay for a while and go at the limit all get an answer, and the counts are right in the end."""
     statuses: list[int] = []

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from flask import Flask, Response, request
 
+from flask_prodserve.engine import watchdog
+from flask_prodserve.engine.adjustments import RECEIVE_BYTES
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.net.unsent import unacknowledged
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
@@ -22,6 +24,7 @@ from wire import Wire, get
 pytestmark = pytest.mark.usefixtures("loop")
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+HELD = b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n"
 LARGE = 14_000_000
 """More than the system's buffers take, and less than a thread has to wait for."""
 
@@ -555,6 +558,65 @@ def test_large_body_that_the_server_has_not_seen(served: Served, clock: ManualCl
         served.settle()
         look_late(served, clock, 25, lambda: wire.send(bytes(size)))
         assert len(wire.response("POST").body) == size
+
+
+BEHIND = HELD + b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n"
+
+
+def expect_both(wire: Client, served: Served, body: bytes) -> None:
+    """Nothing of *body*, which has a request in it, has been taken for one."""
+    release.set()
+    assert wire.response().body == b"held"
+    assert wire.response("POST").body == body
+    wait_until(lambda: len(served.done) == 3)  # each comes after its response
+    assert [done.target for done in served.done] == ["/", "/held", "/echo"]
+    assert served.engine.cuts.counts == {}
+
+
+def test_bytes_behind_a_request_that_the_server_has_not_seen(served: Served, clock: ManualClock) -> None:
+    """The body of a request behind one that runs is not taken for a request, whatever the loop has been told before."""
+    size = RECEIVE_BYTES + len(HEAD)
+    body = (
+        bytes(RECEIVE_BYTES - len(BEHIND % size)) + HEAD + bytes(len(BEHIND % size))
+    )  # the first read ends before HEAD
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go.wait(PATIENCE)
+
+    with Client(served.address) as wire:
+        ask(wire, served)
+        served.engine._loop.soon(hold)
+        assert held.wait(PATIENCE)
+        wire.send(BEHIND % size + body)
+        served.engine._loop.soon(served.engine._check)  # beside the event of the connection, which it makes stale
+        clock.advance(1000)
+        go.set()
+        served.settle()
+        expect_both(wire, served, body)
+
+
+def test_client_that_would_be_cut_when_its_request_runs(
+    served: Served, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a server finds no time to cut a client before it sends a request, what comes behind that request is left alone."""
+    body = HEAD + HEAD
+    with Client(served.address) as wire:
+        ask(wire, served)
+        served.look()
+        clock.advance(1000)
+        with monkeypatch.context() as patch:
+            patch.setattr(watchdog, "WORK_SECONDS", 0)
+            served.engine._loop.soon(served.engine._check)
+            served.settle()
+            assert len(served.engine._watchdog._due) == 1
+            wire.send(BEHIND % len(body))
+            wait_until(lambda: channel_of(served).task is not None)
+            wire.send(body)
+            served.settle()
+        served.look()
+        expect_both(wire, served, body)
 
 
 def test_reader_that_the_server_has_not_seen(clock: ManualClock) -> None:

@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from flask_prodserve.engine.channel import Channel
 from serving import PATIENCE, ManualClock, Served, flask, in_thread, run, wait_until
 from wire import Wire, get
 
 QUEUE_TIMEOUT = 10
+SMUGGLED = b"GET /held/2 HTTP/1.1\r\nHost: test\r\n\r\n"
+"""A body that would do as a request."""
 
 on_both_loops = pytest.mark.usefixtures("loop")
 
@@ -140,6 +143,39 @@ def test_what_is_pipelined_behind_a_shed_request(held: Held) -> None:
 
 
 @on_both_loops
+@pytest.mark.parametrize(("length", "room", "status"), [(1000, 10, 413), (len(SMUGGLED), 1 << 20, 503)])
+def test_refused_requests_are_not_shed(held: Held, length: int, room: int, status: int) -> None:
+    """A request that is refused keeps that answer, however late it is, so that its body is never taken for the next request."""
+    settings = {"queue_timeout": QUEUE_TIMEOUT, "request_timeout": 0, "max_connections": 1, "max_body_size": room}
+    with in_thread(held.app, clock=held.clock, **settings) as served, contextlib.ExitStack() as stack:
+        watchdog = served.engine._watchdog
+        if status == 503:  # there is no room for another connection
+            ask(stack.enter_context(Wire(served.address)))
+            held.wait_for(1)
+        wire = stack.enter_context(Wire(served.address))
+        wait_until(lambda: len(served.engine._connections) == (2 if status == 503 else 1))
+
+        def be_late() -> None:
+            """In the loop, which reads what comes only when it would cut the client, and looks again before it has answered that."""
+            wire.send(b"POST /held/1 HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % length)
+            wire.send(SMUGGLED)
+            held.clock.advance(100)
+            watchdog.check()
+            held.clock.advance(QUEUE_TIMEOUT + 1)
+            watchdog.check()
+
+        served.engine._loop.soon(be_late)
+        response = wire.response("POST")
+        assert (response.status, response.get("connection")) == (status, "close")
+        if status == 413:
+            wire.send(SMUGGLED)
+        assert wire.closed(), "one answer, and no more"
+        held.release.set()
+    assert 2 not in held.called
+    assert not served.engine.cuts.counts["QUEUE_TIMEOUT"]
+
+
+@on_both_loops
 def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
     """What was kept of requests that are shed, or whose client left, is given back."""
 
@@ -159,6 +195,32 @@ def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
         server.served.look()
         assert wires[1].response("POST").status == 503
         wait_until(lambda: spool.size == 0, "the bodies to be given back")
+
+
+@on_both_loops
+def test_body_whose_client_leaves_when_the_request_before_it_ends(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is of a body behind a request is given back, also where the connection ends between that request and the loop's turn."""
+    settle = Channel.settle
+    kept: list[int] = []
+
+    def leave(channel: Channel) -> None:
+        """In a service thread, which has just looked whether the client is there, and has taken the body over."""
+        kept.append(served.engine._watchdog._spool.size)
+        served.engine._loop.soon(channel.handle_close)
+        wait_until(lambda: not channel.connected)
+        settle(channel)
+
+    with in_thread(held.app, clock=held.clock, request_timeout=0) as served, Wire(served.address) as wire:
+        behind = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000\r\n\r\n" + bytes(1000)
+        wire.send(b"GET /held/1 HTTP/1.1\r\nHost: test\r\n\r\n" + behind)
+        held.wait_for(1)
+        served.settle()
+        monkeypatch.setattr(Channel, "settle", leave)
+        held.release.set()
+        assert wire.response().body == b"1"
+        assert wire.closed()
+        wait_until(lambda: served.engine._watchdog._spool.size == 0, "the body to be given back")
+        assert kept == [1000]
 
 
 @on_both_loops

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from flask_prodserve.engine import interrupt
 from flask_prodserve.engine.interrupt import Interruptible
 
 TRIES = 20_000
@@ -168,6 +169,55 @@ def test_never_after_the_block(longest: int) -> None:
     thread.join()
     assert late == [0]
     assert raised[0] >= HITS
+
+
+def test_end_in_the_moment_of_the_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that ends while its exception is about to be set waits for that, and the exception comes inside it."""
+    block = Interruptible()
+    inside, about_to_set, waits_or_over = threading.Event(), threading.Event(), threading.Event()
+    outcomes: list[str] = []
+    lock, set_exception = block._lock, interrupt._set
+
+    class Watched:
+        """The block's lock, which tells when the block wants it."""
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is thread:
+                waits_or_over.set()
+            lock.acquire()
+
+        def __exit__(self, *exception: object) -> None:
+            lock.release()
+
+    def set_late(ident: int, exception: type[BaseException] | None) -> None:
+        if exception is not None:
+            about_to_set.set()
+            assert waits_or_over.wait(PATIENCE)
+        set_exception(ident, exception)
+
+    def run() -> None:
+        try:
+            try:
+                with block:
+                    inside.set()
+                    assert about_to_set.wait(PATIENCE)
+            except Stop:
+                outcomes.append("inside")
+            waits_or_over.set()
+            interrupting.join()
+            spin(10_000)
+        except Stop:
+            outcomes.append("late")
+
+    block._lock = Watched()  # type: ignore[assignment]  # as much of a lock as a block needs
+    monkeypatch.setattr(interrupt, "_set", set_late)
+    thread = threading.Thread(target=run)
+    interrupting = threading.Thread(target=block.interrupt, args=[Stop])
+    thread.start()
+    assert inside.wait(PATIENCE)
+    interrupting.start()
+    thread.join()
+    assert outcomes == ["inside"]
 
 
 def test_several_threads() -> None:

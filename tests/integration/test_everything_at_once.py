@@ -1,0 +1,246 @@
+"""Short deadlines, small limits and clients of every kind, with threads held up at the worst places: in the end nothing is left over."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, Response, request
+
+from flask_prodserve import ProdServe
+from flask_prodserve.engine.admission import Admission
+from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.leadership import Leadership
+from flask_prodserve.engine.portable import PortableLoop
+from flask_prodserve.engine.task import Task
+from serving import Served, in_thread, wait_until
+from wire import Wire, get
+
+pytestmark = pytest.mark.usefixtures("loop")
+
+CLIENTS = 12
+SECONDS = 2.0
+THREADS = 4
+
+POINTS: dict[type, list[str]] = {
+    Leadership: [
+        "_begin",
+        "_finish",
+        "_handle",
+        "_run",
+        "_go_on",
+        "_take_over",
+        "_serve",
+        "abandoned",
+        "lend",
+        "withdraw",
+    ],
+    PortableLoop: ["submit", "run", "abandoned", "lend", "withdraw"],
+    Channel: ["answer", "settle", "handle_write", "pause", "received", "handle_close", "write", "abandon", "refuse"],
+    Admission: ["admit", "release", "withdraw"],
+    Task: ["service"],
+}
+"""Where a thread may lose the processor between two steps."""
+
+
+def delayed(function: Callable[..., Any]) -> Callable[..., Any]:
+    def pause() -> None:
+        chance = random.random()
+        if chance < 0.01:
+            time.sleep(random.random() * 0.01)
+        elif chance < 0.1:
+            time.sleep(0)
+
+    def wrapper(*arguments: Any) -> Any:
+        pause()
+        try:
+            return function(*arguments)
+        finally:
+            pause()
+
+    return wrapper
+
+
+def make_app(inside: Counter[str], most: Counter[str]) -> Flask:
+    app = Flask("everything")
+    lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def counted(kind: str) -> Iterator[None]:
+        with lock:
+            inside[kind] += 1
+            most[kind] = max(most[kind], inside[kind])
+        try:
+            yield
+        finally:
+            with lock:
+                inside[kind] -= 1
+
+    @app.route("/<kind>/<token>", methods=["GET", "POST"])
+    def work(kind: str, token: str) -> Response:
+        seconds = {"quick": 0.0, "wait": 0.004, "hang": 0.16}.get(kind, 0.0) * random.random()
+        if seconds:
+            time.sleep(seconds)
+        return answer(token)
+
+    @app.route("/bounded/<token>", methods=["GET", "POST"])
+    @ProdServe.limits(max_concurrency=2, queue_timeout=0.1, timeout=10)
+    def bounded(token: str) -> Response:
+        with counted("bounded"):
+            time.sleep(random.random() * 0.01)
+            return answer(token)
+
+    @app.route("/bounded-hang/<token>", methods=["GET", "POST"])
+    @ProdServe.limits(max_concurrency=1, timeout=0.04)
+    def bounded_hang(token: str) -> Response:
+        time.sleep(random.random() * 0.08)
+        return answer(token)
+
+    @app.route("/stream/<token>", methods=["GET", "POST"])
+    def stream(token: str) -> Response:
+        body = content(token, request.get_data())
+        return Response(body[start : start + 7000] for start in range(0, len(body), 7000))
+
+    def answer(token: str) -> Response:
+        return Response(content(token, request.get_data()))
+
+    return app
+
+
+def content(token: str, body: bytes) -> bytes:
+    seed = hashlib.sha256(token.encode() + body).digest()
+    size = [0, 10, 5000, 200_000, 3_000_000][seed[0] % 5]
+    return (seed * (size // len(seed) + 1))[:size]
+
+
+def was_cut(error: Exception) -> bool:
+    """Whether the connection ended before a response did, which is what slow clients get."""
+    ends = (
+        "closed before the response was complete",
+        "closed connection without",
+        "can't handle event type ConnectionClosed",
+    )
+    return isinstance(error, (ConnectionError, TimeoutError)) or any(text in str(error) for text in ends)
+
+
+class Client:
+    """Sends requests of every kind until the time is over; whatever is answered with 200 must be right."""
+
+    def __init__(self, served: Served, seed: int, until: float) -> None:
+        self.address = served.address
+        self.random = random.Random(seed)
+        self.until = until
+        self.statuses: Counter[int] = Counter()
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        while time.monotonic() < self.until:
+            try:
+                with Wire(self.address) as wire:
+                    self._use(wire)
+            except Exception as error:
+                if was_cut(error):
+                    self.statuses[0] += 1
+                else:
+                    self.failures.append(repr(error))
+
+    def _use(self, wire: Wire) -> None:
+        for _ in range(self.random.choice([1, 2, 5, 20])):
+            batch = [self._request() for _ in range(self.random.choice([1, 1, 1, 3]))]
+            data = b"".join(sent for sent, _ in batch)
+            chance = self.random.random()
+            if chance < 0.06:
+                wire.send(data[: self.random.randrange(len(data) + 1)])
+                if self.random.random() < 0.5:
+                    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                return
+            if chance < 0.1:  # stops in the middle, and waits to be told
+                wire.send(data[: self.random.randrange(1, len(data))])
+                wire.socket.settimeout(1)
+                self.statuses[wire.response("POST").status] += 1
+                return
+            if chance < 0.14:  # does not read
+                wire.send(data)
+                threading.Event().wait(self.random.random() * 0.3)
+            else:
+                wire.send(data)
+            for _, expected in batch:
+                response = wire.response("POST")
+                self.statuses[response.status] += 1
+                if response.status == 200 and response.body != expected:
+                    self.failures.append(f"{len(response.body)} bytes instead of {len(expected)}")
+                if response.get("connection") == "close":
+                    return
+
+    def _request(self) -> tuple[bytes, bytes]:
+        kind = self.random.choice(["quick"] * 4 + ["wait", "hang", "bounded", "bounded", "bounded-hang", "stream"])
+        token = f"{self.random.randrange(10**12)}"
+        body = self.random.randbytes(self.random.choice([0, 0, 100, 20_000, 700_000]))
+        head = f"POST /{kind}/{token} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body, content(token, body)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_everything_at_once(monkeypatch: pytest.MonkeyPatch, raises: bool) -> None:
+    """Whatever comes together, answers are right, limits hold, and all that was taken is given back."""
+    inside: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    for owner, names in POINTS.items():
+        for name in names:
+            monkeypatch.setattr(owner, name, delayed(getattr(owner, name)))
+    settings: dict[str, Any] = {
+        "threads": THREADS,
+        "request_timeout": 0.08,
+        "request_timeout_raise": raises,
+        "queue_timeout": 0.1,
+        "header_timeout": 0.2,
+        "body_timeout": 0.2,
+        "send_timeout": 0.1,
+        "keepalive_timeout": 1,
+        "max_connections": 10,
+        "max_keepalive_requests": 30,
+        "max_spool": "2MiB",
+        "max_streams": 2,
+        "slow_request": 0.05,
+    }
+    with in_thread(make_app(inside, most), **settings) as served:
+        until = time.monotonic() + SECONDS
+        clients = [Client(served, seed, until) for seed in range(CLIENTS)]
+        threads = [threading.Thread(target=client.run) for client in clients]
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < until:
+            served.look()
+        for thread in threads:
+            thread.join()
+        assert [client.failures for client in clients if client.failures] == []
+        statuses = sum((client.statuses for client in clients), Counter[int]())
+        assert statuses.keys() <= {0, 200, 408, 500, 503, 504}, statuses
+        assert not statuses[500] or raises, "only a view that was interrupted has an excuse"
+        assert statuses[200] > 50, statuses
+        assert most["bounded"] <= 2
+
+        connections, loop, watchdog = served.engine._connections, served.engine._loop, served.engine._watchdog
+        wait_until(lambda: (served.look(), not connections)[1], "all connections to be closed")
+        wait_until(lambda: loop.stuck == 0, "all threads to come back")
+        wait_until(lambda: not connections.left)
+        wait_until(lambda: watchdog._spool.size == 0, "all that was kept to be given back")
+        assert watchdog.queued == 0
+        assert connections._turned_away == 0
+        assert watchdog._admission is not None
+        for share in watchdog._admission._shares.values():
+            wait_until(lambda share=share: share.running == 0, "all shares to be given back")
+            assert not share.waiting
+        assert loop._streams == 0  # type: ignore[attr-defined]  # both loops have it
+        if isinstance(loop, Leadership):
+            wait_until(lambda: loop._busy == 0, "all threads to be free")
+        for _ in range(10):
+            assert get(served.address, "/quick/1").body == content("1", b"")
