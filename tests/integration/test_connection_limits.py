@@ -469,7 +469,18 @@ def test_no_descriptors_left(tmp_path: Path, source: str) -> None:
     """Where the process can open no more files it sheds load and does not spin, and it serves as before once there are some."""
     (tmp_path / "app.py").write_text(source)
     limit = 64
-    arguments = ["--port", "0", "--max-connections", "1000", "--access-log", "off", "--header-timeout", "60s"]
+    arguments = [
+        "--workers",
+        "0",
+        "--port",
+        "0",
+        "--max-connections",
+        "1000",
+        "--access-log",
+        "off",
+        "--header-timeout",
+        "60s",
+    ]
     command = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *flask("serve", *arguments)]
     with run(command, cwd=tmp_path) as server, contextlib.ExitStack() as stack:
         address = server.address

@@ -422,6 +422,8 @@ def test_ten_times_the_load(tmp_path: Path) -> None:
     queue_timeout = 2.0
     (tmp_path / "app.py").write_text(OVERLOAD_APP)
     arguments = [
+        "--workers",
+        "0",
         "--port",
         "0",
         "--threads",
@@ -459,5 +461,5 @@ def test_ten_times_the_load(tmp_path: Path) -> None:
         assert after.shed == after.other == []
         assert statistics.median(after.good) < 2 * statistics.median(usual.good)
         assert re.search(r"WARNING THREADS: .* x GET /work \(oldest ", server.output)
-        assert server.output.count("QUEUE_TIMEOUT: ") == 1 + int(SECONDS // 60)
+        assert 1 <= server.output.count("QUEUE_TIMEOUT: ") <= 1 + SECONDS // 60
         wait_until(lambda: get(address, "/readyz").status == 200, "it to be ready again")
