@@ -202,7 +202,7 @@ class _Work:
                     self._obey(message)
         except Broken:
             pass
-        self._service.stop(0.0)
+        self._service.stop(0.0, last=True)  # all workers end with their supervisor
 
     def _obey(self, message: object) -> None:
         match message:
