@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
 from flask_prodserve.engine.task import Task
+from holdups import delayed
 from serving import Served, in_thread, wait_until
 from wire import Wire, get
 
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.usefixtures("loop")
 CLIENTS = 12
 SECONDS = 2.0
 THREADS = 4
+
+HOLD_UP_SECONDS = 0.01
 
 POINTS: dict[type, list[str]] = {
     Leadership: [
@@ -49,24 +52,6 @@ POINTS: dict[type, list[str]] = {
     Task: ["service"],
 }
 """Where a thread may lose the processor between two steps."""
-
-
-def delayed(function: Callable[..., Any]) -> Callable[..., Any]:
-    def pause() -> None:
-        chance = random.random()
-        if chance < 0.01:
-            time.sleep(random.random() * 0.01)
-        elif chance < 0.1:
-            time.sleep(0)
-
-    def wrapper(*arguments: Any) -> Any:
-        pause()
-        try:
-            return function(*arguments)
-        finally:
-            pause()
-
-    return wrapper
 
 
 def make_app(inside: Counter[str], most: Counter[str]) -> Flask:
@@ -195,7 +180,7 @@ def test_everything_at_once(monkeypatch: pytest.MonkeyPatch, raises: bool) -> No
     most: Counter[str] = Counter()
     for owner, names in POINTS.items():
         for name in names:
-            monkeypatch.setattr(owner, name, delayed(getattr(owner, name)))
+            monkeypatch.setattr(owner, name, delayed(getattr(owner, name), HOLD_UP_SECONDS))
     settings: dict[str, Any] = {
         "threads": THREADS,
         "request_timeout": 0.08,

@@ -10,7 +10,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from flask import Flask, Response, request, send_file
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
+from holdups import delayed
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
 
@@ -29,32 +30,15 @@ CLIENTS = 10
 ROUNDS = 120
 """Batches of one to six requests for each client."""
 
+HOLD_UP_SECONDS = 0.004
+"""As long as it takes to lose the lead, and more."""
+
 POINTS = {
     Leadership: ["_begin", "_finish", "_handle", "_run", "_go_on", "_take_over", "_serve"],
     PortableLoop: ["submit", "attend", "run"],
     Channel: ["answer", "settle", "handle_write", "pause", "received", "handle_close", "write"],
 }
 """Where a thread may lose the processor between two steps of a hand-over."""
-
-
-def pause() -> None:
-    """Mostly nothing, sometimes a switch of threads, rarely as long as it takes to lose the lead."""
-    chance = random.random()
-    if chance < 0.02:
-        time.sleep(random.random() * 0.004)
-    elif chance < 0.2:
-        time.sleep(0)
-
-
-def delayed(function: Callable[..., Any]) -> Callable[..., Any]:
-    def wrapper(*arguments: Any) -> Any:
-        pause()
-        try:
-            return function(*arguments)
-        finally:
-            pause()
-
-    return wrapper
 
 
 def make_app(folder: str) -> Flask:
@@ -158,7 +142,7 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
     """Whatever the moment at which threads are held up, each request is answered once, whole and in order, and nothing is left over."""
     for owner, names in POINTS.items():
         for name in names:
-            monkeypatch.setattr(owner, name, delayed(getattr(owner, name)))
+            monkeypatch.setattr(owner, name, delayed(getattr(owner, name), HOLD_UP_SECONDS))
     with in_thread(make_app(folder), threads=THREADS, max_connections=200) as served:
         runs = served.engine._loop
         clients = [Client(served.address, seed) for seed in range(CLIENTS)]
