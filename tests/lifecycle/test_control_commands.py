@@ -57,10 +57,13 @@ def test_commands(tmp_path: Path) -> None:
             load.wait_for_processes(5)
             assert _status(server)["wanted"] == 3
 
-            stacks = _control(tmp_path, "stacks")
-            assert stacks.returncode == 0
-            assert all(str(pid) in stacks.stdout for pid in server.workers)
-            assert 'app.py", line' in stacks.stdout  # of a slow request
+            def shows_a_request() -> bool:
+                stacks = _control(tmp_path, "stacks")
+                assert stacks.returncode == 0
+                assert all(str(pid) in stacks.stdout for pid in server.workers)
+                return 'app.py", line' in stacks.stdout
+
+            wait_until(shows_a_request, "a moment at which a request runs")
 
             load.expect_end()
             assert _control(tmp_path, "stop").returncode == 0
