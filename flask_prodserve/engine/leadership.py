@@ -68,13 +68,14 @@ _GONE = select.EPOLLHUP | select.EPOLLERR
 class _Member:
     """A service thread. While it rests, it waits for *wake*, and finds in *channel* what it is woken for: None means to lead."""
 
-    __slots__ = ("channel", "clock", "wake")
+    __slots__ = ("channel", "clock", "thread", "wake")
 
     def __init__(self) -> None:
+        self.thread = threading.get_ident()
         self.wake = threading.Lock()
         self.wake.acquire()
         self.channel: Channel | None = None
-        self.clock = time.pthread_getcpuclockid(threading.get_ident())
+        self.clock = time.pthread_getcpuclockid(self.thread)
 
 
 class Leadership:
@@ -121,7 +122,6 @@ class Leadership:
         self._stopping = False
         # Between the leader and the steward.
         self._claim: list[RequestHead | None] = []
-        self._served = 0
         self._leader: _Member | None = None
         self._patience = BURNING_PATIENCE if getattr(sys, "_is_gil_enabled", lambda: True)() else PATIENCE
         self._bed = threading.Lock()
@@ -183,6 +183,11 @@ class Leadership:
 
     def submit(self, channel: Channel) -> None:
         self._arrived.append(channel)
+
+    def give_way(self) -> None:
+        claim, leader = self._claim, self._leader  # in this order: a leader makes its claims after it has become that
+        if leader is not None and leader.thread == threading.get_ident():
+            self._take_over(claim, waits=True)
 
     def lend(self, channel: Channel) -> None:
         with self._lock:
@@ -384,7 +389,6 @@ class Leadership:
         if not leads:
             self._finish(self._go_on(channel, more))
             return False
-        self._served += 1
         if kind is not None:
             self._memory.forget(kind)
         if self._admission is not None and (following := self._admission.release(channel)) is not None:
@@ -411,11 +415,11 @@ class Leadership:
 
     # Changes of the lead.
 
-    def _take_over(self, waits: bool) -> None:
-        """End the lead of a leader that is inside a request, if it still is. *waits*: not because it computes."""
+    def _take_over(self, claim: list[RequestHead | None], *, waits: bool) -> None:
+        """End the lead of the leader that has made *claim*, if it is still inside that request. *waits*: not because it computes."""
         with self._lock:
             try:
-                head = self._claim.pop()
+                head = claim.pop()
             except IndexError:
                 return
             self._occupy()
@@ -551,18 +555,18 @@ class Leadership:
 
     def _watch_leader(self) -> None:
         """Wait for the end of the request that the leader is in; if that takes too long, take over."""
-        leader, served = self._leader, self._served
+        claim, leader = self._claim, self._leader
         assert leader is not None, "a claim is a leader's"
         began, computed_before = monotonic(), time.clock_gettime(leader.clock)
         while not self._woken:
             time.sleep(PATIENCE)
-            if not self._claim or served != self._served or leader is not self._leader:
+            if not claim:
                 return
             seconds = monotonic() - began
             computed = time.clock_gettime(leader.clock) - computed_before
             waits = computed < seconds / 2
             if waits or seconds > self._patience:
-                self._take_over(waits)
+                self._take_over(claim, waits=waits)
                 return
 
     def _rouse(self) -> None:

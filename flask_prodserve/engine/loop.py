@@ -40,6 +40,9 @@ class Loop(Protocol):
     def submit(self, channel: Channel) -> None:
         """*channel* has a request to be answered, and is running from now on. From the loop's thread."""
 
+    def give_way(self) -> None:
+        """What the calling thread does for its request takes its time: if it runs the loop as well, another one goes on with that."""
+
     def lend(self, channel: Channel) -> None:
         """The response of *channel*, which is running, streams, and gives up its place among THREADS, as far as MAX_STREAMS allows.
 
@@ -79,7 +82,7 @@ class Loop(Protocol):
         """Have *function* called in the loop's thread, and wait for it. From the steward."""
 
     def check(self) -> None:
-        """See what has become possible with time. Every second, from the loop's thread."""
+        """See what has become possible with time. Every half second, from the loop's thread."""
 
     def drop_queue(self) -> None:
         """Forget the requests that no thread has begun. From the loop's thread."""

@@ -53,7 +53,7 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
 
     # The running thread.
 
-    def write(self, response: Response, data: bytes) -> None:
+    def write(self, response: Response, data: bytes | memoryview) -> None:
         """Send *data*; what the client does not take is kept and sent by the loop. Beyond HIGH_WATERMARK, wait for the client.
 
         Raises ClientDisconnected, also where *response* has been given up.
@@ -63,6 +63,8 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                 raise ClientDisconnected
             response.begun = True
             rest = self._send_or_wait(data)
+        if rest:
+            self.server.loop.give_way()
         while rest:
             if self.adj.spool.full:
                 self.adj.spool.await_room()

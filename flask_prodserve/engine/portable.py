@@ -71,9 +71,12 @@ class PortableLoop:
 
     def submit(self, channel: Channel) -> None:
         if channel.requests[0].reply is not None:
-            channel.answer_here()
+            self.soon(channel.answer_here)  # not from here: it submits what follows, and that may be any number of such requests
         elif self._admission is None or self._admission.admit(channel):
             self._pool.add_task(_Run(self, channel))
+
+    def give_way(self) -> None:
+        """Nothing: the loop has a thread of its own."""
 
     def lend(self, channel: Channel) -> None:
         with self._lock:

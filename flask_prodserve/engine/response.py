@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .parser import RequestParser
 
+JOINED_BYTES = 1 << 16
+"""How much of a body goes out in one piece with the head: it is copied for that, and other threads stand still meanwhile."""
+
 CLIENT_CLOSED_REQUEST = 499
 """Logged, never sent: the client left before there was a response (nginx's number for it)."""
 
@@ -92,7 +95,10 @@ class Response:
 
     def _write(self, data: bytes) -> None:
         unsent, self._unsent = self._unsent, b""
-        if unsent or data:
+        if unsent and len(data) > JOINED_BYTES:
+            self._channel.write(self, unsent + data[:JOINED_BYTES])
+            self._channel.write(self, memoryview(data)[JOINED_BYTES:])
+        elif unsent or data:
             self._channel.write(self, unsent + data if unsent else data)
 
 

@@ -176,6 +176,20 @@ def test_a_thread_that_computes_does_not_stop_the_others(held: Held) -> None:
         assert wire.response().body == b"computed"
 
 
+def test_a_long_response_is_written_without_the_lead(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that keeps what a client does not take has passed the lead on by itself."""
+    monkeypatch.setattr(Leadership, "_watch_leader", lambda self: time.sleep(leadership.PATIENCE))  # takes nothing over
+    held.app.add_url_rule("/longer", view_func=lambda: bytes(40_000_000))
+    with in_thread(held.app, threads=THREADS) as served, Wire(served.address) as wire:
+        wire.send(b"GET /longer HTTP/1.1\r\nHost: test\r\n\r\n")
+        wait_until(
+            lambda: any(channel.holds_thread for channel in list(served.engine._connections.channels.values())),
+            "a thread to wait for the client",
+        )
+        get_hello(served)
+        assert wire.response().body == bytes(40_000_000)
+
+
 def test_requests_that_wait_take_turns(held: Held) -> None:
     """Where more clients ask for what waits than there are threads, all of them get about as much."""
     stop = threading.Event()

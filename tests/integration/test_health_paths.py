@@ -16,6 +16,9 @@ from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("loop")
 
+PIPELINED = 990
+"""More than Python would call one inside the other, and fewer than MAX_KEEPALIVE_REQUESTS."""
+
 release = threading.Event()
 
 
@@ -59,6 +62,13 @@ def test_healthy(health: Served, path: str) -> None:
             assert (response.body == b"") == (method == "HEAD")
     wait_until(lambda: [done.method for done in health.done] == ["GET", "HEAD", "GET"])
     assert {done.target for done in health.done} == {path}
+
+
+def test_pipelined(health: Served) -> None:
+    """Any number of questions may come in one packet."""
+    with Wire(health.address) as wire:
+        wire.send(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n" * PIPELINED)
+        assert [wire.response().status for _ in range(PIPELINED)] == [200] * PIPELINED
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
