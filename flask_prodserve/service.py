@@ -102,7 +102,7 @@ class Service:
         checked: Callable[[Activity], None] | None = None,
         retire: Callable[[str], None] | None = None,
     ) -> None:
-        """Begin to serve. *checked* is told every second what is going on, *retire* that another process would do better, and why.
+        """Begin to serve. *checked* is told every half second what is going on, *retire* that another process would do better, and why.
 
         Raises ProdServeError where threads cannot be started.
         """

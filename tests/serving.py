@@ -58,7 +58,7 @@ class ManualClock:
 @dataclass
 class Served:
     """An engine that runs in a thread. *address* is where its first listener is, *done* what it says of its requests, *activities* what
-    it says every second.
+    it says every half second.
     """
 
     engine: Engine
@@ -77,7 +77,7 @@ class Served:
         wait_until(condition)
 
     def look(self) -> None:
-        """Have the server look at its deadlines, as it does every second, and return when it has done what is due."""
+        """Have the server look at its deadlines, as it does every half second, and return when it has done what is due."""
         self.settle()
         self._in_loop(self.engine._check)
         while self.engine._watchdog._due:

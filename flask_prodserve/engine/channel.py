@@ -198,7 +198,7 @@ class Channel(Outgoing):
                 self.server.loop.attend(self)
 
     def waiting(self, now: float) -> Waiting | None:
-        """What the client is to do, if it is its turn. To be asked every second or so, since that is how its progress is seen."""
+        """What the client is to do, if it is its turn. To be asked every half second or so, since that is how its progress is seen."""
         # What the system has taken counts until it is acknowledged, but not where it may be the app that is slow.
         flushing = not (self.output.size or self._acknowledged or self.running) and self.request is None
         if self.output.size or flushing:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("flask_prodserve.engine")
 
-CHECK_SECONDS = 1.0
-"""How often connections and requests are checked for deadlines."""
+CHECK_SECONDS = 0.5
+"""How often connections and requests are checked for deadlines. What a client has done, and that it is late, is each seen so late."""
 
 CHECK_QUEUE_SECONDS = 0.25
 """The same for requests that wait for a thread."""

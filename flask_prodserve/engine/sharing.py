@@ -48,7 +48,7 @@ class Sharing:
     def look(self, *, busy: bool) -> None:
         """Decide, and tell the others what there is here. *busy*: no thread is free.
 
-        To be called after every change and at least every second.
+        To be called after every change and at least every half second.
         """
         connections = len(self._connections)
         strain = busy + 2 * self._connections.full  # to wait for a thread is better than to be turned away

@@ -1,4 +1,4 @@
-"""What time brings: looks at all connections and requests every second, and cuts what goes beyond a limit.
+"""What time brings: looks at all connections and requests every half second, and cuts what goes beyond a limit.
 
 All of it runs in the loop's thread, never in one that runs the app. Times are those of the server's clock, which tests replace.
 """
@@ -104,7 +104,7 @@ class Watchdog:
         self._spool.make_room = lambda: loop.soon(self.relieve_spool)
 
     def check(self) -> None:
-        """Every second."""
+        """Every half second."""
         now = self._clock()
         for channel in list(self._connections.channels.values()):
             waiting = channel.waiting(now)
@@ -203,7 +203,7 @@ class Watchdog:
         return self._loop.queued + (0 if self._admission is None else self._admission.queued)
 
     def check_queues(self) -> None:
-        """More often than every second, while requests wait."""
+        """More often than every half second, while requests wait."""
         now = self._clock()
         if self._admission is not None:
             for channel in self._admission.withdraw(lambda channel: self._waits_in_vain(channel, now)):

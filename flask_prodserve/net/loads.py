@@ -17,7 +17,7 @@ import tempfile
 from ..clock import Clock, monotonic
 
 STALE_SECONDS = 2.0
-"""How long a process is believed in that does not say anything. They do every second."""
+"""How long a process is believed in that does not say anything. They do every half second."""
 
 _LINE = 8
 _REFRESHED, _LOAD = range(2)

@@ -39,7 +39,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A sign of life, every second. *memory* is resident memory in bytes; for the others see ``observe.events.Activity``."""
+    """A sign of life, every half second. *memory* is resident memory in bytes; for the others see ``observe.events.Activity``."""
 
     served: int
     connections: int

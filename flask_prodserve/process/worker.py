@@ -61,7 +61,7 @@ class Service(Protocol):
         checked: Callable[[Activity], None],
         retire: Callable[[str], None],
     ) -> None:
-        """Begin to serve. *checked* is told every second what is going on, *retire* that another process would do better, and why."""
+        """Begin to serve. *checked* is told every half second what is going on, *retire* that another process would do better, and why."""
 
     def run(self) -> Drained:
         """Serve until :meth:`stop`."""

@@ -221,12 +221,12 @@ class Workers:
         early=True,
     )
     worker_timeout: float = setting(
-        at_least_or_zero(2, DURATION),  # a worker reports every second
+        at_least_or_zero(2, DURATION),  # a worker reports every half second
         "30s",
         "How long a worker may report nothing to the supervisor. Beyond, it is replaced by force. 0 is no limit.",
         why=(
             "For processes that are stuck as a whole (a C library that keeps the GIL): the main thread, which runs no requests, reports "
-            "every second, so that no slow view counts as one. Those have REQUEST_TIMEOUT."
+            "every half second, so that no slow view counts as one. Those have REQUEST_TIMEOUT."
         ),
     )
     max_requests: int = setting(

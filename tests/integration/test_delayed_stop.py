@@ -1,4 +1,4 @@
-"""A stop that is announced: not ready at once, stopped a while later. And what a server tells of itself every second meanwhile."""
+"""A stop that is announced: not ready at once, stopped a while later. And what a server tells of itself every half second meanwhile."""
 
 from __future__ import annotations
 
