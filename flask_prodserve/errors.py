@@ -58,6 +58,12 @@ class PrivilegeError(ProdServeError):
     exit_code = ExitCode.USAGE
 
 
+class MissingExtraError(ProdServeError):
+    """A setting asks for what an extra of the package brings, which is not installed."""
+
+    exit_code = ExitCode.USAGE
+
+
 class DebugModeError(ProdServeError):
     """The app is in debug mode, which must not be served to others."""
 

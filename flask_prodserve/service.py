@@ -34,6 +34,7 @@ from .wsgi import stack
 from .wsgi.forwarded import PeerTrust
 from .wsgi.limits import endpoints
 from .wsgi.routes import Routes
+from .wsgi.static_choice import static_for
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -116,6 +117,7 @@ class Service:
             tls=self._tls,
             request_done=self._request_done(retire),
             keep_forwarded=_leaves_proxies_to_app(self._app, self._resolved, says=self._says),
+            says=self._says,
             loads=loads,
             checked=checked,
         )
@@ -215,14 +217,16 @@ def engine_for(
     tls: ssl.SSLContext | None = None,
     request_done: Callable[[RequestDone], None] | None = None,
     keep_forwarded: bool = False,
+    says: bool = False,
     loads: Loads | None = None,
     checked: Callable[[Activity], None] | None = None,
     clock: Clock = monotonic,
 ) -> Engine:
     """The engine that serves *app*, which it knows the URL rules and the limits of.
 
-    Raises :class:`~.settings.SettingsError` where ENDPOINT_LIMITS names endpoints that are not there. For the arguments see
-    :class:`~.engine.engine.Engine` and :func:`~.wsgi.stack.build`.
+    Raises :class:`~.settings.SettingsError` where ENDPOINT_LIMITS names endpoints that are not there, and
+    :class:`~.errors.MissingExtraError` where STATIC needs one. *says*: log what is decided about static files. For the other arguments
+    see :class:`~.engine.engine.Engine` and :func:`~.wsgi.stack.build`.
     """
     routes = Routes(app.url_map, app.config["SERVER_NAME"])
     bounded = endpoints(app.view_functions, app.blueprints, settings.limits.endpoint_limits)
@@ -240,7 +244,13 @@ def engine_for(
         return UNLIMITED if rule is None else bounded.get(rule.endpoint, UNLIMITED)
 
     return Engine(
-        stack.build(app, settings.proxy, keep_forwarded=keep_forwarded),
+        stack.build(
+            app,
+            settings.proxy,
+            keep_forwarded=keep_forwarded,
+            static=static_for(app, settings.files, routes, says=says),
+            x_sendfile=settings.files.x_accel_mapping or (() if app.config["USE_X_SENDFILE"] else None),
+        ),
         listeners,
         settings,
         tls=tls,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,6 +101,31 @@ def _url_path(value: object) -> str:
     raise ValueError("a path such as /livez, or off")
 
 
+def _switch(value: object) -> str:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    try:
+        return "on" if units.parse_boolean(value) else "off"
+    except ValueError:
+        raise ValueError("auto, on or off") from None
+
+
+def _x_accel(value: object) -> tuple[str, str]:
+    folder, equals, url = value.strip().partition("=") if isinstance(value, str) else ("", "", "")
+    folder, url = folder.rstrip("/") or "/", url.rstrip("/") or "/"
+    if (
+        equals
+        and all(
+            path == posixpath.normpath(path) and path.startswith("/") and not path.startswith("//")
+            for path in (folder, url)
+        )
+        and re.fullmatch(r"[A-Za-z0-9/._~@+-]+", url)
+        and folder.isprintable()
+    ):
+        return folder, url
+    raise ValueError("a folder and its internal location, such as /srv/files=/internal")
+
+
 def choice(*allowed: str) -> Kind:
     """One of a few words, in any case."""
 
@@ -177,6 +203,8 @@ BOOLEAN = Kind("BOOLEAN", units.parse_boolean, lambda value: "true" if value els
 PATH = Kind("FILE", _path)
 CONTROL_SOCKET = Kind("PATH|auto|off", _control_socket)
 LOG = Kind("FILE|stdout|stderr|off", _log)
+SWITCH = Kind("auto|on|off", _switch)
+X_ACCEL = Kind("FOLDER=PATH", _x_accel, "=".join)
 TEXT = Kind("TEXT", _text)
 URL_PATH = Kind("PATH|off", _url_path)
 ENDPOINT_LIMITS = Kind("JSON", parse_endpoint_limits, format_endpoint_limits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from .table import PREFIX, TABLE
@@ -18,6 +19,9 @@ ENVIRONMENT_PREFIXES = (PREFIX, "FLASK_" + PREFIX)
 
 PLATFORM_VARIABLES = {"PORT": "PORT", "WEB_CONCURRENCY": "WORKERS", "FORWARDED_ALLOW_IPS": "TRUSTED_PROXIES"}
 """Variables that platforms and other servers have made known, and the settings they mean."""
+
+FLASK_KEYS = {"MAX_CONTENT_LENGTH": "MAX_BODY_SIZE", "SEND_FILE_MAX_AGE_DEFAULT": "STATIC_MAX_AGE"}
+"""Keys of ``app.config`` that Flask knows, and the settings they mean."""
 
 _PASSED_SOCKETS = "LISTEN_FDS"
 """Set where systemd has passed sockets (sd_listen_fds(3)), which are to be used unless somebody says where to listen."""
@@ -103,11 +107,13 @@ def platform(environ: Mapping[str, str]) -> Layer:
 
 
 def app_config(config: Mapping[str, Any]) -> Layer:
-    """``PRODSERVE_*`` keys of ``app.config``, and the app's own MAX_CONTENT_LENGTH as its body limit. ``None`` counts as not set."""
+    """``PRODSERVE_*`` keys of ``app.config``, and what Flask's own keys say of the same. ``None`` counts as not set."""
     known, unknown = {}, []
     names = {row.key: name for name, row in TABLE.items()}
-    if config.get("MAX_CONTENT_LENGTH") is not None:
-        known["MAX_BODY_SIZE"] = Raw(config["MAX_CONTENT_LENGTH"], 'app.config["MAX_CONTENT_LENGTH"]')
+    for key, name in FLASK_KEYS.items():
+        if (value := config.get(key)) is not None:
+            raw = value.total_seconds() if isinstance(value, timedelta) else value
+            known[name] = Raw(raw, f'app.config["{key}"]')
     for key, value in config.items():
         if not key.startswith(PREFIX):
             continue

@@ -30,11 +30,13 @@ from .kinds import (
     PATH,
     PORT,
     SIZE,
+    SWITCH,
     TEXT,
     TRUSTED_PEER,
     UMASK,
     URL_PATH,
     WORKERS,
+    X_ACCEL,
     Kind,
     at_least,
     at_least_or_zero,
@@ -522,6 +524,40 @@ class Proxy:
 
 
 @dataclass(frozen=True)
+class Files:
+    """Static files and downloads."""
+
+    static: str = setting(
+        SWITCH,
+        "auto",
+        "Serve static files of the app and its blueprints without calling the app: auto, on or off. Needs the extra 'static'.",
+        why=(
+            "auto: where whitenoise is installed and nothing of the app runs around its static files, such as before_request functions, "
+            "which may be what lets only some people in. on: past these, too."
+        ),
+    )
+    static_max_age: float = setting(
+        DURATION,
+        "60s",
+        "How long browsers and caches may keep a static file before they ask again, as they must each time with 0.",
+        why=(
+            "The app's own SEND_FILE_MAX_AGE_DEFAULT is used where it is set. A minute spares the requests of one visit, and a deploy "
+            "is seen by everybody soon. Files with a hash of their content in the name are kept for ever."
+        ),
+    )
+    x_accel_mapping: tuple[tuple[str, str], ...] | None = setting(
+        several(X_ACCEL),
+        None,
+        "Folders of files that nginx sends for the app, and the internal locations that stand for them: /srv/files=/internal. Repeatable.",
+        why=(
+            "Unset: X-Sendfile goes out as the app says it, which Apache understands. nginx wants X-Accel-Redirect, with a URL of its own "
+            "configuration and no path."
+        ),
+        unset="none",
+    )
+
+
+@dataclass(frozen=True)
 class Observe:
     """What the server says."""
 
@@ -616,6 +652,7 @@ class Settings:
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: TLS = field(default_factory=TLS)
     proxy: Proxy = field(default_factory=Proxy)
+    files: Files = field(default_factory=Files)
     health: Health = field(default_factory=Health)
     observe: Observe = field(default_factory=Observe)
     behaviour: Behaviour = field(default_factory=Behaviour)

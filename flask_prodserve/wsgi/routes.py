@@ -25,7 +25,8 @@ class Routes:
         literal = {rule.rule for rule in url_map.iter_rules() if not rule.arguments}
         self.literal = literal | {path.rstrip("/") for path in literal}
         """The paths that the app has a rule for, and those from which it redirects to one; where the rule is that path."""
-        self._by_host = url_map.host_matching or any(rule.subdomain for rule in url_map.iter_rules())
+        self.by_host = url_map.host_matching or any(rule.subdomain for rule in url_map.iter_rules())
+        """Whether the host counts."""
         self._server_name = server_name or ""
         self._map = Map(
             [rule.empty() for rule in url_map.iter_rules()],
@@ -40,11 +41,11 @@ class Routes:
 
     def find(self, method: str, path: str, host: str) -> Rule | None:
         """The rule for requests with *method* for *path*, a WSGI string, on *host*; None where there is none."""
-        return self._known(method, path, host if self._by_host else "")
+        return self._known(method, path, host if self.by_host else "")
 
     def _search(self, method: str, path: str, host: str) -> Rule | None:
         subdomain = None
-        if self._by_host and not self._map.host_matching:
+        if self.by_host and not self._map.host_matching:
             subdomain = host.partition(":")[0].removesuffix(self._server_name.partition(":")[0]).rstrip(".")
         try:
             adapter = self._map.bind(host, subdomain=subdomain)

@@ -1,0 +1,71 @@
+"""Whether the static files of an app are served without it: what STATIC says, what is installed, and what the app has around them."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingExtraError
+from .routes import Routes
+from .static_folders import Folder, folders, passed_over
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from ..settings.table import Files
+
+logger = logging.getLogger("flask_prodserve.static")
+
+_NAMED = 3
+"""Of what is around static files, so many are named in a log line."""
+
+
+def static_for(
+    app: Any, files: Files, routes: Routes, *, says: bool = False
+) -> Callable[[WSGIApplication], WSGIApplication] | None:
+    """What wraps an app with the static files of *app*, a Flask app with *routes*; None where it serves them itself.
+
+    *says*: log what is decided. Raises MissingExtraError where STATIC is on and cannot be.
+    """
+    if files.static == "off":
+        return None
+    if importlib.util.find_spec("whitenoise") is None:
+        if files.static == "on":
+            raise MissingExtraError(
+                "STATIC is on, and whitenoise, which it needs, is not installed.",
+                "pip install 'flask-prodserve[static]', or set STATIC to auto or off.",
+            )
+        return None
+    chosen = _chosen(app, files, routes, says=says)
+    if not chosen:
+        return None
+    from .static import StaticFiles
+
+    def endpoint_of(path: str) -> str | None:
+        rule = routes.find("GET", path, "")
+        return None if rule is None else rule.endpoint
+
+    return functools.partial(StaticFiles, folders=chosen, endpoint_of=endpoint_of, max_age=files.static_max_age)
+
+
+def _chosen(app: Any, files: Files, routes: Routes, *, says: bool) -> list[Folder]:
+    if routes.by_host:
+        if says:
+            logger.info("static files are left to the app, since its URL rules depend on the host")
+        return []
+    chosen = []
+    for folder in folders(app):
+        around = passed_over(app, folder.endpoint) if files.static == "auto" else []
+        if not around:
+            chosen.append(folder)
+        elif says:
+            logger.info(
+                "static files at %s are left to the app, since this runs for them, too, and may be a guard: %s. "
+                "STATIC=on serves them past it",
+                folder.url,
+                ", ".join([*around[:_NAMED], *(["..."] if len(around) > _NAMED else [])]),
+            )
+    return chosen

@@ -1,0 +1,166 @@
+"""One static file with its compressed variants, and the responses to requests for it. What can be known at the start is made there.
+
+Rules:
+
+- A file goes out only as it was at the start: whatever has another size or time since, or is gone, is not sent from here.
+- A variant that is older than its file is not there, neither at the start nor later.
+- Each variant has an entity tag of its own (RFC 9110, section 8.8.3.3), made of the file's time and of sizes: the same in all processes.
+- A coding is used only where the client names it, since ``*`` comes from programs that cannot read any (RFC 9110, section 12.5.3).
+- Preconditions come before ranges (RFC 9110, section 13.2.2). Several ranges at once, and ranges of HEAD, are not understood, and ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from email.utils import formatdate
+from functools import lru_cache
+from typing import IO, TYPE_CHECKING, Any
+
+from werkzeug.http import is_resource_modified, parse_accept_header, parse_etags, parse_range_header
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
+"""How the variants of a file are called beside it, by content coding."""
+
+_PRECONDITIONS = frozenset({"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH"})
+
+_KEPT_IN_304 = frozenset({"Cache-Control", "ETag", "Vary"})
+"""Of what a file's responses have, what a 304 must have as well (RFC 9110, section 15.4.5)."""
+
+Fields = list[tuple[str, str]]
+
+
+class Variant:
+    """The bytes at *path*, in *coding* (``""``: as they are), with what a response says of them."""
+
+    __slots__ = ("coding", "etag", "fields", "modified", "path", "size")
+
+    def __init__(self, coding: str, path: str, found: os.stat_result, base: Fields, tag: str) -> None:
+        self.coding = coding
+        self.path = path
+        self.size = found.st_size
+        self.modified = found.st_mtime_ns
+        self.etag = f'"{tag}-{self.size:x}-{coding}"' if coding else f'"{tag}-{self.size:x}"'
+        self.fields = [*base, ("ETag", self.etag), ("Content-Length", str(self.size))]
+        if coding:
+            self.fields.append(("Content-Encoding", coding))
+
+    def is_unchanged(self, found: os.stat_result) -> bool:
+        return found.st_mtime_ns == self.modified and found.st_size == self.size
+
+    def open(self) -> IO[bytes] | None:
+        """The file; None where it is not as it was. Raises OSError."""
+        file = open(self.path, "rb", buffering=0)  # noqa: SIM115  # whoever sends it closes it
+        if self.is_unchanged(os.fstat(file.fileno())):
+            return file
+        file.close()
+        return None
+
+
+class StaticFile:
+    """The file at *path* and those beside it, as *found* has them by path. *fields* are said of it whatever the variant."""
+
+    __slots__ = ("_coded", "_last_modified", "_plain")
+
+    def __init__(self, path: str, fields: Fields, found: Mapping[str, os.stat_result]) -> None:
+        own = found[path]
+        self._last_modified = formatdate(own.st_mtime, usegmt=True)
+        fresh = {
+            coding: beside
+            for coding, suffix in SUFFIXES.items()
+            if (beside := found.get(path + suffix)) is not None and beside.st_mtime_ns >= own.st_mtime_ns
+        }
+        base = [*fields, ("Last-Modified", self._last_modified), ("Accept-Ranges", "bytes")]
+        if fresh:
+            base.append(("Vary", "Accept-Encoding"))
+        tag = f"{own.st_mtime_ns:x}"
+        self._plain = Variant("", path, own, base, tag)
+        coded = [Variant(coding, path + SUFFIXES[coding], beside, base, tag) for coding, beside in fresh.items()]
+        self._coded = tuple(sorted(coded, key=lambda variant: variant.size))
+
+    def respond(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes] | None:
+        """Answer a GET or HEAD; None, and nothing done, where the file is not as it was at the start."""
+        variant = self._choose(environ.get("HTTP_ACCEPT_ENCODING", "")) if self._coded else self._plain
+        whole = environ["REQUEST_METHOD"] == "GET" and environ.keys().isdisjoint(_PRECONDITIONS)
+        try:
+            if (variant is not self._plain or not whole) and not self._plain.is_unchanged(os.stat(self._plain.path)):
+                return None
+            if not whole:
+                if not environ.keys().isdisjoint(_PRECONDITIONS) and (status := self._precondition(variant, environ)):
+                    start_response(status, [field for field in variant.fields if field[0] in _KEPT_IN_304])
+                    return ()
+                if environ["REQUEST_METHOD"] == "HEAD":
+                    start_response("200 OK", variant.fields)
+                    return ()
+            file = variant.open()
+        except OSError:
+            return None
+        if file is None:
+            return None
+        status, fields = "200 OK", variant.fields
+        if "HTTP_RANGE" in environ:
+            status, fields, start = self._range(variant, environ)
+            if start is None:
+                file.close()
+                start_response(status, fields)
+                return ()
+            file.seek(start)
+        start_response(status, fields)
+        # The server sends as many bytes from here as Content-Length says.
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+        return wrapped
+
+    def _choose(self, accept_encoding: str) -> Variant:
+        """The coding that the client likes best, and the smallest of those that it likes as much."""
+        weights = _weights(accept_encoding)
+        chosen, best = self._plain, max(weights.get("identity", 0.0), 0.0)
+        for variant in self._coded:
+            weight = weights.get(variant.coding, 0.0)
+            if weight > best or (chosen is self._plain and 0 < weight == best):
+                chosen, best = variant, weight
+        return chosen
+
+    def _precondition(self, variant: Variant, environ: dict[str, Any]) -> str | None:
+        """The status where a precondition does not hold."""
+        if is_resource_modified(environ, etag=variant.etag, last_modified=self._last_modified):
+            return None
+        return "412 Precondition Failed" if parse_etags(environ.get("HTTP_IF_MATCH")) else "304 Not Modified"
+
+    def _range(self, variant: Variant, environ: dict[str, Any]) -> tuple[str, Fields, int | None]:
+        """Status, fields, and where to begin; None for an empty body."""
+        wanted = parse_range_header(environ["HTTP_RANGE"])
+        if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1 or not self._if_range(variant, environ):
+            return "200 OK", variant.fields, 0
+        span = wanted.range_for_length(variant.size)
+        if span is None:
+            return "416 Range Not Satisfiable", [("Content-Range", f"bytes */{variant.size}")], None
+        start, stop = span
+        fields = [field for field in variant.fields if field[0] != "Content-Length"]
+        fields += [("Content-Range", f"bytes {start}-{stop - 1}/{variant.size}"), ("Content-Length", str(stop - start))]
+        return "206 Partial Content", fields, start
+
+    def _if_range(self, variant: Variant, environ: dict[str, Any]) -> bool:
+        """RFC 9110, section 13.1.5: a weak tag never matches here."""
+        said = environ.get("HTTP_IF_RANGE")
+        if said is None:
+            return True
+        if said.startswith("W/"):
+            return False
+        only = {"HTTP_IF_RANGE": said, "HTTP_RANGE": environ["HTTP_RANGE"], "REQUEST_METHOD": "GET"}
+        return not is_resource_modified(
+            only, etag=variant.etag, last_modified=self._last_modified, ignore_if_range=False
+        )
+
+
+def is_variant(path: str, names: Iterable[str] | Mapping[str, object]) -> bool:
+    """Whether *path* is a compressed form of another of *names*."""
+    return any(path.endswith(suffix) and path.removesuffix(suffix) in names for suffix in SUFFIXES.values())
+
+
+@lru_cache(maxsize=128)
+def _weights(accept_encoding: str) -> Mapping[str, float]:
+    accepted: Sequence[tuple[str, float]] = parse_accept_header(accept_encoding)
+    return {coding.lower(): weight for coding, weight in accepted}

@@ -1,0 +1,91 @@
+"""Which folders of an app are served as they are, at which URLs, and what of the app would be passed over if somebody else served them.
+
+Pure: reads a Flask app's attributes, and knows Flask by the names of its modules only.
+
+Rules:
+
+- A folder counts where Flask's own view serves it, by a URL rule that is a prefix and the file's name. A view that an app has replaced or
+  wrapped, methods that it has overridden, and prefixes with variables are the app's own affair.
+- What runs around Flask's view may be a guard. Nobody can tell a guard from a counter, so everything counts that could answer another
+  request for the file than this one, or answer this one otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import Rule
+
+_FILE = "<path:filename>"
+
+_AROUND_VIEWS = (
+    "__call__",
+    "wsgi_app",
+    "full_dispatch_request",
+    "preprocess_request",
+    "dispatch_request",
+    "process_response",
+)
+"""Methods of Flask through which every request goes, and which an app may override."""
+
+
+class Folder(NamedTuple):
+    """The files below *path* are served below *url*, which begins and ends with a slash, by the view of *endpoint*."""
+
+    url: str
+    path: str
+    endpoint: str
+
+
+def folders(app: Any) -> list[Folder]:
+    """The static folders of *app* and of its blueprints that Flask's own views serve."""
+    url_map = app.url_map
+    if not url_map.converters["path"].__module__.startswith("werkzeug."):
+        return []
+    return [folder for rule in url_map.iter_rules() if (folder := _folder(app, rule)) is not None]
+
+
+def _folder(app: Any, rule: Rule) -> Folder | None:
+    blueprint, _, name = rule.endpoint.rpartition(".")
+    owner = app.blueprints.get(blueprint) if blueprint else app
+    if name != "static" or owner is None or owner.static_folder is None:
+        return None
+    url = rule.rule.removesuffix(_FILE)
+    if rule.arguments != {"filename"} or "<" in url or not url.endswith("/") or rule.build_only or rule.redirect_to:
+        return None
+    views = (app.view_functions.get(rule.endpoint), owner.send_static_file, owner.get_send_file_max_age)
+    return Folder(url, owner.static_folder, rule.endpoint) if all(map(_is_of_flask, views)) else None
+
+
+def passed_over(app: Any, endpoint: str) -> list[str]:
+    """What runs around the view of *endpoint*, by names for people."""
+    blueprints = endpoint.split(".")[:-1]
+    scopes = [None, *(".".join(blueprints[: count + 1]) for count in range(len(blueprints)))]
+    functions = [
+        function
+        for kind in (app.before_request_funcs, app.after_request_funcs, app.url_value_preprocessors)
+        for scope in scopes
+        for function in kind.get(scope, ())
+    ]
+    return [*_overridden(app), *(_name(function) for function in functions)]
+
+
+def _overridden(app: Any) -> Iterator[str]:
+    for name in _AROUND_VIEWS:
+        method = getattr(app, name)
+        while isinstance(method, ProxyFix):
+            method = method.app
+        if not _is_of_flask(method):
+            yield f"app.{name} ({_name(method)})"
+
+
+def _is_of_flask(function: Any) -> bool:
+    """Whether the code is Flask's. A decorator that wraps a function gives its own the function's name and module, not its globals."""
+    return str(getattr(function, "__globals__", {}).get("__name__", "")).startswith("flask.")
+
+
+def _name(function: Any) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
