@@ -21,9 +21,16 @@ from werkzeug.http import is_resource_modified, parse_accept_header, parse_etags
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
+    from werkzeug.datastructures import Range
 
 SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 """How the variants of a file are called beside it, by content coding."""
+
+SMALL = 1 << 16
+"""Bytes. A file that is not larger is kept in memory: to open, send and close it takes as long as all the rest."""
+
+KEPT = 256
+"""So many small files are kept, those that were asked for last; 16 MiB at most."""
 
 _PRECONDITIONS = frozenset({"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH"})
 
@@ -51,13 +58,13 @@ class Variant:
     def is_unchanged(self, found: os.stat_result) -> bool:
         return found.st_mtime_ns == self.modified and found.st_size == self.size
 
-    def open(self) -> IO[bytes] | None:
-        """The file; None where it is not as it was. Raises OSError."""
+    def open(self) -> IO[bytes]:
+        """The file. Raises OSError, also where it is not as it was."""
         file = open(self.path, "rb", buffering=0)  # noqa: SIM115  # whoever sends it closes it
-        if self.is_unchanged(os.fstat(file.fileno())):
-            return file
-        file.close()
-        return None
+        if not self.is_unchanged(os.fstat(file.fileno())):
+            file.close()
+            raise OSError("the file has changed since the start")
+        return file
 
 
 class StaticFile:
@@ -84,34 +91,22 @@ class StaticFile:
     def respond(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes] | None:
         """Answer a GET or HEAD; None, and nothing done, where the file is not as it was at the start."""
         variant = self._choose(environ.get("HTTP_ACCEPT_ENCODING", "")) if self._coded else self._plain
-        whole = environ["REQUEST_METHOD"] == "GET" and environ.keys().isdisjoint(_PRECONDITIONS)
         try:
-            if (variant is not self._plain or not whole) and not self._plain.is_unchanged(os.stat(self._plain.path)):
+            if not self._plain.is_unchanged(os.stat(self._plain.path)):
                 return None
-            if not whole:
-                if not environ.keys().isdisjoint(_PRECONDITIONS) and (status := self._precondition(variant, environ)):
-                    start_response(status, [field for field in variant.fields if field[0] in _KEPT_IN_304])
-                    return ()
-                if environ["REQUEST_METHOD"] == "HEAD":
-                    start_response("200 OK", variant.fields)
-                    return ()
-            file = variant.open()
+            if not environ.keys().isdisjoint(_PRECONDITIONS) and (status := self._precondition(variant, environ)):
+                start_response(status, [field for field in variant.fields if field[0] in _KEPT_IN_304])
+                return ()
+            if environ["REQUEST_METHOD"] == "HEAD":
+                start_response("200 OK", variant.fields)
+                return ()
+            if "HTTP_RANGE" in environ and (wanted := self._range(variant, environ)) is not None:
+                return _send_part(variant, wanted, environ, start_response)
+            chunks = (_content(variant),) if variant.size <= SMALL else _wrapped(variant.open(), environ)
+            start_response("200 OK", variant.fields)
+            return chunks
         except OSError:
             return None
-        if file is None:
-            return None
-        status, fields = "200 OK", variant.fields
-        if "HTTP_RANGE" in environ:
-            status, fields, start = self._range(variant, environ)
-            if start is None:
-                file.close()
-                start_response(status, fields)
-                return ()
-            file.seek(start)
-        start_response(status, fields)
-        # The server sends as many bytes from here as Content-Length says.
-        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
-        return wrapped
 
     def _choose(self, accept_encoding: str) -> Variant:
         """The coding that the client likes best, and the smallest of those that it likes as much."""
@@ -129,18 +124,12 @@ class StaticFile:
             return None
         return "412 Precondition Failed" if parse_etags(environ.get("HTTP_IF_MATCH")) else "304 Not Modified"
 
-    def _range(self, variant: Variant, environ: dict[str, Any]) -> tuple[str, Fields, int | None]:
-        """Status, fields, and where to begin; None for an empty body."""
+    def _range(self, variant: Variant, environ: dict[str, Any]) -> Range | None:
+        """The one range that is wanted; None where all of it is to be sent."""
         wanted = parse_range_header(environ["HTTP_RANGE"])
         if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1 or not self._if_range(variant, environ):
-            return "200 OK", variant.fields, 0
-        span = wanted.range_for_length(variant.size)
-        if span is None:
-            return "416 Range Not Satisfiable", [("Content-Range", f"bytes */{variant.size}")], None
-        start, stop = span
-        fields = [field for field in variant.fields if field[0] != "Content-Length"]
-        fields += [("Content-Range", f"bytes {start}-{stop - 1}/{variant.size}"), ("Content-Length", str(stop - start))]
-        return "206 Partial Content", fields, start
+            return None
+        return wanted
 
     def _if_range(self, variant: Variant, environ: dict[str, Any]) -> bool:
         """RFC 9110, section 13.1.5: a weak tag never matches here."""
@@ -153,6 +142,38 @@ class StaticFile:
         return not is_resource_modified(
             only, etag=variant.etag, last_modified=self._last_modified, ignore_if_range=False
         )
+
+
+def _send_part(
+    variant: Variant, wanted: Range, environ: dict[str, Any], start_response: StartResponse
+) -> Iterable[bytes]:
+    span = wanted.range_for_length(variant.size)
+    if span is None:
+        start_response("416 Range Not Satisfiable", [("Content-Range", f"bytes */{variant.size}")])
+        return ()
+    start, stop = span
+    file = variant.open()
+    file.seek(start)
+    fields = [field for field in variant.fields if field[0] != "Content-Length"]
+    fields += [("Content-Range", f"bytes {start}-{stop - 1}/{variant.size}"), ("Content-Length", str(stop - start))]
+    start_response("206 Partial Content", fields)
+    return _wrapped(file, environ)
+
+
+def _wrapped(file: IO[bytes], environ: dict[str, Any]) -> Iterable[bytes]:
+    """For the server's own way of sending files: from here on, as many bytes as Content-Length says."""
+    chunks: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+    return chunks
+
+
+@lru_cache(maxsize=KEPT)
+def _content(variant: Variant) -> bytes:
+    """Raises OSError, and keeps nothing then."""
+    with variant.open() as file:
+        content = file.read(variant.size)
+    if len(content) != variant.size:
+        raise OSError("the file has become shorter while it was read")
+    return content
 
 
 def is_variant(path: str, names: Iterable[str] | Mapping[str, object]) -> bool:
