@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from ..errors import ProdServeError
     from ..settings import Layer, Resolved
 
-_VERBS = {name: f"flask_prodserve.cli.{name}" for name in ("config", "reload", "scale", "stacks", "status", "stop")}
+_VERBS = {
+    name: f"flask_prodserve.cli.{name}"
+    for name in ("compress", "config", "reload", "scale", "stacks", "status", "stop")
+}
 
 
 class ServeGroup(click.Group):

@@ -96,8 +96,9 @@ class Task:
         began = time.perf_counter()
         chunks = self._chunks = self.channel.server.application(environ, self.start_response)
         self._app_seconds = time.perf_counter() - began
-        if isinstance(chunks, ReadOnlyFileBasedBuffer) and (size := chunks.prepare(self._content_length())):
-            self._send_file(chunks, size)
+        file = chunks if self._status is None or self._status[:3] != "206" else _part_of_file(chunks)
+        if isinstance(file, ReadOnlyFileBasedBuffer) and (size := file.prepare(self._content_length())):
+            self._send_file(file, size)
         else:
             self._send_chunks(chunks)
 
@@ -228,6 +229,16 @@ class Task:
             environ["REMOTE_PORT"] = str(port)
         environ.update(head.fields)
         return environ
+
+
+def _part_of_file(chunks: Iterable[bytes]) -> Iterable[bytes]:
+    """The file in what Werkzeug puts around it to read a range of it, at the range's beginning; its end is Content-Length's to say."""
+    file = getattr(chunks, "iterable", None)
+    if not isinstance(file, ReadOnlyFileBasedBuffer) or not hasattr(chunks, "start_byte") or not hasattr(file, "seek"):
+        return chunks
+    file.seek(chunks.start_byte)
+    whole: Iterable[bytes] = file
+    return whole
 
 
 def _is_single(chunks: Iterable[bytes]) -> bool:

@@ -16,8 +16,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from wsgiref.headers import Headers
 
@@ -25,7 +24,7 @@ from werkzeug.utils import get_content_type
 from whitenoise.base import WhiteNoise
 
 from .static_file import StaticFile, is_variant
-from .static_folders import Folder
+from .static_folders import Folder, regular_files
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -101,31 +100,3 @@ class StaticFiles(WhiteNoise):  # type: ignore[misc]  # whitenoise is not annota
 def is_immutable(path: str, url: str) -> bool:
     """Whether the file's name has a hash of its content, so that its content never changes."""
     return _HASHED.search(os.path.basename(path)) is not None
-
-
-def regular_files(root: str) -> dict[str, os.stat_result]:
-    """The files below *root*, without dotfiles and what is in dotted folders, and without what cannot be looked at."""
-    return dict(_below(root, frozenset()))
-
-
-def _below(folder: str, around: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
-    """*around*: the folders that this one is in, so that links in a circle end."""
-    try:
-        own = os.stat(folder)
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    identity = own.st_dev, own.st_ino
-    if identity in around:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        try:
-            found = os.stat(entry.path)  # the link's target; on Windows, other than entry.stat(), with the inode
-        except OSError:
-            continue
-        if stat.S_ISDIR(found.st_mode):
-            yield from _below(entry.path, around | {identity})
-        elif stat.S_ISREG(found.st_mode):
-            yield entry.path, found

@@ -147,11 +147,13 @@ class StaticFile:
 def _send_part(
     variant: Variant, wanted: Range, environ: dict[str, Any], start_response: StartResponse
 ) -> Iterable[bytes]:
-    span = wanted.range_for_length(variant.size)
-    if span is None:
+    start, stop = wanted.ranges[0]
+    if start < 0:  # the last so many bytes, of a shorter file all (RFC 9110, section 14.1.2)
+        start = max(0, variant.size + start)
+    stop = variant.size if stop is None else min(stop, variant.size)
+    if start >= stop:
         start_response("416 Range Not Satisfiable", [("Content-Range", f"bytes */{variant.size}")])
         return ()
-    start, stop = span
     file = variant.open()
     file.seek(start)
     fields = [field for field in variant.fields if field[0] != "Content-Length"]

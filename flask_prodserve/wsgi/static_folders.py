@@ -1,6 +1,6 @@
-"""Which folders of an app are served as they are, at which URLs, and what of the app would be passed over if somebody else served them.
+"""Which folders of an app are served as they are, and at which URLs; what of the app somebody else would pass over; what is in them.
 
-Pure: reads a Flask app's attributes, and knows Flask by the names of its modules only.
+Reads a Flask app's attributes, and knows Flask by the names of its modules only.
 
 Rules:
 
@@ -12,6 +12,8 @@ Rules:
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -89,3 +91,31 @@ def _is_of_flask(function: Any) -> bool:
 def _name(function: Any) -> str:
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def regular_files(root: str) -> dict[str, os.stat_result]:
+    """The files below *root*, without dotfiles and what is in dotted folders, and without what cannot be looked at."""
+    return dict(_below(root, frozenset()))
+
+
+def _below(folder: str, around: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
+    """*around*: the folders that this one is in, so that links in a circle end."""
+    try:
+        own = os.stat(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    identity = own.st_dev, own.st_ino
+    if identity in around:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            found = os.stat(entry.path)  # the link's target; on Windows, other than entry.stat(), with the inode
+        except OSError:
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            yield from _below(entry.path, around | {identity})
+        elif stat.S_ISREG(found.st_mode):
+            yield entry.path, found

@@ -1,0 +1,200 @@
+"""``flask serve compress``: writes the compressed variants of static files beside them, once, where a server would do it for each request.
+
+Rules:
+
+- The same files give the same bytes: no time and no name goes into a variant. It has the time and the permissions of its file.
+- A variant is there as a whole or not at all: it is written under a name that nobody serves, and renamed.
+- A variant that is not older than its file is kept as it is. One that is, is replaced, or removed where none is worth having.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import click
+from flask import Flask
+from flask.cli import ScriptInfo, pass_script_info
+
+from ..errors import ProdServeError
+from ..wsgi.static_file import SUFFIXES, is_variant
+from ..wsgi.static_folders import regular_files
+from .serve import fail, layers_without_app, load
+
+COMPRESSED = frozenset(
+    [
+        ".7z",
+        ".avif",
+        ".bz2",
+        ".docx",
+        ".gif",
+        ".gz",
+        ".jpeg",
+        ".jpg",
+        ".m4a",
+        ".m4v",
+        ".mov",
+        ".mp3",
+        ".mp4",
+        ".odt",
+        ".ogg",
+        ".pdf",
+        ".png",
+        ".br",
+        ".rar",
+        ".svgz",
+        ".tgz",
+        ".webm",
+        ".webp",
+        ".woff",
+        ".woff2",
+        ".xlsx",
+        ".xz",
+        ".zip",
+        ".zst",
+    ]
+)
+"""Suffixes of files that are compressed by themselves. Of all others the result says whether it was worth it."""
+
+WORTH = 0.95
+"""A variant that has more than this share of its file's bytes is not kept: a second file, and ``Vary``, for nothing."""
+
+Compress = Callable[[bytes], bytes]
+
+
+@dataclass
+class Outcome:
+    """What has been done with a file: the bytes that its variants have now, by coding, and which of them are new or gone."""
+
+    path: str
+    size: int
+    sizes: dict[str, int] = field(default_factory=dict)
+    written: int = 0
+    removed: int = 0
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, file_okay=False))
+@pass_script_info
+@click.pass_context
+def compress(ctx: click.Context, info: ScriptInfo, paths: tuple[str, ...]) -> None:
+    """Write .br, .zst and .gz variants of static files, which the server then sends to those who understand them.
+
+    Without PATHS, of all static folders of the app and its blueprints; with PATHS, of the files in those folders, without loading the
+    app. .br needs brotli, .zst Python 3.14 or zstandard.
+    """
+    assert ctx.parent is not None
+    try:
+        folders = list(paths) or _static_folders(load(info, layers_without_app(ctx.parent.params))[0])
+        compressors = _compressors()
+        outcomes = compress_folders(folders, compressors)
+    except ProdServeError as error:
+        fail(ctx, error)
+    except OSError as error:
+        fail(ctx, ProdServeError(f"A variant could not be written: {error}.", "Run it as who may write to the folder."))
+    click.echo(_table(outcomes, list(compressors)))
+    missing = [coding for coding in SUFFIXES if coding not in compressors]
+    if missing:
+        packages = {"br": "brotli", "zstd": "zstandard"}
+        click.echo(f"No {' and '.join(missing)}: pip install {' '.join(packages[coding] for coding in missing)}")
+
+
+def _static_folders(app: Flask) -> list[str]:
+    owners = [app, *app.blueprints.values()]
+    return list(dict.fromkeys(owner.static_folder for owner in owners if owner.static_folder is not None))
+
+
+def _compressors() -> dict[str, Compress]:
+    """What is installed, by coding, each at its highest level: it is done once."""
+    compressors: dict[str, Compress] = {}
+    with contextlib.suppress(ImportError):
+        compressors["br"] = import_module("brotli").compress  # 11 of 11 by default
+    try:
+        zstd = import_module("compression.zstd")
+        compressors["zstd"] = lambda data: zstd.compress(data, level=19)
+    except ImportError:
+        with contextlib.suppress(ImportError):
+            zstandard = import_module("zstandard")
+            compressors["zstd"] = lambda data: zstandard.ZstdCompressor(level=19).compress(data)
+    compressors["gzip"] = lambda data: gzip.compress(data, 9, mtime=0)
+    return compressors
+
+
+def compress_folders(folders: Iterable[str], compressors: dict[str, Compress]) -> list[Outcome]:
+    """Bring the variants of all files in *folders* up to date. Raises OSError."""
+    with ThreadPoolExecutor() as pool:  # the compressors let go of Python's lock
+        pending = [
+            pool.submit(_compress_file, path, found, compressors)
+            for found in map(regular_files, folders)
+            for path in found
+            if os.path.splitext(path)[1].lower() not in COMPRESSED and not is_variant(path, found)
+        ]
+        return [outcome.result() for outcome in pending]
+
+
+def _compress_file(path: str, found: dict[str, os.stat_result], compressors: dict[str, Compress]) -> Outcome:
+    own = found[path]
+    outcome = Outcome(path, own.st_size)
+    content: bytes | None = None
+    for coding, suffix in SUFFIXES.items():
+        before = found.get(path + suffix)
+        if before is not None and before.st_mtime_ns >= own.st_mtime_ns:
+            outcome.sizes[coding] = before.st_size
+            continue
+        if coding in compressors:
+            if content is None:
+                with open(path, "rb") as file:
+                    content = file.read()
+            variant = compressors[coding](content)
+            if len(variant) <= WORTH * own.st_size:
+                _write(path + suffix, variant, own)
+                outcome.sizes[coding] = len(variant)
+                outcome.written += 1
+                continue
+        if before is not None:
+            os.remove(path + suffix)
+            outcome.removed += 1
+    return outcome
+
+
+def _write(path: str, content: bytes, own: os.stat_result) -> None:
+    folder, name = os.path.split(path)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            os.chmod(file.name, stat.S_IMODE(own.st_mode))
+            # That of when it was read: if the file is changed meanwhile, this is older, and not served.
+            os.utime(file.name, ns=(own.st_atime_ns, own.st_mtime_ns))
+            os.replace(file.name, path)
+        except BaseException:
+            file.close()
+            os.remove(file.name)
+            raise
+
+
+def _table(outcomes: list[Outcome], codings: list[str]) -> str:
+    """A line for each file that has variants, and what has been done."""
+    rows = [["file", "bytes", *codings]]
+    for outcome in outcomes:
+        if outcome.sizes:
+            sizes = [outcome.sizes.get(coding) for coding in codings]
+            path = os.path.relpath(outcome.path)
+            rows.append([path, f"{outcome.size:,}", *("-" if size is None else f"{size:,}" for size in sizes)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    written, removed = sum(outcome.written for outcome in outcomes), sum(outcome.removed for outcome in outcomes)
+    summary = f"{len(outcomes)} files looked at, {written} variants written, {removed} stale ones removed"
+    return "\n".join([*(lines if len(rows) > 1 else []), summary])
