@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import chart
+import files
 from load import ROWS, LoadFailed, Row, Sample, measure, measure_bare, warm_up
 from peers import OURS, PEERS, Peer
 from processes import Server, ServerFailed, free_ports
@@ -42,7 +43,8 @@ class Plan:
 
 
 def run_row(row: Row, plan: Plan) -> Document:
-    """Measure one row. A server that fails is left out of the rest of the row, and the document says why."""
+    """Measure one row with those it is for. A server that fails is left out of the rest of the row, and the document says why."""
+    peers = [peer for peer in plan.peers if peer.static in (row.static, None)]
     samples: dict[str, list[Sample]] = {}
     failures: dict[str, str] = {}
 
@@ -55,7 +57,7 @@ def run_row(row: Row, plan: Plan) -> Document:
 
     with contextlib.ExitStack() as stack:
         servers: dict[str, Server] = {}
-        for peer, port in zip(plan.peers, free_ports(len(plan.peers)), strict=True):
+        for peer, port in zip(peers, free_ports(len(peers)), strict=True):
             with failing(peer.name):
                 servers[peer.name] = stack.enter_context(Server(peer, port, plan.threads))
         for name, server in servers.items():
@@ -153,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.rounds,
         options.seconds,
     )
+    files.make()
     document: Document = {
         "machine": machine(),
         "threads": plan.threads,

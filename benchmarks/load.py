@@ -33,7 +33,8 @@ class Row:
     """*connections* ask for *path*, with a body of *upload* bytes.
 
     *slow_path*: one request in SLOW_EVERY goes there. *close*: a new connection for each request. *idle* keep-alive connections are open
-    meanwhile. *bare*: the app is also called without any server. *chart*: belongs in the chart.
+    meanwhile. *bare*: the app is also called without any server. *static*: it is a static file, which some servers send by themselves.
+    *chart*: belongs in the chart.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Row:
     close: bool = False
     idle: int = 0
     bare: bool = False
+    static: bool = False
     chart: bool = False
 
 
@@ -65,6 +67,8 @@ ROWS = (
     Row("mix-32", "90% fast (timed here) and 10% sleep of 100 ms, 32 connections", 32, slow_path="/sleep/100"),
     Row("body-100k", "Response of 100 kB, 8 connections", 8, "/body/100000"),
     Row("body-10m", "Response of 10 MB, 4 connections", 4, "/body/10000000"),
+    Row("static-10k", "Static file of 10 kB, 32 connections", 32, "/static/10k.css", static=True),
+    Row("static-1m", "Static file of 1 MB, 8 connections", 8, "/static/1m.jpg", static=True),
     Row("upload-100k", "Upload of 100 kB, 8 connections", 8, "/upload/100000", upload=100_000),
     Row("upload-10m", "Upload of 10 MB, 4 connections", 4, "/upload/10000000", upload=10_000_000),
     Row("close-32", "New connection for each request, 32 at a time", 32, close=True),

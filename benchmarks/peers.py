@@ -8,6 +8,8 @@ is as ``pip install`` gives it. A peer that is not installed is said to be missi
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -22,8 +24,8 @@ KEEPALIVE_SECONDS = 100
 class Peer:
     """A server. In *arguments* stand ``{python}``, ``{scripts}``, ``{port}`` and ``{threads}`` for what they say.
 
-    *distribution* is what PyPI calls it; *note* what a reader of the numbers must know; *by_default*: it is compared unless somebody
-    says who is.
+    *distribution* is what PyPI calls it, or Debian where it is a *program* of its own; *note* what a reader of the numbers must know;
+    *by_default*: it is compared unless somebody says who is; *static*: in rows of static files alone, or (False) in all others, or in both.
     """
 
     name: str
@@ -32,9 +34,16 @@ class Peer:
     environment: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     by_default: bool = True
+    static: bool | None = False
+    program: str = ""
 
     def version(self) -> str | None:
         """The installed version, or None where it is missing."""
+        if self.program:
+            found = shutil.which(self.program) or shutil.which(self.program, path="/usr/sbin")
+            # nginx says it on standard error: "nginx version: nginx/1.22.1".
+            said = found and subprocess.run([found, "-v"], capture_output=True, text=True).stderr  # noqa: S603  # a program by name
+            return said.rpartition("/")[2].strip() if said else None
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -56,12 +65,25 @@ def _ours(workers: int) -> tuple[str, ...]:
     )
 
 
-def _gunicorn(worker: str, *more: str) -> tuple[str, ...]:
+def _gunicorn(worker: str, *more: str, app: str = "apps:app") -> tuple[str, ...]:
     return (
         *("{python}", "-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--workers", "1", "--worker-class", worker),
-        *("--log-level", "warning", "--no-control-socket", *more, "apps:app"),
+        *("--log-level", "warning", "--no-control-socket", *more, app),
     )
 
+
+_UWSGI = (
+    *("{scripts}/uwsgi", "--http-socket", "127.0.0.1:{port}", "--threads", "{threads}", "--module", "apps:app"),
+    *("--virtualenv", "{prefix}", "--need-app", "--single-interpreter", "--die-on-term", "--disable-logging"),
+    # It closes after each response without saying so, which clients count as an error unless it is said.
+    *("--listen", "1024", "--add-header", "Connection: close"),
+)
+
+_GRANIAN = (
+    *("{python}", "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", "{port}", "--http", "1"),
+    *("--workers", "1", "--blocking-threads", "{threads}", "--no-ws", "--no-access-log"),
+    *("--backlog", str(MAX_CONNECTIONS), "--log-level", "warning"),
+)
 
 PEERS = (
     Peer(
@@ -70,6 +92,7 @@ PEERS = (
         _ours(1),
         {"PRODSERVE_MAX_CONNECTIONS": str(MAX_CONNECTIONS)},
         note="two processes, of which one supervises: its memory counts",
+        static=None,
     ),
     Peer(
         f"{OURS}-2",
@@ -78,6 +101,7 @@ PEERS = (
         {"PRODSERVE_MAX_CONNECTIONS": str(MAX_CONNECTIONS)},
         note="with two workers, to see what a second one is good for; only where it is asked for",
         by_default=False,
+        static=None,
     ),
     Peer(
         "waitress",
@@ -107,34 +131,13 @@ PEERS = (
     Peer(
         "uwsgi",
         "uwsgi",
-        (
-            *("{scripts}/uwsgi", "--http-socket", "127.0.0.1:{port}", "--threads", "{threads}", "--module", "apps:app"),
-            *("--virtualenv", "{prefix}", "--need-app", "--single-interpreter", "--die-on-term", "--disable-logging"),
-            # It closes after each response without saying so, which clients count as an error unless it is said.
-            *("--listen", "1024", "--add-header", "Connection: close"),
-        ),
+        _UWSGI,
         note="--http-socket has no keep-alive",
     ),
     Peer(
         "granian",
         "granian",
-        (
-            *(
-                "{python}",
-                "-m",
-                "granian",
-                "--interface",
-                "wsgi",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                "{port}",
-                "--http",
-                "1",
-            ),
-            *("--workers", "1", "--blocking-threads", "{threads}", "--no-ws", "--no-access-log"),
-            *("--backlog", str(MAX_CONNECTIONS), "--log-level", "warning", "apps:app"),
-        ),
+        (*_GRANIAN, "apps:app"),
         note="its I/O runs outside the GIL in a thread of its own; two processes, of which one supervises: its memory counts",
     ),
     Peer("cheroot", "cheroot", ("{python}", "runners.py", "cheroot", "{port}", "{threads}")),
@@ -152,5 +155,39 @@ PEERS = (
             *("--no-reload", "--no-debugger", "--with-threads"),
         ),
         note="the development server: a thread for each connection, without bound; no keep-alive",
+        static=None,
+    ),
+    Peer(
+        "nginx",
+        "nginx",
+        ("{python}", "runners.py", "nginx", "{port}", "{threads}"),
+        note="sends the files itself, without any Python; two processes, of which one supervises: its memory counts",
+        static=True,
+        program="nginx",
+    ),
+    Peer(
+        "gunicorn-whitenoise",
+        "gunicorn",
+        _gunicorn(
+            *("gthread", "--threads", "{threads}", "--keep-alive", str(KEEPALIVE_SECONDS)),
+            *("--worker-connections", str(MAX_CONNECTIONS)),
+            app="with_whitenoise:application",
+        ),
+        note="gthread, and WhiteNoise around the app",
+        static=True,
+    ),
+    Peer(
+        "granian-static",
+        "granian",
+        (*_GRANIAN, "--static-path-mount", "static", "apps:app"),
+        note="--static-path-mount: sends the files without Python",
+        static=True,
+    ),
+    Peer(
+        "uwsgi-static",
+        "uwsgi",
+        (*_UWSGI, "--static-map", "/static=static"),
+        note="--static-map: sends the files without Python; --http-socket has no keep-alive",
+        static=True,
     ),
 )

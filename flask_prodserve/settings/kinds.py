@@ -111,19 +111,12 @@ def _switch(value: object) -> str:
 
 
 def _x_accel(value: object) -> tuple[str, str]:
-    folder, equals, url = value.strip().partition("=") if isinstance(value, str) else ("", "", "")
-    folder, url = folder.rstrip("/") or "/", url.rstrip("/") or "/"
-    if (
-        equals
-        and all(
-            path == posixpath.normpath(path) and path.startswith("/") and not path.startswith("//")
-            for path in (folder, url)
-        )
-        and re.fullmatch(r"[A-Za-z0-9/._~@+-]+", url)
-        and folder.isprintable()
-    ):
-        return folder, url
-    raise ValueError("a folder and its internal location, such as /srv/files=/internal")
+    match = re.fullmatch(r"(/[^=\0]*)=(/[A-Za-z0-9/._~@+-]*)", value.strip()) if isinstance(value, str) else None
+    if match:
+        folder, url = (path.rstrip("/") or "/" for path in match.groups())
+        if all(path == posixpath.normpath(path) and not path.startswith("//") for path in (folder, url)):
+            return folder, url
+    raise ValueError("a folder and the internal location for it, such as /srv/files=/internal")
 
 
 def choice(*allowed: str) -> Kind:

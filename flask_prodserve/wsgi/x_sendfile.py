@@ -5,7 +5,7 @@ Rules:
 - The proxy makes the response out of the file. What the app says of the body, its length and range, would be said of the empty one
   that goes to the proxy, and is taken out.
 - With a mapping (nginx) the file's folder must be in it: an answer that the proxy cannot complete is an error, and not an empty file.
-- Without one (Apache's mod_xsendfile, lighttpd) the path stays, percent-encoded where it is not plain ASCII: both decode it.
+- Without one (Apache's mod_xsendfile) the path stays as it is, in the bytes that the file system knows it by.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-import string
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_prodserve.proxy")
 
 _OF_THE_BODY = frozenset({"content-length", "content-range"})
-_PLAIN = "".join(sorted(set(string.punctuation + " ") - {"%"}))
 
 
 class XSendfile:
@@ -54,7 +52,7 @@ class XSendfile:
     def _told(self, path: str) -> tuple[str, str] | None:
         """The field for the proxy; None where *path* is in no folder of the mapping."""
         if not self._mapping:
-            return "X-Sendfile", quote(path, safe=_PLAIN)
+            return "X-Sendfile", os.fsencode(path).decode("latin-1")
         # As text and not as the system sees it: what a link leads to is for the proxy to follow, or not.
         normal = posixpath.normpath(path).replace("//", "/")
         for folder, url in self._mapping:

@@ -242,7 +242,8 @@ def test_help(tmp_path: Path) -> None:
         default = told.unset if told.default is None else told.default
         assert row.option in text
         assert f"{told.summary}[default:{default}]".replace(" ", "") in text
-    assert "Commands:configShoweverysetting" in text
+    assert "Commands:compressWrite" in text
+    assert "configShoweverysetting" in text
     assert "FLASK_SERVE" not in text
 
 
