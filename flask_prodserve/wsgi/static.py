@@ -49,8 +49,9 @@ class StaticFiles(WhiteNoise):  # type: ignore[misc]  # whitenoise is not annota
         super().__init__(app, max_age=int(max_age), allow_all_origins=False, immutable_file_test=is_immutable)
         for folder in folders:
             found = regular_files(folder.path)
+            root = os.path.join(folder.path, "")
             for path in found:
-                url = folder.url + os.path.relpath(path, folder.path).replace(os.sep, "/")
+                url = folder.url + path.removeprefix(root).replace(os.sep, "/")
                 try:
                     key = url.encode().decode("latin-1")
                 except UnicodeEncodeError:  # a name that is not UTF-8, for which Flask has no URL
