@@ -20,9 +20,6 @@ ENVIRONMENT_PREFIXES = (PREFIX, "FLASK_" + PREFIX)
 PLATFORM_VARIABLES = {"PORT": "PORT", "WEB_CONCURRENCY": "WORKERS", "FORWARDED_ALLOW_IPS": "TRUSTED_PROXIES"}
 """Variables that platforms and other servers have made known, and the settings they mean."""
 
-FLASK_KEYS = {"MAX_CONTENT_LENGTH": "MAX_BODY_SIZE", "SEND_FILE_MAX_AGE_DEFAULT": "STATIC_MAX_AGE"}
-"""Keys of ``app.config`` that Flask knows, and the settings they mean."""
-
 _PASSED_SOCKETS = "LISTEN_FDS"
 """Set where systemd has passed sockets (sd_listen_fds(3)), which are to be used unless somebody says where to listen."""
 
@@ -110,10 +107,13 @@ def app_config(config: Mapping[str, Any]) -> Layer:
     """``PRODSERVE_*`` keys of ``app.config``, and what Flask's own keys say of the same. ``None`` counts as not set."""
     known, unknown = {}, []
     names = {row.key: name for name, row in TABLE.items()}
-    for key, name in FLASK_KEYS.items():
-        if (value := config.get(key)) is not None:
-            raw = value.total_seconds() if isinstance(value, timedelta) else value
-            known[name] = Raw(raw, f'app.config["{key}"]')
+    if config.get("MAX_CONTENT_LENGTH") is not None:
+        known["MAX_BODY_SIZE"] = Raw(config["MAX_CONTENT_LENGTH"], 'app.config["MAX_CONTENT_LENGTH"]')
+    if (age := config.get("SEND_FILE_MAX_AGE_DEFAULT")) is not None:
+        seconds = age.total_seconds() if isinstance(age, timedelta) else age
+        if isinstance(seconds, (int, float)):
+            seconds = max(0, seconds)  # below 0 it means to Flask what 0 does
+        known["STATIC_MAX_AGE"] = Raw(seconds, 'app.config["SEND_FILE_MAX_AGE_DEFAULT"]')
     for key, value in config.items():
         if not key.startswith(PREFIX):
             continue

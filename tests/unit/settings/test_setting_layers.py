@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from flask import Config
 
@@ -47,11 +49,22 @@ def test_origin(layer: Layer, origin: str) -> None:
     assert origins(layer) == {"MAX_BODY_SIZE": origin}
 
 
+@pytest.mark.parametrize(("age", "seconds"), [(7, 7), (timedelta(hours=1), 3600), (0, 0), (-1, 0), ("5m", "5m")])
+def test_age_of_files(age: object, seconds: object) -> None:
+    """SEND_FILE_MAX_AGE_DEFAULT is the age of static files, in each form that Flask takes; below 0 it means what 0 does."""
+    layer = app_config({"SEND_FILE_MAX_AGE_DEFAULT": age})
+    assert values(layer) == {"STATIC_MAX_AGE": seconds}
+    assert origins(layer) == {"STATIC_MAX_AGE": 'app.config["SEND_FILE_MAX_AGE_DEFAULT"]'}
+
+
 def test_not_given() -> None:
     """None is not given anywhere in Python, an empty variable is not given in the environment, an option without values either."""
     assert values(command_line({"THREADS": None, "BIND": ()})) == {}
     assert values(arguments({"threads": None}, "serve")) == {}
-    assert values(app_config({"PRODSERVE_THREADS": None, "MAX_CONTENT_LENGTH": None})) == {}
+    assert (
+        values(app_config({"PRODSERVE_THREADS": None, "MAX_CONTENT_LENGTH": None, "SEND_FILE_MAX_AGE_DEFAULT": None}))
+        == {}
+    )
     assert values(environment({"PRODSERVE_THREADS": "", "FLASK_PRODSERVE_PORT": ""})) == {}
     assert values(platform({"PORT": "", "FORWARDED_ALLOW_IPS": ""})) == {}
 
