@@ -20,7 +20,7 @@ from . import __version__
 from .errors import ExitCode
 from .net import systemd
 from .net.listeners import Listener, open_listeners
-from .net.tls import server_context
+from .net.tls import Certificates
 from .observe import startup
 from .observe.logging import coloured, configure
 from .process import control, handover
@@ -56,7 +56,7 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(service.close)
         listeners = open_listeners(
-            settings.bind.addresses,
+            settings.addresses,
             backlog=settings.bind.backlog,
             unix_socket_mode=settings.bind.unix_socket_mode,
             inherited=inherited,
@@ -127,14 +127,17 @@ def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import
     def service() -> Service:
         with contextlib.suppress(OSError):  # where the folder has gone, its worker's files may still be there
             os.chdir(folder)
-        # Now, since it may be that only root can read them.
-        tls = server_context(*early.tls.files) if account is not None and early.tls.files else None
+        # Now, since it may be that only root can read them. The supervisor, who still is root, looks for newer ones.
+        certificates = Certificates(early.tls, renews=False) if account is not None and early.tls.pairs else None
         assume(account, early.process.umask)
         die_with(birth.supervisor)
         app, resolved = load(birth.pioneer)
-        same = resolved.settings.tls.files == early.tls.files
         return Service(
-            app, resolved, import_path=import_path or app.import_name, tls=tls if same else None, says=birth.pioneer
+            app,
+            resolved,
+            import_path=import_path or app.import_name,
+            certificates=certificates if resolved.settings.tls == early.tls else None,
+            says=birth.pioneer,
         )
 
     return work(birth, service)
@@ -231,7 +234,7 @@ def _announce(
         app_name=app_name,
         import_path=import_path,
         version=__version__,
-        urls=tuple(listener.url(settings.tls.scheme) for listener in listeners),
+        urls=tuple(listener.url(settings.scheme(listener.address)) for listener in listeners),
         processes=processes,
         threads=settings.workers.threads,
         threads_origin=origins["THREADS"],

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import logging
 import random
-import ssl
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from .errors import AppLoadError, DebugModeError, ProdServeError
 from .net.descriptors import allow_open_files
 from .net.listeners import Listener
 from .net.loads import Loads
-from .net.tls import server_context
+from .net.tls import Certificates, ignore_bad_names
 from .observe.access_log import open_access_log
 from .observe.events import Activity, RequestDone
 from .observe.logging import configure
@@ -49,13 +48,19 @@ OTHER_FILES = 200
 
 
 class Service:
-    """Serves *app*. *tls* is what has been read of TLS_CERT and TLS_KEY already; *says*: it is the one that says what is to be said once.
+    """Serves *app*. *certificates* are those that have been read already; *says*: it is the one that says what is to be said once.
 
     Steps: refuse debug mode; logging; access log; TLS. What fails raises :class:`~.errors.ProdServeError` and leaves nothing open.
     """
 
     def __init__(
-        self, app: Flask, resolved: Resolved, *, import_path: str, tls: ssl.SSLContext | None = None, says: bool = True
+        self,
+        app: Flask,
+        resolved: Resolved,
+        *,
+        import_path: str,
+        certificates: Certificates | None = None,
+        says: bool = True,
     ) -> None:
         settings = resolved.settings
         if app.debug and not settings.behaviour.allow_debug:
@@ -78,10 +83,12 @@ class Service:
                 logger.warning("%s %s", remark.what, remark.hint)
         self._access_log = open_access_log(settings.observe.access_log, settings.observe.access_log_format)
         try:
-            self._tls = tls or (server_context(*settings.tls.files) if settings.tls.files else None)
+            self._certificates = certificates or (Certificates(settings.tls) if settings.tls.pairs else None)
         except ProdServeError:
             self._close_log()
             raise
+        if self._certificates is not None:
+            ignore_bad_names()
 
     @property
     def loaded(self) -> Loaded:
@@ -114,12 +121,12 @@ class Service:
             self._app,
             dataclasses.replace(settings, limits=limits),
             listeners,
-            tls=self._tls,
+            tls=self._certificates,
             request_done=self._request_done(retire),
             keep_forwarded=_leaves_proxies_to_app(self._app, self._resolved, says=self._says),
             says=self._says,
             loads=loads,
-            checked=checked,
+            checked=self._every_second(checked),
         )
         try:
             self._engine.start()
@@ -128,6 +135,18 @@ class Service:
                 f"THREADS is {settings.workers.threads}, and not all of them can be started: {error}.",
                 "Lower THREADS, or raise the limits on processes (ulimit -u, a container's pids limit) and memory.",
             ) from error
+
+    def _every_second(self, checked: Callable[[Activity], None] | None) -> Callable[[Activity], None] | None:
+        certificates = self._certificates
+        if certificates is None:
+            return checked
+
+        def look(activity: Activity) -> None:
+            if checked is not None:
+                checked(activity)
+            certificates.look()
+
+        return look
 
     def _run_started_hooks(self) -> None:
         try:
@@ -214,7 +233,7 @@ def engine_for(
     settings: Settings,
     listeners: Sequence[Listener],
     *,
-    tls: ssl.SSLContext | None = None,
+    tls: Certificates | None = None,
     request_done: Callable[[RequestDone], None] | None = None,
     keep_forwarded: bool = False,
     says: bool = False,

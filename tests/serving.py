@@ -24,7 +24,7 @@ from flask_prodserve.engine.engine import Drained, Engine
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.net.listeners import Listener, open_listeners
 from flask_prodserve.net.loads import Loads
-from flask_prodserve.net.tls import server_context
+from flask_prodserve.net.tls import Certificates
 from flask_prodserve.observe.events import Activity, RequestDone
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import arguments
@@ -122,9 +122,9 @@ def in_thread(
     if "bind" not in settings:
         settings.setdefault("port", 0)
     resolved = resolve_for(app, [arguments(settings, "in_thread")]).settings
-    tls = server_context(*resolved.tls.files) if resolved.tls.files else None
+    tls = Certificates(resolved.tls) if resolved.tls.pairs else None
     listeners = [Listener(listener.socket.dup(), listener.address) for listener in beside] or open_listeners(
-        resolved.bind.addresses, backlog=128, unix_socket_mode=resolved.bind.unix_socket_mode
+        resolved.addresses, backlog=128, unix_socket_mode=resolved.bind.unix_socket_mode
     )
     done: list[RequestDone] = []
     activities: list[Activity] = []

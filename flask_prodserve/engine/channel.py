@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Deadline
@@ -51,7 +53,11 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 class Channel(Outgoing):
     scheme = "http"
+    asks_app = True
+    """Whether the app answers what comes here."""
 
+    environ: Mapping[str, str] = MappingProxyType({})
+    """What the app is told of the connection, besides its addresses."""
     request: RequestParser | None = None
     """What is being received."""
     task: Task | ReplyTask | None = None
@@ -162,9 +168,10 @@ class Channel(Outgoing):
 
     def _end(self) -> None:
         """All responses are sent, and the last was the last."""
-        self.close_when_flushed = False
         try:
-            self.shut_down_sending()
+            if not self.shut_down_sending():
+                return
+            self.close_when_flushed = False
             if not self._client_closes or self.receive(RECEIVE_BYTES) is not None:
                 self._lingering = Deadline(LINGER_SECONDS, self._clock)
                 return
@@ -173,9 +180,10 @@ class Channel(Outgoing):
         # Nothing is unread, and the client has said that nothing more comes: there is no need to wait for it.
         self.handle_close()
 
-    def shut_down_sending(self) -> None:
-        """Tell the client that nothing more comes."""
+    def shut_down_sending(self) -> bool:
+        """Tell the client that nothing more comes. Returns False where that has to wait until the client takes something."""
         self.socket.shutdown(socket.SHUT_WR)
+        return True
 
     def handle_close(self) -> None:
         with self.output_lock:
@@ -348,13 +356,15 @@ class Channel(Outgoing):
             if request is None:
                 request = self.request = RequestParser(self.adj)
             consumed = request.received(data)
-            if self.turned_away is not None and request.head is not None and not request.completed:
-                request.refuse(self.turned_away)  # without its body
+            if request.head is not None and not request.completed:
+                reply = self._early_reply(request.head)
+                if reply is not None:
+                    request.refuse(reply)
             if request.completed:
                 self.request = None
                 if request.reply is None:
                     assert request.head is not None
-                    if self.turned_away is not None or request.head.path in self.server.health:
+                    if self.turned_away is not None or not self.asks_app or request.head.path in self.server.health:
                         request.reply = self._own_reply(request.head)
                 self._unread = data[consumed:]
                 self.requests.append(request)
@@ -373,6 +383,10 @@ class Channel(Outgoing):
                         self.will_close = True
                     self.server.loop.attend(self)
         return False
+
+    def _early_reply(self, head: RequestHead) -> Reply | None:
+        """What is answered to a good request without its body, if anything is."""
+        return self.turned_away
 
     def _own_reply(self, head: RequestHead) -> Reply | None:
         """What is answered to a good request without the app, if anything is."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import select
-import ssl
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from ..clock import Clock, Deadline, monotonic
 from ..net.handshakes import HANDSHAKE_SECONDS, overlook_new
 from ..net.listeners import Listener
 from ..net.loads import Loads
+from ..net.tls import Certificates
 from ..observe.cuts import Cuts
 from ..observe.events import Activity, RequestDone
 from ..settings.endpoint_limits import UNLIMITED
@@ -62,6 +62,12 @@ class Drained:
     cut: int
 
 
+def _https_port(listeners: Sequence[Listener], redirecting: Sequence[Listener]) -> int:
+    """Where https is spoken; at its own port where only a Unix socket is there, which is behind something."""
+    names = [listener.socket.getsockname() for listener in listeners if listener not in redirecting]
+    return next((name[1] for name in names if isinstance(name, tuple)), 443)
+
+
 class Engine:
     """Serves *application* on *listeners*, which it closes in the end.
 
@@ -81,7 +87,7 @@ class Engine:
         listeners: Sequence[Listener],
         settings: Settings,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: Certificates | None = None,
         request_done: Callable[[RequestDone], None] | None,
         checked: Callable[[Activity], None] | None = None,
         error_logger: logging.Logger,
@@ -136,6 +142,7 @@ class Engine:
             settings.health.readiness_path: self._watchdog.readiness,
         }
         health = {path: answer for path, answer in asked.items() if path != "off" and path not in own_paths}
+        redirecting = [listener for listener in listeners if settings.scheme(listener.address) == "http"] if tls else []
         self._servers = [
             Server(
                 application,
@@ -144,7 +151,8 @@ class Engine:
                 self._connections,
                 self._loop,
                 adjustments,
-                tls=tls,
+                tls=None if listener in redirecting else tls,
+                https_port=_https_port(listeners, redirecting) if listener in redirecting else None,
                 request_done=request_done,
                 error_logger=error_logger,
                 health=health,

@@ -28,6 +28,8 @@ class Reply(NamedTuple):
     closes: bool = True
     retry_after: int | None = None
     """Seconds after which it is worth to try again."""
+    location: str | None = None
+    """The URL at which to try again."""
 
 
 class ReplyTask:
@@ -74,5 +76,7 @@ def send_reply(response: Response, reply: Reply) -> None:
     fields = [("Content-Type", "text/plain; charset=utf-8")]
     if reply.retry_after is not None:
         fields.append(("Retry-After", str(reply.retry_after)))
+    if reply.location is not None:
+        fields.append(("Location", reply.location))
     response.start(f"{reply.status} {phrase}", fields, len(body))
     response.send(body)

@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -17,11 +16,13 @@ from waitress.server import BaseWSGIServer
 
 from ..clock import Deadline
 from ..net.listeners import Listener
+from ..net.tls import Certificates
 from ..observe.events import RequestDone
 from .adjustments import EngineAdjustments
 from .channel import Channel
 from .connections import Connections, turn_away
 from .loop import Loop
+from .redirect_channel import RedirectChannel
 from .reply import Reply
 from .tls_channel import TLSChannel
 
@@ -43,8 +44,8 @@ SHORTAGE_PAUSE_SECONDS = 0.5
 class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     """One listener. Several share the *loop*, its *map*, and the *connections*.
 
-    *health* has what is answered without the app, by path. Whoever cannot be served for want of descriptors is told so, with one that is
-    kept for this.
+    *health* has what is answered without the app, by path. With *https_port*, all else is answered with a redirect to that port. Whoever
+    cannot be served for want of descriptors is told so, with one that is kept for this.
     """
 
     effective_host: str
@@ -62,7 +63,8 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         loop: Loop,
         adjustments: EngineAdjustments,
         *,
-        tls: ssl.SSLContext | None,
+        tls: Certificates | None,
+        https_port: int | None = None,
         request_done: Callable[[RequestDone], None] | None,
         error_logger: logging.Logger,
         health: Mapping[str, Callable[[], Reply]] = MappingProxyType({}),
@@ -75,7 +77,8 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.tls = tls
         self.request_done = request_done
         self.error_logger = error_logger
-        self.channel_class = TLSChannel if tls else Channel
+        self.https_port = https_port
+        self.channel_class = TLSChannel if tls else Channel if https_port is None else RedirectChannel
         self._tcp = listener.socket.family != getattr(socket, "AF_UNIX", None)
         self._pause: Deadline | None = None
         self._lock = threading.Lock()

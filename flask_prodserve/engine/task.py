@@ -227,6 +227,8 @@ class Task:
         }
         if port is not None:
             environ["REMOTE_PORT"] = str(port)
+        if channel.environ:
+            environ.update(channel.environ)
         environ.update(head.fields)
         return environ
 

@@ -1,29 +1,48 @@
 """A client connection over TLS, non-blocking.
 
-OpenSSL's connection object must not be used by two threads at once: the loop's thread reads only while the channel is not running, and
-whoever sends then holds ``output_lock``. A handshake happens inside the first reads; what it has to send goes out as part of them.
+- OpenSSL's connection object must not be used by two threads at once: the loop's thread reads only while the channel is not running, and
+  whoever sends then holds ``output_lock``. So does whoever closes.
+- A handshake happens inside the first reads. What it has to send goes out as part of them, and waits for room, if it must, in
+  ``_handshake_sends``. Until it is over the connection is in the phase CONNECTED, so that HEADER_TIMEOUT holds for it from accept.
+- Nothing that epoll does not see stays behind: OpenSSL takes one record at a time from the socket, and a read has room for all of it.
+- A message's length is known from its head, so that an end without close_notify is an end like any other: what is incomplete is
+  never taken for complete (RFC 9112, section 9.8).
+- Neither renegotiation nor anything else lets a client make a write wait for a read (``net.tls``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
+from ..net.client_certificates import variables
 from .adjustments import EngineAdjustments
 from .channel import Channel
+from .parser import RequestParser
+from .reply import Reply
 
 if TYPE_CHECKING:
-    from .reply import Reply
     from .server import Server
 
 RECORD_BYTES = 1 << 14
 """Given to OpenSSL at a time, a whole record (RFC 8446, section 5.1): of more it may send a part, and still want all of it again."""
 
+_SPEAKS_HTTPS = Reply(400, "This port speaks https: write https:// in place of http://.")
+
 
 class TLSChannel(Channel):
     scheme = "https"
+
+    socket: Any
+    """A NamedSocket; a plain one where ``_plain``."""
+    _begun = False
+    """Whether anything has come."""
+    _plain = False
+    """Whether the client does not speak TLS. It is told so, in its own words, and nothing else."""
+    _handshake_sends = False
 
     def __init__(
         self,
@@ -35,9 +54,14 @@ class TLSChannel(Channel):
         turned_away: Reply | None = None,
     ) -> None:
         assert server.tls is not None
-        self._handshake_sends = False
-        tls_socket = server.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        super().__init__(server, tls_socket, addr, adj, map, turned_away)
+        tls_socket = server.tls.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        try:
+            # Python makes a plain socket of one that is not connected any more. What still is now was then.
+            tls_socket.getpeername()
+            super().__init__(server, tls_socket, addr, adj, map, turned_away)
+        except OSError:
+            tls_socket.close()
+            raise
 
     def writable(self) -> bool:
         return self._handshake_sends or super().writable()
@@ -48,20 +72,54 @@ class TLSChannel(Channel):
         else:
             super().handle_write()
 
+    def received(self, data: bytes) -> bool:
+        if not self._plain:
+            return super().received(data)
+        self.adj.cuts.count("plain HTTP", "clients that speak http to an https port get 400", logging.INFO)
+        request = RequestParser(self.adj)
+        request.refuse(_SPEAKS_HTTPS)
+        self.requests.append(request)
+        self.running = True
+        return True
+
     def receive(self, size: int) -> bytes | None:
+        if not self._begun:
+            self._begin()
+        if self._plain:
+            return super().receive(size)
         self._handshake_sends = False
         try:
-            data: bytes = self.socket.recv(size)
-        except ssl.SSLWantReadError:
+            data: bytes = self.socket.recv(min(size, RECORD_BYTES))
+        except (ssl.SSLWantReadError, BlockingIOError):  # the latter once it is shut down
             return None
         except ssl.SSLWantWriteError:
             self._handshake_sends = True
             return None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
+        except ssl.SSLError as error:
+            if not self.environ:
+                self.adj.cuts.count("TLS", f"handshakes fail, lately with {error.reason}", logging.INFO)
+            raise
+        if data and not self.environ:
+            self.environ = variables(self.socket, self.socket.server_name)
         return data
 
+    def _begin(self) -> None:
+        """See what the client speaks. A handshake begins with 22 (RFC 8446, section 5.1), and what people type, or HTTP, with a letter."""
+        try:
+            first = socket.socket.recv(self.socket, 1, socket.MSG_PEEK)  # not ssl's, which has no flags
+        except BlockingIOError:
+            return
+        self._begun = True
+        if first.isalpha():
+            self._plain = True
+            self.socket = socket.socket(fileno=self.socket.detach())
+            self.socket.setblocking(False)
+
     def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
+        if self._plain:
+            return super().send_bytes(data)
         sent = 0
         with memoryview(data) as view:
             while sent < len(view):
@@ -75,8 +133,20 @@ class TLSChannel(Channel):
         """Not past OpenSSL."""
         return None
 
-    def shut_down_sending(self) -> None:
-        """Send close_notify, so that the client can tell an end from a cut (RFC 8446, section 6.1)."""
-        # Sent, or not to be had without waiting; the client's answer is of no interest.
-        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            self.socket.unwrap()
+    def shut_down_sending(self) -> bool:
+        """Send close_notify, so that the client can tell an end from a cut (RFC 8446, section 6.1), and then what ends any connection."""
+        if not self._plain:
+            try:
+                self.socket.unwrap()
+            except ssl.SSLWantWriteError:
+                return False
+            except ssl.SSLError:
+                pass  # it is sent; what the client says to it, if it says something already, is of no interest
+        return super().shut_down_sending()
+
+    def handle_close(self) -> None:
+        with self.output_lock:
+            if self.socket is not None and self.environ and not self.output.size:
+                with contextlib.suppress(OSError, ValueError):  # gone, or shut down already
+                    self.socket.unwrap()
+            super().handle_close()

@@ -34,7 +34,7 @@ class Offer:
     @property
     def urls(self) -> list[str]:
         """Where it is reached."""
-        return [listener.url(self.settings.tls.scheme) for listener in self.listeners]
+        return [listener.url(self.settings.scheme(listener.address)) for listener in self.listeners]
 
 
 def read_settings(loaded: Loaded) -> Settings:

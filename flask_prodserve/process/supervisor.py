@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from ..clock import Deadline, monotonic
 from ..errors import ExitCode, ProdServeError
+from ..net.file_watch import FileWatch
 from ..net.listeners import exchange_listeners
 from ..net.loads import Loads
 from ..net.processors import available
@@ -46,6 +47,9 @@ MOST_WORKERS = 1000
 
 SLOTS = 2 * MOST_WORKERS
 """Processes that can share their loads: as many workers, and those that drain or boot beside them."""
+
+CERTIFICATES_SECONDS = 1.0
+"""How often the supervisor looks for new certificates, where only it can read them."""
 
 Respond = Callable[[Mapping[str, object]], None]
 
@@ -95,6 +99,9 @@ class Supervisor:
         self._inquiries: list[Inquiry] = []
         self._awaiting_renewal: list[Respond] = []
         self._next_watchdog = Deadline(0)
+        # Workers that have given their rights up can read certificates no more.
+        self._certificates = FileWatch(early.tls.files) if identity is not None and early.tls.pairs else None
+        self._next_look_at_certificates = Deadline(0)
         self._selector = selectors.DefaultSelector()
         self._inbox = SignalInbox()
         self._control: control.ControlServer | None = None
@@ -188,6 +195,8 @@ class Supervisor:
             times.append(at - monotonic())
         if self._notifier.watchdog_interval is not None:
             times.append(self._next_watchdog.remaining())
+        if self._certificates is not None:
+            times.append(self._next_look_at_certificates.remaining())
         if self._rehearsal is not None:
             times.append(self._rehearsal.deadline.remaining())
         return max(0.0, min(times)) if times else None
@@ -196,6 +205,11 @@ class Supervisor:
         if (interval := self._notifier.watchdog_interval) is not None and self._next_watchdog.passed():
             self._next_watchdog = Deadline(interval)
             self._notifier.watchdog()
+        if self._certificates is not None and self._next_look_at_certificates.passed():
+            self._next_look_at_certificates = Deadline(CERTIFICATES_SECONDS)
+            if self._certificates.changed():
+                logger.info("TLS_CERT, TLS_KEY or TLS_CLIENT_CA: there are new files, which new workers will read")
+                self._carry_out(events.Renew(Renewal.RELOAD))
         if self._rehearsal is not None and self._rehearsal.deadline.passed():
             self._rehearsal.kill()
         for inquiry in [inquiry for inquiry in self._inquiries if inquiry.deadline.passed()]:
@@ -230,6 +244,8 @@ class Supervisor:
                 self._replace()
             case actions.Renewing(renewal):
                 logger.info("%s asked for", renewal.value)
+                if self._certificates is not None:
+                    self._certificates.accept()  # the new workers read them
                 self._notifier.reloading()
             case actions.Renewed(why):
                 self._renewed(why)
@@ -404,13 +420,13 @@ class Supervisor:
         )
 
     def _open(self, loaded: messages.Loaded) -> Offer:
-        bind = read_settings(loaded).bind
+        settings = read_settings(loaded)
         last = self._estate.offers.get(max(self._estate.offers, default=0))
         opened, _ = exchange_listeners(
             () if last is None else last.listeners,
-            bind.addresses,
-            backlog=bind.backlog,
-            unix_socket_mode=bind.unix_socket_mode,
+            settings.addresses,
+            backlog=settings.bind.backlog,
+            unix_socket_mode=settings.bind.unix_socket_mode,
             inherited=self._inherited,
             owner=None if self._identity is None else (self._identity.uid, self._identity.gid),
         )

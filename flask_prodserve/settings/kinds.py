@@ -157,12 +157,14 @@ def at_least_or_zero(minimum: float, kind: Kind) -> Kind:
     return Kind(kind.metavar, parse, kind.write)
 
 
-def several(kind: Kind) -> Kind:
-    """A list: a text with commas or blanks between the items, a Python sequence, or a sequence of such texts."""
+def several(kind: Kind, *, between: str = r"[,\s]+", distinct: bool = True) -> Kind:
+    """A list: a text with commas or blanks *between* the items, a Python sequence, or a sequence of such texts. *distinct*: what is in
+    it twice counts once.
+    """
 
     def items(value: object) -> Iterator[object]:
         if isinstance(value, str):
-            yield from filter(None, re.split(r"[,\s]+", value))
+            yield from filter(str.strip, re.split(between, value))
         elif isinstance(value, (list, tuple, set, frozenset)):
             for item in value:
                 yield from items(item)
@@ -170,7 +172,9 @@ def several(kind: Kind) -> Kind:
             yield value
 
     def parse(value: object) -> tuple[Any, ...]:
-        parsed = tuple(dict.fromkeys(kind.parse(item) for item in items(value)))
+        parsed = tuple(kind.parse(item) for item in items(value))
+        if distinct:
+            parsed = tuple(dict.fromkeys(parsed))
         if not parsed:
             raise ValueError("at least one value")
         return parsed
@@ -194,6 +198,7 @@ ADDRESS = Kind("ADDRESS", units.parse_address, units.format_address)
 TRUSTED_PEER = Kind("NETWORK", units.parse_trusted_peer)
 BOOLEAN = Kind("BOOLEAN", units.parse_boolean, lambda value: "true" if value else "false", flag=True)
 PATH = Kind("FILE", _path)
+PATHS = several(PATH, between=r",\s*", distinct=False)  # paths may have blanks, and two certificates one key
 CONTROL_SOCKET = Kind("PATH|auto|off", _control_socket)
 LOG = Kind("FILE|stdout|stderr|off", _log)
 SWITCH = Kind("auto|on|off", _switch)

@@ -60,6 +60,7 @@ def contradictions(settings: Settings, origins: Mapping[str, str], unread: Set[s
     if (tls.tls_cert is None) != (tls.tls_key is None) and not unread & {"TLS_CERT", "TLS_KEY"}:
         given, missing = ("TLS_CERT", "TLS_KEY") if tls.tls_cert else ("TLS_KEY", "TLS_CERT")
         yield Problem(f"{origins[given]} is set, and {missing} is not.", "HTTPS needs both, as two PEM files.")
+    yield from _contradictions_of_tls(settings, origins, unread)
     if limits.max_request_line > limits.max_header_size and not unread & {"MAX_REQUEST_LINE", "MAX_HEADER_SIZE"}:
         line, head = (f"{name} ({origins[name]})" for name in ("MAX_REQUEST_LINE", "MAX_HEADER_SIZE"))
         yield Problem(
@@ -74,12 +75,45 @@ def contradictions(settings: Settings, origins: Mapping[str, str], unread: Set[s
         )
 
 
+def _contradictions_of_tls(settings: Settings, origins: Mapping[str, str], unread: Set[str]) -> Iterator[Problem]:
+    tls = settings.tls
+    if tls.tls_cert and tls.tls_key and len(tls.tls_cert) != len(tls.tls_key):
+        counts = " and ".join(
+            f"{name} ({origins[name]}) names {len(files)} file{'s'[: len(files) != 1]}"
+            for name, files in (("TLS_CERT", tls.tls_cert), ("TLS_KEY", tls.tls_key))
+        )
+        yield Problem(f"{counts}.", "Each certificate needs its key, in the same order.")
+    if tls.client_cert != "none" and tls.tls_client_ca is None and not unread & {"TLS_CLIENT_CA", "TLS_CLIENT_CERT"}:
+        yield Problem(
+            f"TLS_CLIENT_CERT ({origins['TLS_CLIENT_CERT']}) is '{tls.client_cert}', and TLS_CLIENT_CA is not set.",
+            "Name the PEM file with the authorities of the clients.",
+        )
+    redirects = tls.tls_redirect_bind or ()
+    same = sorted(units.format_address(address) for address in redirects if address in settings.bind.addresses)
+    if same and not unread & {"BIND", "HOST", "PORT", "TLS_REDIRECT_BIND"}:
+        yield Problem(
+            f"TLS_REDIRECT_BIND ({origins['TLS_REDIRECT_BIND']}) has {', '.join(same)}, where the app is served.",
+            "HTTP and HTTPS need addresses of their own, such as :80 and :443.",
+        )
+    if tls.tls_cert or tls.tls_key or unread & {"TLS_CERT", "TLS_KEY"}:
+        return
+    for name, value in (("TLS_CLIENT_CA", tls.tls_client_ca), ("TLS_REDIRECT_BIND", tls.tls_redirect_bind)):
+        if value is not None and name not in unread:
+            yield Problem(
+                f"{name} ({origins[name]}) is set, and HTTPS is off.", f"Set TLS_CERT and TLS_KEY, or drop {name}."
+            )
+
+
 def remarks(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]:
     """What is allowed but probably not meant."""
     if settings.workers.max_requests_jitter and not settings.workers.max_requests:
         yield Problem(
             "MAX_REQUESTS_JITTER has no effect, because no worker is replaced for the number of its requests.",
             "Set MAX_REQUESTS as well.",
+        )
+    if settings.tls.tls_min_version == "1.3" and "TLS_CIPHERS" in origins:
+        yield Problem(
+            "TLS_CIPHERS has no effect: it is about TLS 1.2, and TLS_MIN_VERSION is 1.3.", "Drop one of them."
         )
     trusted = settings.proxy.trusted_proxies
     if trusted is None and "PROXY_HEADERS" in origins:

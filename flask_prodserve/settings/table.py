@@ -28,6 +28,7 @@ from .kinds import (
     LOG,
     MODE,
     PATH,
+    PATHS,
     PORT,
     SIZE,
     SWITCH,
@@ -475,27 +476,76 @@ class Timeouts:
 class TLS:
     """HTTPS without a proxy in front."""
 
-    tls_cert: str | None = setting(
-        PATH,
+    tls_cert: tuple[str, ...] | None = setting(
+        PATHS,
         None,
-        "PEM file with the certificate and its chain; turns HTTPS on (with TLS_KEY).",
+        "PEM file with the certificate and its chain; turns HTTPS on (with TLS_KEY). Repeatable: one for each name.",
         why="Off by default: most installations end TLS in a proxy or load balancer.",
     )
-    tls_key: str | None = setting(
+    tls_key: tuple[str, ...] | None = setting(
+        PATHS,
+        None,
+        "PEM file with the private key of TLS_CERT; one for each, in the same order.",
+        why="A file and not the key itself, so that it never shows in the environment or in a process list.",
+    )
+    tls_min_version: str = setting(
+        choice("1.2", "1.3"),
+        "1.2",
+        "The oldest version of TLS that is spoken.",
+        why="1.0 and 1.1 must not be used any more (RFC 8996). 1.2 is what some monitoring and older libraries still need.",
+    )
+    tls_ciphers: str = setting(
+        TEXT,
+        "ECDHE+AESGCM:ECDHE+CHACHA20",
+        "Cipher suites of TLS 1.2, as OpenSSL writes them. TLS 1.3 has its own.",
+        why=(
+            "Forward secrecy and authenticated encryption only, as in TLS 1.3 and in RFC 9325, section 4.2. Every client of the last ten "
+            "years has them."
+        ),
+    )
+    tls_client_ca: str | None = setting(
         PATH,
         None,
-        "PEM file with the private key of TLS_CERT.",
-        why="A file and not the key itself, so that it never shows in the environment or in a process list.",
+        "PEM file with the authorities whose certificates clients show.",
+        why="Unset: apps know people by passwords or tokens. Machines can be known by certificates before they may send a request.",
+    )
+    tls_client_cert: str | None = setting(
+        choice("none", "optional", "required"),
+        None,
+        "Whether clients are asked for a certificate of TLS_CLIENT_CA, and served without.",
+        why=(
+            "Who names an authority wants nobody else in. With 'optional' the app decides: SSL_CLIENT_VERIFY in the environment says "
+            "SUCCESS or NONE. A certificate that is not valid is refused in any case."
+        ),
+        unset="required where TLS_CLIENT_CA is set, else none",
+    )
+    tls_redirect_bind: tuple[units.Address, ...] | None = setting(
+        several(ADDRESS),
+        None,
+        "Addresses, such as :80, where plain HTTP is answered with a redirect to https. Repeatable.",
+        why="Unset: a port that nobody asked for is not opened. What is open there never reaches the app; health checks are answered.",
     )
 
     @property
-    def files(self) -> tuple[str, str] | None:
-        """Certificate and key, or None where HTTPS is off."""
-        return (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Each certificate with its key; none where HTTPS is off."""
+        return tuple(
+            zip(self.tls_cert or (), self.tls_key or (), strict=False)
+        )  # their numbers are compared in ``rules``
 
     @property
-    def scheme(self) -> str:
-        return "https" if self.files else "http"
+    def files(self) -> tuple[str, ...]:
+        """All files that HTTPS is made of; none where it is off."""
+        if not self.pairs:
+            return ()
+        return tuple(path for pair in self.pairs for path in pair) + (
+            (self.tls_client_ca,) if self.tls_client_ca else ()
+        )
+
+    @property
+    def client_cert(self) -> str:
+        """``none``, ``optional`` or ``required``."""
+        return self.tls_client_cert or ("required" if self.tls_client_ca else "none")
 
 
 @dataclass(frozen=True)
@@ -656,6 +706,15 @@ class Settings:
     health: Health = field(default_factory=Health)
     observe: Observe = field(default_factory=Observe)
     behaviour: Behaviour = field(default_factory=Behaviour)
+
+    @property
+    def addresses(self) -> tuple[units.Address, ...]:
+        """Where to listen for whatever: BIND, or else HOST and PORT, and TLS_REDIRECT_BIND."""
+        return self.bind.addresses + (self.tls.tls_redirect_bind or ())
+
+    def scheme(self, address: units.Address) -> str:
+        """What is spoken at one of :attr:`addresses`."""
+        return "https" if self.tls.pairs and address not in (self.tls.tls_redirect_bind or ()) else "http"
 
     def value(self, row: Setting) -> Any:
         return getattr(getattr(self, row.group), row.argument)

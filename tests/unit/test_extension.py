@@ -235,7 +235,7 @@ def test_half_a_pair_may_come_from_elsewhere(app: Flask, monkeypatch: pytest.Mon
         settings(app)
     monkeypatch.setenv("PRODSERVE_TLS_KEY", "key.pem")
     monkeypatch.setenv("PRODSERVE_MAX_HEADER_SIZE", "128KiB")
-    assert (settings(app).tls.tls_cert, settings(app).tls.tls_key) == ("cert.pem", "key.pem")
+    assert (settings(app).tls.tls_cert, settings(app).tls.tls_key) == (("cert.pem",), ("key.pem",))
 
 
 def test_early_settings(app: Flask) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from flask_prodserve.errors import ExitCode, TLSError
 from flask_prodserve.net.tls import server_context
+from flask_prodserve.settings.table import TLS
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_good_files(folder: Path) -> None:
     """The context speaks TLS 1.2 and newer, and asks no client for a certificate."""
-    context = server_context(str(folder / "one.pem"), str(folder / "one.key"))
+    context = server_context(TLS((str(folder / "one.pem"),), (str(folder / "one.key"),)))
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.verify_mode is ssl.CERT_NONE
 
@@ -63,7 +64,7 @@ def test_good_files(folder: Path) -> None:
 def test_bad_files(folder: Path, cert: str, key: str, words: tuple[str, ...]) -> None:
     """What is wrong with which file is said in one sentence, and nobody is asked for a passphrase."""
     with pytest.raises(TLSError) as caught:
-        server_context(str(folder / cert), str(folder / key))
+        server_context(TLS((str(folder / cert),), (str(folder / key),)))
     assert all(word in caught.value.what for word in words), caught.value.what
     assert caught.value.hint
     assert caught.value.exit_code is ExitCode.USAGE

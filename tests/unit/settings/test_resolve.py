@@ -295,7 +295,7 @@ def test_no_contradiction_with_a_value_that_is_not_known() -> None:
 def test_incomplete_layers_do_not_contradict() -> None:
     """A part of the places is not refused for what another may put right, but for everything that is wrong in itself."""
     own = app_config({"PRODSERVE_TLS_CERT": "cert.pem", "PRODSERVE_MAX_REQUEST_LINE": "1MiB"})
-    assert resolve([own], complete=False).settings.tls.tls_cert == "cert.pem"
+    assert resolve([own], complete=False).settings.tls.tls_cert == ("cert.pem",)
     assert len(problems(own)) == 2
     assert len(problems(own, app_config({"PRODSERVE_THREADS": "x"}), complete=False)) == 1
 

@@ -34,11 +34,11 @@ def test_defaults_contradict_nothing() -> None:
 
 def test_tls_needs_both_files() -> None:
     """A certificate without a key, or the other way round, is a contradiction that says which of them is there, and whence."""
-    (problem,) = contradictions(TLS_CERT="cert.pem")
+    (problem,) = contradictions(TLS_CERT=("cert.pem",))
     assert problem.what == "TLS_CERT from somewhere is set, and TLS_KEY is not."
-    (problem,) = contradictions(TLS_KEY="key.pem")
+    (problem,) = contradictions(TLS_KEY=("key.pem",))
     assert problem.what == "TLS_KEY from somewhere is set, and TLS_CERT is not."
-    assert contradictions(TLS_CERT="cert.pem", TLS_KEY="key.pem") == []
+    assert contradictions(TLS_CERT=("cert.pem",), TLS_KEY=("key.pem",)) == []
 
 
 def test_request_line_is_a_part_of_the_head() -> None:
@@ -51,7 +51,7 @@ def test_request_line_is_a_part_of_the_head() -> None:
 
 def test_nothing_is_said_of_unread_values() -> None:
     """A contradiction needs all of its values to be known."""
-    settings = Settings.of({"TLS_CERT": "cert.pem", "MAX_REQUEST_LINE": 10**6})
+    settings = Settings.of({"TLS_CERT": ("cert.pem",), "MAX_REQUEST_LINE": 10**6})
     for unread, count in [
         (set(), 2),
         ({"THREADS"}, 2),

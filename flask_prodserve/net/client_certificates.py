@@ -1,0 +1,61 @@
+"""What an app is told of a TLS connection, under the names that Apache's mod_ssl has given these things."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ssl
+
+_SHORT_NAMES = {
+    "commonName": "CN",
+    "countryName": "C",
+    "domainComponent": "DC",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+    "streetAddress": "STREET",
+    "userId": "UID",
+}
+"""RFC 4514, section 3."""
+
+# RFC 4514, section 2.4: what must be escaped wherever it is, and at the beginning and the end.
+_SPECIAL = re.compile(r'[\\",+;<>=]|^[ #]| $')
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
+
+
+def variables(connection: ssl.SSLSocket, name: str | None) -> dict[str, str]:
+    """For the WSGI environment: the TLS *connection*, whose handshake is over, of a client that has asked for *name*."""
+    cipher = connection.cipher()
+    found = {
+        "SSL_PROTOCOL": connection.version() or "",
+        "SSL_CIPHER": cipher[0] if cipher else "",
+        "SSL_CLIENT_VERIFY": "NONE",
+    }
+    if name is not None:
+        found["SSL_TLS_SNI"] = name
+    encoded = connection.getpeercert(binary_form=True)
+    if encoded:
+        certificate: dict[str, Any] = connection.getpeercert() or {}
+        found["SSL_CLIENT_VERIFY"] = "SUCCESS"
+        found["SSL_CLIENT_S_DN"] = distinguished_name(certificate.get("subject", ()))
+        found["SSL_CLIENT_M_SERIAL"] = certificate.get("serialNumber", "")
+        found["SSL_CLIENT_FINGERPRINT"] = hashlib.sha256(encoded).hexdigest()
+    return found
+
+
+def distinguished_name(subject: Iterable[Iterable[tuple[str, str]]]) -> str:
+    """A *subject*, as :meth:`ssl.SSLSocket.getpeercert` shows it, in the form of RFC 4514: the last part first, in ASCII."""
+    return ",".join(
+        "+".join(f"{_SHORT_NAMES.get(kind, kind)}={_escaped(value)}" for kind, value in part)
+        for part in reversed(list(subject))
+    )
+
+
+def _escaped(value: str) -> str:
+    value = _SPECIAL.sub(lambda match: "\\" + match[0], value)
+    return _NOT_PLAIN.sub(lambda match: "".join(f"\\{byte:02X}" for byte in match[0].encode()), value)
