@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import select
+import ssl
 from collections.abc import Iterator
 
 import pytest
 
+import certificates
+import serving
+import wire
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(
-            "epoll", marks=pytest.mark.skipif(not hasattr(select, "epoll"), reason="this system has no epoll")
-        ),
-        "portable",
-    ],
-)
+EPOLL = pytest.param("epoll", marks=pytest.mark.skipif(not hasattr(select, "epoll"), reason="this system has no epoll"))
+
+
+@pytest.fixture(scope="module", params=[EPOLL, "portable"])
 def loop(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a module twice: with the system's epoll, and as on a system that has none."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "portable":
             patch.delattr(select, "epoll", raising=False)
+        yield request.param
+
+
+@pytest.fixture(scope="session")
+def localhost(tmp_path_factory: pytest.TempPathFactory) -> certificates.Pair:
+    """A certificate for localhost."""
+    return certificates.make(tmp_path_factory.mktemp("localhost"), "localhost", names="DNS:localhost,IP:127.0.0.1")
+
+
+@pytest.fixture(scope="module", params=[EPOLL, "portable", "tls"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a module three times: on both loops as ``loop`` does, and over TLS, with everything that ``in_thread`` and ``Wire`` do."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "portable":
+            patch.delattr(select, "epoll", raising=False)
+        elif request.param == "tls":
+            pair = request.getfixturevalue("localhost")
+            for name, value in pair.settings.items():
+                patch.setitem(serving.DEFAULTS, name, value)
+            patch.setattr(wire, "TLS", ssl.create_default_context(cafile=pair.cert))
         yield request.param

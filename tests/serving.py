@@ -33,6 +33,10 @@ PATIENCE = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 """Seconds to wait for what must happen. Never part of an expectation."""
 
 
+DEFAULTS: dict[str, object] = {}
+"""Settings of every server that :func:`in_thread` runs, unless it is given others."""
+
+
 def wait_until(condition: Callable[[], object], what: str = "a condition") -> None:
     """Return as soon as *condition* holds."""
     deadline = time.monotonic() + PATIENCE
@@ -119,6 +123,7 @@ def in_thread(
     """Serve *app* on a port of its own with *settings*, which may name a ``bind``; or on those listeners that
     others have, *beside* them, as processes do.
     """
+    settings = {**DEFAULTS, **settings}
     if "bind" not in settings:
         settings.setdefault("port", 0)
     resolved = resolve_for(app, [arguments(settings, "in_thread")]).settings

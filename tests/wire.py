@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -10,6 +11,9 @@ import h11
 
 TIMEOUT = 20.0
 """Seconds to wait for bytes that must come. Never part of an expectation."""
+
+TLS: ssl.SSLContext | None = None
+"""For every connection, where the servers speak TLS. An end without close_notify raises ssl.SSLEOFError then."""
 
 
 @dataclass
@@ -39,6 +43,8 @@ class Wire:
             if source is not None:
                 self.socket.bind((source, 0))
             self.socket.connect(address)
+            if TLS is not None:
+                self.socket = TLS.wrap_socket(self.socket, server_hostname="localhost", suppress_ragged_eofs=False)
         except OSError:
             self.socket.close()
             raise
@@ -54,6 +60,10 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def shut_down_sending(self) -> None:
+        """Tell the server's system that nothing more comes; over TLS without a word to the server itself."""
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)  # not ssl's, which goes on without TLS
 
     def response(self, method: str = "GET") -> Response:
         """Read the next final response, to a request with *method*. What follows it is kept for the next call."""

@@ -150,7 +150,7 @@ class Channel(Outgoing):
         with self.output_lock:
             if not self.connected:
                 return
-            if self.output.size:
+            if self.output.size and not self.will_close:
                 try:
                     self.output.send(self)
                 except OSError:

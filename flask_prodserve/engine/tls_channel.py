@@ -4,7 +4,7 @@
   whoever sends then holds ``output_lock``. So does whoever closes.
 - A handshake happens inside the first reads. What it has to send goes out as part of them, and waits for room, if it must, in
   ``_handshake_sends``. Until it is over the connection is in the phase CONNECTED, so that HEADER_TIMEOUT holds for it from accept.
-- Nothing that epoll does not see stays behind: OpenSSL takes one record at a time from the socket, and a read has room for all of it.
+- Nothing that epoll does not see stays behind: OpenSSL takes one record at a time from the socket, and each read has room for all of it.
 - A message's length is known from its head, so that an end without close_notify is an end like any other: what is incomplete is
   never taken for complete (RFC 9112, section 9.8).
 - Neither renegotiation nor anything else lets a client make a write wait for a read (``net.tls``).
@@ -19,7 +19,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from ..net.client_certificates import variables
-from .adjustments import EngineAdjustments
+from .adjustments import RECEIVE_BYTES, EngineAdjustments
 from .channel import Channel
 from .parser import RequestParser
 from .reply import Reply
@@ -87,9 +87,22 @@ class TLSChannel(Channel):
             self._begin()
         if self._plain:
             return super().receive(size)
+        data = self._record()
+        if not data or size <= RECEIVE_BYTES:
+            return data
+        # In the middle of a request all that is there counts as sent, as it does without TLS.
+        records, taken = [data], len(data)
+        with contextlib.suppress(OSError):  # which comes again
+            while taken < size and (data := self._record()):
+                records.append(data)
+                taken += len(data)
+        return b"".join(records)
+
+    def _record(self) -> bytes | None:
+        """What a record has, after a handshake, as far as it is there. As :meth:`receive`."""
         self._handshake_sends = False
         try:
-            data: bytes = self.socket.recv(min(size, RECORD_BYTES))
+            data: bytes = self.socket.recv(RECORD_BYTES)
         except (ssl.SSLWantReadError, BlockingIOError):  # the latter once it is shut down
             return None
         except ssl.SSLWantWriteError:
@@ -146,7 +159,7 @@ class TLSChannel(Channel):
 
     def handle_close(self) -> None:
         with self.output_lock:
-            if self.socket is not None and self.environ and not self.output.size:
-                with contextlib.suppress(OSError, ValueError):  # gone, or shut down already
+            if self.socket is not None and not self._plain and not self.output.size:
+                with contextlib.suppress(OSError, ValueError):  # in a handshake, gone, or shut down already
                     self.socket.unwrap()
             super().handle_close()

@@ -105,6 +105,8 @@ def _context(cert: str, key: str, settings: TLS) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = getattr(ssl.TLSVersion, f"TLSv{settings.tls_min_version.replace('.', '_')}")
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    # Who has shut down its sending side still gets its response, and no alert in place of it (see ``engine.tls_channel``).
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 3
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.set_ciphers(settings.tls_ciphers)

@@ -12,7 +12,7 @@ from flask import Flask, Response
 from serving import Served, in_thread
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("loop")
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def make_app() -> Flask:

@@ -19,7 +19,7 @@ from flask_prodserve import ProdServe
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("loop")
+pytestmark = pytest.mark.usefixtures("way")
 
 limits = ProdServe.limits
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import random
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from holdups import delayed
 from serving import Served, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("loop")
+pytestmark = pytest.mark.usefixtures("way")
 
 CLIENTS = 12
 SECONDS = 2.0
@@ -113,7 +114,9 @@ def was_cut(error: Exception) -> bool:
         "closed connection without",
         "can't handle event type ConnectionClosed",
     )
-    return isinstance(error, (ConnectionError, TimeoutError)) or any(text in str(error) for text in ends)
+    return isinstance(error, (ConnectionError, TimeoutError, ssl.SSLEOFError)) or any(
+        text in str(error) for text in ends
+    )
 
 
 class Client:

@@ -23,7 +23,7 @@ from holdups import delayed
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("loop")
+pytestmark = pytest.mark.usefixtures("way")
 
 THREADS = 4
 CLIENTS = 10
@@ -107,7 +107,7 @@ class Client:
         for part in self._cut(data):
             wire.send(part)
         if chance > 0.9:
-            wire.socket.shutdown(socket.SHUT_WR)
+            wire.shut_down_sending()
         for _, expected in batch:
             response = wire.response("POST")
             if (response.status, response.body) != (200, expected):

@@ -25,7 +25,7 @@ QUEUE_TIMEOUT = 10
 SMUGGLED = b"GET /held/2 HTTP/1.1\r\nHost: test\r\n\r\n"
 """A body that would do as a request."""
 
-on_both_loops = pytest.mark.usefixtures("loop")
+on_both_loops = pytest.mark.usefixtures("way")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from flask import Flask, Response, request, send_file, stream_with_context
 from serving import Served, in_thread
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("loop")
+pytestmark = pytest.mark.usefixtures("way")
 
 LIMIT = 200_000
 
@@ -219,7 +219,7 @@ def test_half_closed_client(served: Served) -> None:
     """A client that shuts down its sending side after the request still gets its response."""
     with Wire(served.address) as wire:
         wire.send(b"GET /stream/10000 HTTP/1.1\r\nHost: test\r\n\r\n")
-        wire.socket.shutdown(1)
+        wire.shut_down_sending()
         assert wire.response().body == b"".join(b"%d\n" % number for number in range(10000))
 
 

@@ -1,0 +1,58 @@
+"""Certificates for tests, as the openssl program makes them; and its own client, which says what it has seen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROGRAM = shutil.which("openssl")
+
+
+def openssl(*arguments: str, cwd: Path | None = None, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run ``openssl`` with *given* as its input; what it has printed is the result's ``stdout``, both streams of it."""
+    if PROGRAM is None:
+        assert "TESTS_MAY_NOT_SKIP" not in os.environ
+        pytest.skip("there is no openssl program")
+    return subprocess.run(
+        [PROGRAM, *arguments], cwd=cwd, input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """PEM files."""
+
+    cert: str
+    key: str
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"tls_cert": self.cert, "tls_key": self.key}
+
+
+def make(folder: Path, name: str, *, subject: str = "", names: str = "", by: Pair | None = None, days: int = 2) -> Pair:
+    """A certificate with the *subject* that OpenSSL's ``-subj`` takes, for *names* (``DNS:a,IP:127.0.0.1``), signed *by* an authority or
+    itself, and its key; NAME.pem and NAME.key in *folder*. It is over where *days* is negative.
+    """
+    folder.mkdir(exist_ok=True, parents=True)
+    pair = Pair(str(folder / f"{name}.pem"), str(folder / f"{name}.key"))
+    arguments = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-utf8", "-keyout", pair.key]
+    arguments += ["-subj", subject or f"/CN={name}"]
+    if names:
+        arguments += ["-addext", f"subjectAltName={names}"]
+    request = openssl("req", "-new", "-batch", *arguments, "-out", f"{pair.cert}.request")
+    assert request.returncode == 0, request.stdout
+    signs = ["-CA", by.cert, "-CAkey", by.key, "-CAcreateserial"] if by else ["-signkey", pair.key]
+    extensions = folder / f"{name}.ext"
+    extensions.write_text(f"subjectAltName={names}\n" if names else "basicConstraints=CA:true\n" if by is None else "")
+    signed = openssl(
+        *("x509", "-req", "-in", f"{pair.cert}.request", *signs, "-days", str(days), "-sha256", "-out", pair.cert),
+        *("-extfile", str(extensions)),
+    )
+    assert signed.returncode == 0, signed.stdout
+    return pair
