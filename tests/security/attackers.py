@@ -9,11 +9,13 @@ at it, so nothing that is said depends on how late this process was.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import resource
 import select
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -34,10 +36,11 @@ class Kind:
     """Sends *opening* at once; then, *every* so many seconds, sends *drip*, or takes *take* bytes of the response.
 
     It is the client's turn from the opening on, or from the response to that; where it *stalls_after* so many seconds, from the last that
-    it did. Connections of one attacker begin *period* seconds apart or more.
+    it did. Connections of one attacker begin *period* seconds apart or more. What does not begin like *answer* cuts the connection.
     """
 
     opening: bytes = b""
+    answer: bytes = b"HTTP/1.1 200"
     drip: bytes = b""
     take: int = 0
     every: float = 1.0
@@ -47,6 +50,19 @@ class Kind:
 
 _UPLOAD = b"POST /upload HTTP/1.1\r\nHost: attacker\r\nContent-Length: 1000000\r\n\r\n"
 _LARGE = b"GET /large HTTP/1.1\r\nHost: attacker\r\n\r\n"
+
+
+def _hello() -> bytes:
+    """The first message of a TLS handshake."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+_HELLO = _hello()
+_HANDSHAKE = b"\x16\x03"
+"""What a server's answer begins with."""
 
 _READER_PERIOD = 10.0
 """About as long as a slow reader may stay. Readers that are reset before, to make room for others, and come back at once, are a flood of
@@ -60,6 +76,11 @@ KINDS = {
     "stalled-reader": Kind(_LARGE, take=4096, every=0.5, stalls_after=2.0, period=_READER_PERIOD),
     "silent": Kind(),
     "idle": Kind(b"GET / HTTP/1.1\r\nHost: attacker\r\n\r\n"),
+    # Against TLS. The last one costs the server a signature each time.
+    "silent-handshake": Kind(answer=_HANDSHAKE),
+    "half-hello": Kind(_HELLO[:100], answer=_HANDSHAKE),
+    "dripping-hello": Kind(_HELLO[:6], answer=_HANDSHAKE, drip=b"\0"),
+    "half-handshake": Kind(_HELLO, answer=_HANDSHAKE),
 }
 
 
@@ -159,7 +180,7 @@ class Attacker:
             self._cut("closed", now)
         elif not self._answered:
             self._answered = True
-            if not data.startswith(b"HTTP/1.1 200"):
+            if not data.startswith(self.kind.answer):
                 self._cut(data[9:12].decode("latin-1"), now)
             elif not self.kind.take:
                 self._turn = now

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import ssl
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from certificates import Pair
 from serving import Command, flask, run, wait_until
 
 QUICK = b"quick"
@@ -46,6 +48,8 @@ class Target:
     command: Command
     address: tuple[str, int]
     process: Path
+    tls: ssl.SSLContext | None = None
+    """What its clients need, where it speaks TLS."""
 
     @property
     def descriptors(self) -> int:
@@ -72,13 +76,16 @@ class Target:
 
 
 @contextlib.contextmanager
-def target(folder: Path, **settings: str) -> Iterator[Target]:
-    """Serve the app on a port of its own, without an access log."""
+def target(folder: Path, *, tls: Pair | None = None, **settings: str) -> Iterator[Target]:
+    """Serve the app on a port of its own, without an access log; over *tls*, if there is a certificate."""
     (folder / "attacked.py").write_text(APP)
     arguments = flask("--app", "attacked", "serve", "--workers", "0", "--port", "0", "--access-log", "off")
+    if tls is not None:
+        arguments += ["--tls-cert", tls.cert, "--tls-key", tls.key]
     with run(arguments, cwd=folder, env={f"PRODSERVE_{name}": value for name, value in settings.items()}) as command:
         address = command.address
         assert isinstance(address, tuple)
         match = re.search(r" pid=(\d+)", command.output)
         assert match is not None
-        yield Target(command, address, Path("/proc", match[1]))
+        context = None if tls is None else ssl.create_default_context(cafile=tls.cert)
+        yield Target(command, address, Path("/proc", match[1]), context)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ import pytest
 from attackers import KINDS, REST_SECONDS, Report
 from target import QUICK, Target, target
 
+from certificates import Pair
 from flask_prodserve.engine.connections import SLACK
 from flask_prodserve.observe.cuts import QUIET_SECONDS
 from flask_prodserve.protocol.deadlines import RATE_SECONDS
@@ -76,6 +78,10 @@ CUTS = {
     "stalled-reader": Cut(SEND_TIMEOUT, "reset", "SEND_TIMEOUT"),
     "silent": Cut(HEADER_TIMEOUT, "closed", "HEADER_TIMEOUT"),
     "idle": Cut(KEEPALIVE_TIMEOUT, "closed", None),  # nothing out of the ordinary
+    "silent-handshake": Cut(HEADER_TIMEOUT, "closed", "HEADER_TIMEOUT"),
+    "half-hello": Cut(HEADER_TIMEOUT, "closed", "HEADER_TIMEOUT"),
+    "dripping-hello": Cut(HEADER_TIMEOUT, "closed", "HEADER_TIMEOUT"),
+    "half-handshake": Cut(HEADER_TIMEOUT, "closed", "HEADER_TIMEOUT"),
 }
 
 
@@ -84,6 +90,7 @@ class NormalClients:
     """Two clients: one keeps its connection, the other has a new one for each request. *seconds* is what each request took."""
 
     address: tuple[str, int]
+    tls: ssl.SSLContext | None = None
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -101,7 +108,11 @@ class NormalClients:
                 thread.join(2 * PATIENCE)
 
     def _ask(self, fields: dict[str, str]) -> None:
-        connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
+        connection: http.client.HTTPConnection
+        if self.tls is not None:
+            connection = http.client.HTTPSConnection(*self.address, timeout=PATIENCE, context=self.tls)
+        else:
+            connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
         while not self._stop.wait(PAUSE_SECONDS):
             began = time.monotonic()
             try:
@@ -140,12 +151,12 @@ class Outcome:
 
 def attack(served: Target, counts: dict[str, int], seconds: float) -> Outcome:
     """Attack with so many of each kind, and wait for the end of that."""
-    before = NormalClients(served.address)
+    before = NormalClients(served.address, served.tls)
     with before.asking():
         wait_until(lambda: len(before.seconds) >= BASE_REQUESTS or before.failures, "normal requests")
     assert before.failures == []
     memory = served.mebibytes("VmRSS")
-    during = NormalClients(served.address)
+    during = NormalClients(served.address, served.tls)
     host, port = served.address
     kinds = [f"{kind}={count}" for kind, count in counts.items()]
     descriptors = 0
@@ -192,12 +203,20 @@ def check_cuts(report: Report, counts: dict[str, int], *, may_be_early: bool) ->
         pytest.param({"slow-head": 1000}, 64, None, id="heads"),
         pytest.param({"dripping-body": 500, "stalled-body": 500}, 64, None, id="bodies"),
         pytest.param({"silent": 500, "idle": 500}, 64, None, id="idle"),
+        pytest.param(
+            {"silent-handshake": 250, "half-hello": 250, "dripping-hello": 250, "half-handshake": 250},
+            128,
+            None,
+            id="handshakes",
+        ),
         # What is kept for them is within MAX_SPOOL, so that they may stay until their deadline.
         pytest.param({"dripping-reader": 40, "stalled-reader": 40}, 512, None, id="readers"),
         pytest.param({"dripping-reader": 250, "stalled-reader": 250}, 512, "MAX_SPOOL", id="readers-of-too-much"),
     ],
 )
-def test_slow_clients(tmp_path: Path, counts: dict[str, int], growth: float, early: str | None) -> None:
+def test_slow_clients(
+    tmp_path: Path, localhost: Pair, counts: dict[str, int], growth: float, early: str | None
+) -> None:
     """Slow clients are cut at their deadlines, or by *early* before, and leave nothing behind; the log has a line a minute for each reason;
     the memory grows by less than *growth* MiB; and normal clients do not notice."""
     with target(
@@ -207,6 +226,7 @@ def test_slow_clients(tmp_path: Path, counts: dict[str, int], growth: float, ear
         BODY_TIMEOUT=f"{BODY_TIMEOUT}s",
         SEND_TIMEOUT=f"{SEND_TIMEOUT}s",
         KEEPALIVE_TIMEOUT=f"{KEEPALIVE_TIMEOUT}s",
+        tls=localhost if "half-handshake" in counts else None,
     ) as served:
         memory = served.mebibytes("VmRSS")
         with served.left_as_found():

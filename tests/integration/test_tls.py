@@ -1,0 +1,497 @@
+"""HTTPS as clients see it that are not ours: openssl's own, and Python's."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, jsonify, request
+
+from certificates import Pair, make, openssl
+from flask_prodserve.net.tls import Certificates
+from flask_prodserve.settings.table import TLS
+from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
+from wire import Wire, get
+
+pytestmark = pytest.mark.usefixtures("loop")
+
+HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tls")
+
+
+@pytest.fixture(scope="module")
+def authority(folder: Path) -> Pair:
+    return make(folder, "authority")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path, authority: Pair) -> Pair:
+    return make(folder, "client", subject="/C=DE/O=Größe, Inc./OU=a/CN=#1 <me>", by=authority)
+
+
+def make_app() -> Flask:
+    app = Flask("tls")
+
+    @app.get("/")
+    def index() -> Any:
+        return jsonify({name: value for name, value in request.environ.items() if name.startswith(("SSL_", "HTTP_"))})
+
+    @app.post("/length")
+    def length() -> str:
+        return str(len(request.get_data()))
+
+    return app
+
+
+def connect(served: Served, cafile: str | None = None, *, name: str = "localhost", **options: Any) -> ssl.SSLSocket:
+    """A connection whose handshake is over. *options* are attributes of its context, and ``certificate``, a Pair."""
+    context = ssl.create_default_context(cafile=cafile)
+    if cafile is None:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    certificate: Pair | None = options.pop("certificate", None)
+    if certificate is not None:
+        context.load_cert_chain(certificate.cert, certificate.key)
+    for option, value in options.items():
+        setattr(context, option, value)
+    assert not isinstance(served.address, str)
+    return context.wrap_socket(socket.create_connection(served.address, PATIENCE), server_hostname=name)
+
+
+def ask(connection: ssl.SSLSocket, data: bytes = HEAD) -> dict[str, str]:
+    """What the app is told."""
+    connection.sendall(data)
+    received = b""
+    while not received.endswith(b"}\n"):
+        part = connection.recv(65536)
+        assert part, received
+        received += part
+    answer: dict[str, str] = json.loads(received.partition(b"\r\n\r\n")[2])
+    return answer
+
+
+def s_client(served: Served, *arguments: str, given: bytes = b"") -> str:
+    """What openssl's client has seen."""
+    assert not isinstance(served.address, str)
+    host, port = served.address
+    return openssl("s_client", "-connect", f"{host}:{port}", *arguments, given=given).stdout.decode(errors="replace")
+
+
+# What is spoken.
+
+
+def test_versions_and_suites(localhost: Pair) -> None:
+    """TLS 1.2 with forward secrecy and authenticated encryption, and 1.3, are spoken, and nothing older or weaker; ALPN is http/1.1."""
+    with in_thread(make_app(), **localhost.settings) as served:
+        weak = ("-cipher", "ALL:@SECLEVEL=0")
+        assert "TLSv1.3, Cipher is TLS_" in s_client(served, "-alpn", "h2,http/1.1")
+        assert "ALPN protocol: http/1.1" in s_client(served, "-alpn", "h2,http/1.1")
+        assert re.search(r"TLSv1.2, Cipher is ECDHE-ECDSA-(AES|CHACHA)", s_client(served, "-tls1_2", *weak))
+        for refused in (
+            ("-tls1", *weak),
+            ("-tls1_1", *weak),
+            ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256"),
+            ("-tls1_2", "-cipher", "aNULL:eNULL:RSA:@SECLEVEL=0"),
+        ):
+            assert "Cipher is (NONE)" in s_client(served, *refused), refused
+
+
+def test_minimum_version(localhost: Pair) -> None:
+    """With TLS_MIN_VERSION 1.3 nothing else is spoken."""
+    with in_thread(make_app(), tls_min_version="1.3", **localhost.settings) as served:
+        assert "Cipher is (NONE)" in s_client(served, "-tls1_2")
+        assert "TLSv1.3, Cipher is TLS_" in s_client(served)
+
+
+def test_ciphers(localhost: Pair) -> None:
+    """TLS_CIPHERS says which suites TLS 1.2 has."""
+    with in_thread(make_app(), tls_ciphers="ECDHE+CHACHA20", **localhost.settings) as served:
+        assert "Cipher is (NONE)" in s_client(served, "-tls1_2", "-cipher", "ECDHE+AESGCM")
+        assert "CHACHA20-POLY1305" in s_client(served, "-tls1_2")
+
+
+def test_renegotiation_and_compression(localhost: Pair) -> None:
+    """A client cannot begin another handshake on its connection, and nothing is compressed."""
+    with in_thread(make_app(), **localhost.settings) as served:
+        seen = s_client(served, "-tls1_2", given=b"R\n")
+        assert "Compression: NONE" in seen
+        assert "RENEGOTIATING" in seen
+        assert "no renegotiation" in seen
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_resumption(localhost: Pair, folder: Path, version: str) -> None:
+    """A client that comes back resumes its session."""
+    ask_and_leave = HEAD.replace(b"Host: test", b"Host: test\r\nConnection: close")
+    session = str(folder / f"session{version}")
+    with in_thread(make_app(), **localhost.settings) as served:
+        options = (version, "-ign_eof", "-quiet", "-no_ign_eof", "-ign_eof")
+        assert "SSL_PROTOCOL" in s_client(served, *options, "-sess_out", session, given=ask_and_leave)
+        assert "Reused, TLSv1" in s_client(served, version, "-sess_in", session)
+
+
+# Which certificate.
+
+
+def test_choice_by_name(folder: Path, localhost: Pair) -> None:
+    """Clients get the certificate for the name they ask for, with a wildcard for one label; the first for any other, or none."""
+    shop = make(folder, "shop", subject="/CN=unused.example", names="DNS:shop.example,DNS:*.shop.example")
+    other = make(folder, "other", names="DNS:Other.Example", days=-1)
+    old = make(folder, "old.example")
+    pairs = (localhost, shop, other, old)
+    settings = {"tls_cert": [pair.cert for pair in pairs], "tls_key": [pair.key for pair in pairs]}
+    expected = {
+        "localhost": localhost,
+        "shop.example": shop,
+        "SHOP.example": shop,
+        "www.shop.example": shop,
+        "a.www.shop.example": localhost,
+        "unused.example": localhost,
+        "other.example": other,
+        "old.example": old,
+        "nobody.example": localhost,
+    }
+    with in_thread(make_app(), **settings) as served:
+        for name, pair in expected.items():
+            with connect(served, name=name) as connection:
+                assert connection.getpeercert(binary_form=True) == _encoded(pair), name
+                assert ask(connection)["SSL_TLS_SNI"] == name.lower()
+        with connect(served, name=None) as connection:  # type: ignore[arg-type]  # asks for none
+            assert connection.getpeercert(binary_form=True) == _encoded(localhost)
+            assert "SSL_TLS_SNI" not in ask(connection)
+        assert "TLSv1.2, Cipher is ECDHE" in s_client(served, "-tls1_2", "-servername", "shop.example")
+
+
+def _encoded(pair: Pair) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(Path(pair.cert).read_text())
+
+
+# Client certificates.
+
+
+def test_required_client_certificate(localhost: Pair, authority: Pair, client: Pair, folder: Path) -> None:
+    """With TLS_CLIENT_CA nobody is served without a certificate of that authority, and the app knows whose it is."""
+    stranger = make(folder, "stranger", by=make(folder, "strangers"))
+    with in_thread(make_app(), tls_client_ca=authority.cert, **localhost.settings) as served:
+        for certificate in (None, stranger):
+            with connect(served, certificate=certificate) as connection, pytest.raises((ssl.SSLError, ConnectionError)):
+                ask(connection)
+        assert not served.done
+        with connect(served, certificate=client) as connection:
+            told = ask(connection)
+        assert told["SSL_CLIENT_VERIFY"] == "SUCCESS"
+        assert told["SSL_CLIENT_S_DN"] == r"CN=\#1 \<me\>,OU=a,O=Gr\C3\B6\C3\9Fe\, Inc.,C=DE"
+        assert told["SSL_CLIENT_FINGERPRINT"] == hashlib.sha256(_encoded(client)).hexdigest()
+        serial = openssl("x509", "-in", client.cert, "-noout", "-serial").stdout.decode()
+        assert serial.strip() == f"serial={told['SSL_CLIENT_M_SERIAL']}"
+        assert served.engine.cuts.counts["TLS"] == 2
+
+
+def test_optional_client_certificate(localhost: Pair, authority: Pair, client: Pair, folder: Path) -> None:
+    """With 'optional' the app learns whether there was one; one of another authority is refused all the same."""
+    stranger = make(folder, "stranger", by=make(folder, "strangers"))
+    settings = {"tls_client_ca": authority.cert, "tls_client_cert": "optional", **localhost.settings}
+    with in_thread(make_app(), **settings) as served:
+        with connect(served) as connection:
+            assert ask(connection)["SSL_CLIENT_VERIFY"] == "NONE"
+        with connect(served, certificate=client) as connection:
+            assert ask(connection)["SSL_CLIENT_VERIFY"] == "SUCCESS"
+        with connect(served, certificate=stranger) as connection, pytest.raises((ssl.SSLError, ConnectionError)):
+            ask(connection)
+
+
+def test_every_name_asks_for_certificates(folder: Path, localhost: Pair, authority: Pair) -> None:
+    """No name gets a client past the certificate that it is to have."""
+    shop = make(folder, "shop", names="DNS:shop.example")
+    settings = {"tls_cert": [localhost.cert, shop.cert], "tls_key": [localhost.key, shop.key]}
+    with in_thread(make_app(), tls_client_ca=authority.cert, **settings) as served:
+        for name in ("localhost", "shop.example", "nobody.example"):
+            with connect(served, name=name) as connection, pytest.raises((ssl.SSLError, ConnectionError)):
+                ask(connection)
+
+
+def test_what_clients_say_of_themselves(localhost: Pair) -> None:
+    """No header field passes for what the server says of a connection, whatever its spelling; over plain HTTP there is nothing of it."""
+    forged = b"SSL_CLIENT_VERIFY: SUCCESS\r\nSSL-CLIENT-VERIFY: SUCCESS\r\nSSL-Client-S-DN: CN=admin\r\nHost: test"
+    data = HEAD.replace(b"Host: test", forged)
+    with in_thread(make_app(), **localhost.settings) as served, connect(served) as connection:
+        told = ask(connection, data)
+        assert {name: value for name, value in told.items() if name.startswith("SSL_")} == {
+            "SSL_PROTOCOL": "TLSv1.3",
+            "SSL_CIPHER": connection.cipher()[0],  # type: ignore[index]  # the handshake is over
+            "SSL_CLIENT_VERIFY": "NONE",
+            "SSL_TLS_SNI": "localhost",
+        }
+        assert told["HTTP_SSL_CLIENT_VERIFY"] == "SUCCESS"
+    with in_thread(make_app()) as served:
+        told = json.loads(get(served.address, "/", "SSL-Client-Verify: SUCCESS").body)
+        assert not [name for name in told if name.startswith("SSL_")]
+
+
+# What is no TLS.
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "CONNECT"])
+def test_plain_http(localhost: Pair, method: str) -> None:
+    """A plain HTTP request is answered with 400 in words, once its first byte is there, and nothing of it reaches the app."""
+    with in_thread(make_app(), **localhost.settings) as served:
+        with Wire(served.address) as wire:
+            wire.send(f"{method} / HTTP/1.1\r\nHost: test\r\n\r\n".encode() * 3)
+            response = wire.response()
+            assert response.status == 400
+            assert b"This port speaks https" in response.body
+            assert response.get("connection") == "close"
+            assert wire.closed()
+        with Wire(served.address) as wire:
+            wire.send(method[:1].encode())
+            assert wire.response().status == 400
+        assert served.engine.cuts.counts == {"plain HTTP": 2}
+        wait_until(lambda: [done.status for done in served.done] == [400, 400])
+        wait_until(lambda: not served.engine._connections)
+
+
+def test_garbage(localhost: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """What is neither is closed, and the log has one line of it, however often it comes."""
+    with in_thread(make_app(), **localhost.settings) as served:
+        for garbage in (bytes(1000), b"\x16\x03\x01\x00\x05hello", b"\x80\x80\x01\x03\x01" + bytes(200), b"\xff" * 100):
+            with Wire(served.address) as wire, contextlib.suppress(ConnectionResetError):
+                wire.send(garbage)
+                wire.shut_down_sending()
+                while data := wire.socket.recv(1000):
+                    assert b"HTTP" not in data
+        wait_until(lambda: not served.engine._connections)
+        assert served.engine.cuts.counts["TLS"] >= 3
+    assert len([record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]) == 0
+    assert not served.done
+
+
+# Handshakes that take their time.
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)])
+def test_handshake_that_does_not_end(localhost: Pair, hello: bytes) -> None:
+    """A handshake that does not begin, or drips, is cut at HEADER_TIMEOUT, counted from accept."""
+    clock = ManualClock()
+    with in_thread(make_app(), clock=clock, **localhost.settings) as served, Wire(served.address) as wire:
+        wait_until(lambda: len(served.engine._connections) == 1)
+        for number in range(7):
+            wire.send(hello[number * 10 : (number + 1) * 10])
+            served.look()
+            clock.advance(2)
+            served.look()
+        assert served.engine._connections
+        clock.advance(2)
+        served.look()
+        assert not served.engine._connections
+        assert served.engine.cuts.counts == {"HEADER_TIMEOUT": 1}
+        with contextlib.suppress(ConnectionResetError):
+            assert wire.socket.recv(100) == b""
+
+
+def test_handshake_whose_client_takes_nothing(folder: Path) -> None:
+    """A handshake for which the system has no room goes on when there is."""
+    authority = make(folder, "long")
+    leaf = make(folder, "leaf", names="DNS:localhost", by=authority)
+    chain = folder / "chain.pem"
+    # As large as OpenSSL's clients put up with (100 KiB).
+    chain.write_text(Path(leaf.cert).read_text() + Path(authority.cert).read_text() * 200)
+    with in_thread(make_app(), tls_cert=str(chain), tls_key=leaf.key) as served:
+        served.listeners[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        assert not isinstance(served.address, str)
+        with socket.socket() as narrow:
+            narrow.settimeout(PATIENCE)
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            narrow.connect(served.address)
+            to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+            context = ssl.create_default_context(cafile=authority.cert)
+            secure = context.wrap_bio(to_client, to_server, server_hostname="localhost")
+            with pytest.raises(ssl.SSLWantReadError):
+                secure.do_handshake()
+            narrow.sendall(to_server.read())
+            wait_until(lambda: len(served.engine._connections) == 1)
+            (channel,) = served.engine._connections.channels.values()
+            wait_until(lambda: channel._handshake_sends, "the handshake to wait for room")  # type: ignore[attr-defined]  # a TLSChannel
+            while True:
+                try:
+                    secure.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    to_client.write(narrow.recv(2048))
+            secure.write(HEAD)
+            narrow.sendall(to_server.read())
+            answer = b""
+            while not answer.endswith(b"}\n"):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    answer += secure.read(65536)
+                    continue
+                to_client.write(narrow.recv(2048))
+            assert answer.startswith(b"HTTP/1.1 200")
+
+
+# Records.
+
+
+def test_requests_in_records_of_any_size(localhost: Pair) -> None:
+    """Nothing that came along in one packet is forgotten: neither pipelined requests nor the tail of a body, however it is cut."""
+    body = bytes(50_000)
+    upload = b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 50000\r\n\r\n" + body
+    with in_thread(make_app(), **localhost.settings) as served:
+        for size in (1, 7, 1000, 16384, 16385, 1 << 20):
+            data = (HEAD * 3 if size == 1 else upload * 3 + HEAD) * 2
+            to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+            context = ssl.create_default_context(cafile=localhost.cert)
+            secure = context.wrap_bio(to_client, to_server, server_hostname="localhost")
+            with Wire(served.address) as wire:
+                while True:
+                    try:
+                        secure.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        wire.send(to_server.read())
+                        to_client.write(wire.socket.recv(65536))
+                for start in range(0, len(data), size):
+                    secure.write(data[start : start + size])
+                wire.send(to_server.read())  # the end of the handshake, and all records, at once
+                received = b""
+                expected = 6 if size == 1 else 8
+                while received.count(b"HTTP/1.1 200 OK") < expected or not received.endswith(b"}\n"):
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        received += secure.read(65536)
+                        continue
+                    to_client.write(wire.socket.recv(65536))
+
+
+def test_body_that_is_cut(localhost: Pair) -> None:
+    """A body that ends early, with close_notify or without, never reaches the app."""
+    with in_thread(make_app(), **localhost.settings) as served:
+        for politely in (True, False):
+            connection = connect(served, localhost.cert)
+            connection.sendall(b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n" + bytes(500))
+            if politely:
+                with contextlib.suppress(ssl.SSLError):
+                    connection.unwrap()
+            connection.close()
+            wait_until(lambda: not served.engine._connections)
+        assert not served.done
+
+
+def test_half_closed(localhost: Pair) -> None:
+    """A client that says close_notify after its request still gets the response, and a close_notify after that (RFC 8446, section 6.1)."""
+    with in_thread(make_app(), **localhost.settings) as served:
+        assert "SSL_PROTOCOL" in s_client(
+            served, "-quiet", "-no_ign_eof", "-ign_eof", given=HEAD.replace(b"1.1", b"1.0")
+        )
+
+
+# New files.
+
+
+def test_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """New files are for new connections, once certificate and key fit, and old connections go on."""
+    caplog.set_level("INFO", "flask_prodserve.tls")
+    before, after = make(tmp_path / "1", "it", names="DNS:localhost"), make(tmp_path / "2", "it", names="DNS:localhost")
+    cert, key = tmp_path / "live.pem", tmp_path / "live.key"
+    cert.symlink_to(before.cert)
+    key.symlink_to(before.key)
+    certificates = Certificates(TLS((str(cert),), (str(key),)))
+    first = certificates.context
+    certificates.look()
+    assert certificates.context is first
+
+    def replace(link: Path, target: str) -> None:
+        link.with_suffix(".new").symlink_to(target)
+        link.with_suffix(".new").replace(link)
+        certificates.look()
+        certificates.look()
+
+    replace(cert, after.cert)
+    assert certificates.context is first
+    for _ in range(3):
+        certificates.look()
+    (record,) = caplog.records
+    assert "is not the key of the certificate" in record.getMessage()
+    replace(key, after.key)
+    assert certificates.context is not first
+    assert caplog.records[-1].getMessage() == "new connections get the new certificates"
+    key.unlink()
+    certificates.look()
+    certificates.look()
+    assert "No such file" in caplog.records[-1].getMessage()
+
+
+# The redirect.
+
+
+@contextlib.contextmanager
+def redirecting(localhost: Pair, **settings: Any) -> Iterator[tuple[Served, tuple[str, int] | str, int]]:
+    """A server, the address where it redirects, and the port that it redirects to."""
+    bind = {"bind": "127.0.0.1:0", "tls_redirect_bind": "localhost:0", **localhost.settings, **settings}
+    with in_thread(make_app(), **bind) as served:
+        assert not isinstance(served.address, str)
+        yield served, served.addresses[-1], served.address[1]
+
+
+def test_redirect(localhost: Pair) -> None:
+    """Plain HTTP is redirected to the same URL in https with 308, whatever is asked for, and never reaches the app."""
+    with redirecting(localhost) as (served, plain, port):
+        for method in ("GET", "HEAD", "POST", "DELETE"):
+            response = get(plain, "//a%2Fb/../c?x=%20&y", method=method, body=b"body" if method == "POST" else b"")
+            assert response.status == 308
+            assert response.get("location") == f"https://test:{port}//a%2Fb/../c?x=%20&y"
+            assert response.get("connection") == "close"
+        for host, expected in (("a.b:80", "a.b"), ("[::1]:8080", "[::1]"), ("[::1]", "[::1]")):
+            with Wire(plain) as wire:
+                wire.send(f"GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                assert wire.response().get("location") == f"https://{expected}:{port}/x"
+        for target, path in (("http://test/x?y", "/x?y"), ("HTTP://test", "/"), ("http://test?y", "/?y")):
+            assert get(plain, target).get("location") == f"https://test:{port}{path}"
+        assert get(plain, "/livez").status == 200
+        assert get(plain, "/readyz").status == 200
+        assert {done.status for done in served.done} == {308, 200}
+        with connect(served, localhost.cert) as connection:
+            assert ask(connection)["SSL_PROTOCOL"] == "TLSv1.3"
+
+
+def test_requests_that_cannot_be_redirected(localhost: Pair) -> None:
+    """Who does not say which host is meant, or means none, is told in words; what is malformed is refused as anywhere."""
+    with redirecting(localhost) as (_, plain, _):
+        for sent, status in (
+            (b"GET / HTTP/1.0\r\n\r\n", 400),
+            (b"OPTIONS * HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ):
+            with Wire(plain) as wire:
+                wire.send(sent)
+                response = wire.response()
+                assert (response.status, response.get("location")) == (status, None)
+
+
+def test_redirect_before_the_body(localhost: Pair) -> None:
+    """Nobody sends a body to be redirected."""
+    with redirecting(localhost) as (_, plain, port), Wire(plain) as wire:
+        wire.send(b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
+        response = wire.response("POST")
+        assert (response.status, response.get("location")) == (308, f"https://test:{port}/x")
+
+
+def test_redirect_from_a_unix_socket(localhost: Pair, tmp_path: Path) -> None:
+    """The redirect may listen on a Unix socket; what is served only on one is at https' own port for everybody else."""
+    path, served_at = str(tmp_path / "plain"), str(tmp_path / "served")
+    with in_thread(
+        make_app(), bind=f"unix:{served_at}", tls_redirect_bind=f"unix:{path}", **localhost.settings
+    ) as served:
+        assert served.addresses == [served_at, path]
+        assert get(path, "/x").get("location") == "https://test/x"
