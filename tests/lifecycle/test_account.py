@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from server import Server, serving, supervised
 
+from certificates import make
 from serving import wait_until
 from wire import get
 
@@ -178,19 +179,28 @@ def test_unix_socket_belongs_to_user(folder: Path, everybodys: dict[str, str]) -
 
 
 def test_key_that_only_root_can_read(folder: Path, everybodys: dict[str, str]) -> None:
-    """A TLS key that only root can read is read before rights are given up, at the start and at a reload."""
-    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run([*words.split(), *files], check=True, capture_output=True)
-    (folder / "key.pem").chmod(0o600)
-    options = ["--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem"), "--user", "nobody"]
+    """A TLS key that only root can read is read before rights are given up: at the start, at a reload, and when the supervisor sees a
+    new one, which it reloads for.
+    """
+    pair = make(folder, "it", names="DNS:localhost")
+    os.chmod(pair.key, 0o600)
+    options = ["--tls-cert", pair.cert, "--tls-key", pair.key, "--user", "nobody"]
     with serving(folder, *options, **everybodys) as server:
         server.wait_for_workers(2)
         address = server.command.address
         assert isinstance(address, tuple)
-        certificate = (folder / "cert.pem").read_text().split()
-        assert ssl.get_server_certificate(address).split() == certificate
+        first = Path(pair.cert).read_text().split()
+        assert ssl.get_server_certificate(address).split() == first
         old = server.workers
         server.signal(signal.SIGHUP)
         wait_until(lambda: len(server.workers) == 2 and not server.workers & old, "new workers")
-        assert ssl.get_server_certificate(address).split() == certificate
+        assert ssl.get_server_certificate(address).split() == first
+        old = server.workers
+        fresh = make(folder / "fresh", "it", names="DNS:localhost")
+        os.chmod(fresh.key, 0o600)
+        os.replace(fresh.cert, pair.cert)
+        os.replace(fresh.key, pair.key)
+        server.command.wait_for("there are new files, which new workers will read")
+        wait_until(lambda: len(server.workers) == 2 and not server.workers & old, "new workers")
+        assert ssl.get_server_certificate(address).split() == Path(pair.cert).read_text().split() != first
+        assert server.command.output.count("reload asked for") == 2

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from flask_prodserve.errors import ExitCode, TLSError
-from flask_prodserve.net.tls import server_context
+from flask_prodserve.net.tls import ignore_bad_names, server_context
 from flask_prodserve.settings.table import TLS
 
 
@@ -68,3 +69,35 @@ def test_bad_files(folder: Path, cert: str, key: str, words: tuple[str, ...]) ->
     assert all(word in caught.value.what for word in words), caught.value.what
     assert caught.value.hint
     assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_suites_that_are_none(folder: Path) -> None:
+    """TLS_CIPHERS that mean nothing to OpenSSL are refused."""
+    files = ((str(folder / "one.pem"),), (str(folder / "one.key"),))
+    with pytest.raises(TLSError, match="TLS_CIPHERS: no suite is meant by 'ROT13'"):
+        server_context(TLS(*files, tls_ciphers="ROT13"))
+
+
+@pytest.mark.parametrize("name", ["text", "missing", "."])
+def test_authorities_that_are_none(folder: Path, name: str) -> None:
+    """TLS_CLIENT_CA that cannot be read, or has no certificates, is refused."""
+    files = ((str(folder / "one.pem"),), (str(folder / "one.key"),))
+    with pytest.raises(TLSError, match="TLS_CLIENT_CA"):
+        server_context(TLS(*files, tls_client_ca=str(folder / name)))
+
+
+def test_names_that_are_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A client that asks for a name that is not ASCII ends its handshake, and Python is kept from writing about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+        ignore_bad_names()
+        context = server_context(TLS((str(folder / "one.pem"),), (str(folder / "one.key"),)))
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = ssl.create_default_context().wrap_bio(to_client, to_server, server_hostname="name.example")
+        server = context.wrap_bio(to_server, to_client, server_side=True)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        to_server.write(to_server.read().replace(b"name.example", b"n\xffme.example"))
+        with pytest.raises(ssl.SSLError):
+            server.do_handshake()
+    assert capsys.readouterr().err == ""

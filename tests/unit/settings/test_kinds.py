@@ -219,3 +219,13 @@ def test_nothing_but_value_error(name: str, raw: Any) -> None:
     except ValueError:
         return
     assert isinstance(kind.write(value), str)
+
+
+def test_paths() -> None:
+    """Files are listed with commas, since their names may have blanks; one may be there twice."""
+    assert kinds.PATHS.parse("a b.pem, c.pem,c.pem") == ("a b.pem", "c.pem", "c.pem")
+    assert kinds.PATHS.parse(["a b.pem", "c.pem"]) == ("a b.pem", "c.pem")
+    assert kinds.PATHS.write(("a b.pem", "c.pem")) == "a b.pem,c.pem"
+    for nothing in ("", " ", ",", []):
+        with pytest.raises(ValueError, match="at least one value"):
+            kinds.PATHS.parse(nothing)

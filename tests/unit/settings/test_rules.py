@@ -17,6 +17,7 @@ from flask_prodserve.settings import (
     resolve,
     rules,
 )
+from flask_prodserve.units import TCPAddress
 
 NO_ORIGINS = dict.fromkeys(TABLE, DEFAULT_ORIGIN)
 
@@ -39,6 +40,56 @@ def test_tls_needs_both_files() -> None:
     (problem,) = contradictions(TLS_KEY=("key.pem",))
     assert problem.what == "TLS_KEY from somewhere is set, and TLS_CERT is not."
     assert contradictions(TLS_CERT=("cert.pem",), TLS_KEY=("key.pem",)) == []
+
+
+PAIR = {"TLS_CERT": ("cert.pem",), "TLS_KEY": ("key.pem",)}
+
+
+def test_each_certificate_has_a_key() -> None:
+    """As many keys as certificates; one file may be named twice."""
+    (problem,) = contradictions(TLS_CERT=("a", "b"), TLS_KEY=("c",))
+    assert problem.what == (
+        "TLS_CERT (TLS_CERT from somewhere) names 2 files and TLS_KEY (TLS_KEY from somewhere) names 1 file."
+    )
+    assert contradictions(TLS_CERT=("a", "b"), TLS_KEY=("c", "c")) == []
+
+
+def test_client_certificates_need_an_authority() -> None:
+    """Nobody is served without the check that was asked for, and an authority asks for certificates unless somebody says otherwise."""
+    for word in ("optional", "required"):
+        (problem,) = contradictions(**PAIR, TLS_CLIENT_CERT=word)
+        assert (
+            problem.what
+            == f"TLS_CLIENT_CERT (TLS_CLIENT_CERT from somewhere) is '{word}', and TLS_CLIENT_CA is not set."
+        )
+    assert contradictions(**PAIR, TLS_CLIENT_CERT="none") == []
+    assert contradictions(**PAIR, TLS_CLIENT_CA="ca.pem") == []
+    assert Settings.of(PAIR).tls.client_cert == "none"
+    assert Settings.of(PAIR | {"TLS_CLIENT_CA": "ca.pem"}).tls.client_cert == "required"
+    assert Settings.of(PAIR | {"TLS_CLIENT_CA": "ca.pem", "TLS_CLIENT_CERT": "none"}).tls.client_cert == "none"
+
+
+def test_what_needs_https() -> None:
+    """An authority of clients, and a redirect, without HTTPS would do nothing."""
+    (problem,) = contradictions(TLS_CLIENT_CA="ca.pem")
+    assert problem.what == "TLS_CLIENT_CA (TLS_CLIENT_CA from somewhere) is set, and HTTPS is off."
+    (problem,) = contradictions(TLS_REDIRECT_BIND=(TCPAddress("", 80),))
+    assert problem.what == "TLS_REDIRECT_BIND (TLS_REDIRECT_BIND from somewhere) is set, and HTTPS is off."
+    assert contradictions(**PAIR, TLS_REDIRECT_BIND=(TCPAddress("", 80),)) == []
+
+
+def test_redirect_where_the_app_is() -> None:
+    """One address cannot be both for the app and for the redirect to it."""
+    (problem,) = contradictions(**PAIR, HOST="", PORT=80, TLS_REDIRECT_BIND=(TCPAddress("", 80),))
+    assert problem.what == "TLS_REDIRECT_BIND (TLS_REDIRECT_BIND from somewhere) has :80, where the app is served."
+
+
+def test_ciphers_of_a_version_that_is_not_spoken() -> None:
+    """TLS_CIPHERS means nothing to TLS 1.3."""
+    settings = Settings.of(PAIR | {"TLS_MIN_VERSION": "1.3", "TLS_CIPHERS": "ECDHE"})
+    (remark,) = rules.remarks(settings, {"TLS_MIN_VERSION": "x", "TLS_CIPHERS": "x"})
+    assert remark.what.startswith("TLS_CIPHERS has no effect")
+    assert list(rules.remarks(settings, {"TLS_MIN_VERSION": "x"})) == []
 
 
 def test_request_line_is_a_part_of_the_head() -> None:

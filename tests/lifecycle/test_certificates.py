@@ -1,0 +1,100 @@
+"""A supervised server over TLS: new certificates, and the redirect, through reloads and upgrades."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+from server import Server, serving, supervised
+
+from certificates import Pair, make
+from serving import PATIENCE, wait_until
+from wire import get
+
+pytestmark = supervised
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
+    folder = tmp_path_factory.mktemp("pairs")
+    return [make(folder / name, "it", names="DNS:localhost,IP:127.0.0.1") for name in ("before", "after")]
+
+
+def install(pair: Pair, folder: Path) -> None:
+    """As a client of an authority does: one file after the other, each replaced."""
+    for path, name in ((pair.cert, "live.pem"), (pair.key, "live.key")):
+        fresh = folder / f"{name}.new"
+        shutil.copy(path, fresh)
+        fresh.replace(folder / name)
+
+
+def shown(address: object) -> str:
+    assert isinstance(address, tuple)
+    return ssl.get_server_certificate(address).strip()
+
+
+def text(pair: Pair) -> str:
+    return Path(pair.cert).read_text().strip()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_new_certificates_without_a_reload(tmp_path: Path, pairs: list[Pair], workers: int) -> None:
+    """Each process shows new certificates by itself, soon after they are there, and open connections go on."""
+    before, after = pairs
+    install(before, tmp_path)
+    with serving(tmp_path, "--tls-cert", "live.pem", "--tls-key", "live.key", workers=workers) as server:
+        address = server.command.address
+        assert isinstance(address, tuple)
+        assert shown(address) == text(before)
+        running = server.workers
+        connection = http.client.HTTPSConnection(*address, timeout=PATIENCE, context=context_for(before))
+        connection.request("GET", "/echo/1")
+        first = connection.getresponse().read()
+        install(after, tmp_path)
+        count = max(workers, 1)
+        wait_until(lambda: server.command.output.count("new connections get the new certificates") == count)
+        assert {shown(address) for _ in range(10)} == {text(after)}
+        connection.request("GET", "/echo/1")
+        assert connection.getresponse().read() == first
+        connection.close()
+        assert server.workers == running
+
+
+def test_redirect_through_reload_and_upgrade(tmp_path: Path, pairs: list[Pair]) -> None:
+    """TLS_REDIRECT_BIND is where it was after a reload and an upgrade, and never serves the app."""
+    install(pairs[0], tmp_path)
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports.append(free.getsockname()[1])
+    plain = ("127.0.0.1", ports[0])
+    options = ["--tls-cert", "live.pem", "--tls-key", "live.key", "--bind", f"127.0.0.1:{ports[1]}"]
+    with serving(tmp_path, *options, "--tls-redirect-bind", f"127.0.0.1:{ports[0]}") as server:
+        server.command.wait_for("serving app=")
+        assert f"https://127.0.0.1:{ports[1]},http://127.0.0.1:{ports[0]}" in server.command.output
+        redirects(plain, ports[1])
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            server.wait_for_workers(2)
+            renew(server, number)
+            redirects(plain, ports[1])
+
+
+def redirects(plain: tuple[str, int], port: int) -> None:
+    for _ in range(10):
+        response = get(plain, "/echo/1")
+        assert (response.status, response.get("location")) == (308, f"https://test:{port}/echo/1")
+
+
+def renew(server: Server, number: int) -> None:
+    old = server.workers
+    server.signal(number)
+    wait_until(lambda: len(server.workers) == 2 and not server.workers & old, "new workers")
+
+
+def context_for(pair: Pair) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=pair.cert)
