@@ -23,6 +23,8 @@ _FILES = (
     "TLS_CERT and TLS_KEY (--tls-cert, --tls-key) name PEM files: a certificate with its chain, and its private key."
 )
 
+_AUTHORITIES = "It names a PEM file with the certificates of authorities (--tls-client-ca)."
+
 _NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h); Python does not name it."""
 
@@ -138,16 +140,13 @@ def _verify_clients(context: ssl.SSLContext, settings: TLS) -> None:
     """
     if settings.client_cert == "none" or settings.tls_client_ca is None:
         return
-    _check_readable("TLS_CLIENT_CA", settings.tls_client_ca, "It names a PEM file (--tls-client-ca).")
+    _check_readable("TLS_CLIENT_CA", settings.tls_client_ca, _AUTHORITIES)
     context.verify_mode = ssl.CERT_OPTIONAL if settings.client_cert == "optional" else ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(settings.tls_client_ca)
-    except ssl.SSLError as error:
-        raise TLSError(
-            f"TLS_CLIENT_CA: {settings.tls_client_ca} has no PEM certificates.",
-            "It names a PEM file (--tls-client-ca).",
-        ) from error
+    except OSError as error:  # ssl.SSLError is one
+        raise TLSError(f"TLS_CLIENT_CA: {settings.tls_client_ca} has no PEM certificates.", _AUTHORITIES) from error
 
 
 def _check_readable(setting: str, path: str, hint: str) -> None:

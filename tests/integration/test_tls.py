@@ -16,6 +16,7 @@ import pytest
 from flask import Flask, jsonify, request
 
 from certificates import Pair, make, openssl
+from flask_prodserve.engine.tls_channel import TLSChannel
 from flask_prodserve.net.tls import Certificates
 from flask_prodserve.settings.table import TLS
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
@@ -392,6 +393,40 @@ def test_half_closed(localhost: Pair) -> None:
         assert "SSL_PROTOCOL" in s_client(
             served, "-quiet", "-no_ign_eof", "-ign_eof", given=HEAD.replace(b"1.1", b"1.0")
         )
+
+
+def test_end_for_which_there_is_no_room(localhost: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of a response waits for its client, close_notify comes after it: an end is never taken for a cut."""
+    app = Flask("ends")
+    waited = []
+    shut_down = TLSChannel.shut_down_sending
+
+    def watched(channel: TLSChannel) -> bool:
+        done = shut_down(channel)
+        waited.append(not done)
+        return done
+
+    @app.get("/<int:size>")
+    def sized(size: int) -> bytes:
+        return bytes(size)
+
+    monkeypatch.setattr(TLSChannel, "shut_down_sending", watched)
+    context = ssl.create_default_context(cafile=localhost.cert)
+    with in_thread(app, **localhost.settings) as served:
+        served.listeners[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        assert not isinstance(served.address, str)
+        for size in range(10_000, 60_000, 1_000):
+            with socket.socket() as narrow:
+                narrow.settimeout(PATIENCE)
+                narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                narrow.connect(served.address)
+                with context.wrap_socket(narrow, server_hostname="localhost", suppress_ragged_eofs=False) as client:
+                    client.sendall(f"GET /{size} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+                    received = b""
+                    while data := client.recv(65536):
+                        received += data
+                    assert len(received.partition(b"\r\n\r\n")[2]) == size
+    assert any(waited)
 
 
 # New files.
