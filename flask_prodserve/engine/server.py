@@ -22,11 +22,14 @@ from .adjustments import EngineAdjustments
 from .channel import Channel
 from .connections import Connections, turn_away
 from .loop import Loop
+from .proxied_channel import ProxiedChannel, ProxiedTLSChannel
 from .reply import Reply
 from .tls_channel import TLSChannel
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from ..wsgi.forwarded import PeerTrust
 
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -43,8 +46,8 @@ SHORTAGE_PAUSE_SECONDS = 0.5
 class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     """One listener. Several share the *loop*, its *map*, and the *connections*.
 
-    *health* has what is answered without the app, by path. Whoever cannot be served for want of descriptors is told so, with one that is
-    kept for this.
+    *health* has what is answered without the app, by path. Connections from *announcers* begin with a PROXY header. Whoever cannot be
+    served for want of descriptors is told so, with one that is kept for this.
     """
 
     effective_host: str
@@ -66,6 +69,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         request_done: Callable[[RequestDone], None] | None,
         error_logger: logging.Logger,
         health: Mapping[str, Callable[[], Reply]] = MappingProxyType({}),
+        announcers: PeerTrust | None = None,
     ) -> None:
         self.listener = listener
         self.connections = connections
@@ -75,7 +79,9 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.tls = tls
         self.request_done = request_done
         self.error_logger = error_logger
+        self.announcers = announcers
         self.channel_class = TLSChannel if tls else Channel
+        self._proxied_class = ProxiedTLSChannel if tls else ProxiedChannel
         self._tcp = listener.socket.family != getattr(socket, "AF_UNIX", None)
         self._pause: Deadline | None = None
         self._lock = threading.Lock()
@@ -181,7 +187,9 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         try:
             if self._tcp:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.channel_class(self, sock, peer, self.adj, self._map, refusal)
+            announced = self.announcers is not None and self.announcers.covers(peer[0])
+            channel_class = self._proxied_class if announced else self.channel_class
+            channel_class(self, sock, peer, self.adj, self._map, refusal)
         except OSError:
             sock.close()  # gone before it could be set up
 

@@ -519,6 +519,15 @@ class Proxy:
             "from the client: name only those that it sets. Forwarded counts only where no X-Forwarded-* field came along."
         ),
     )
+    proxy_protocol: bool = setting(
+        BOOLEAN,
+        "false",
+        "Whether connections from TRUSTED_PROXIES begin with a PROXY header (version 1 or 2), which says who the client is.",
+        why=(
+            "For load balancers that pass bytes on and know no header fields (HAProxy's send-proxy, nginx's stream, AWS NLB). Trusted "
+            "peers must send one then, or anybody behind a balancer that sends none could write his own; from all others none is read."
+        ),
+    )
 
 
 @dataclass(frozen=True)

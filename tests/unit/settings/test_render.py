@@ -66,6 +66,7 @@ CHANGED = {
     "TLS_KEY": "#key;`ls`.pem",
     "TRUSTED_PROXIES": ("10.0.0.0/8,unix", "*"),
     "PROXY_HEADERS": ("forwarded",),
+    "PROXY_PROTOCOL": True,
     "LIVENESS_PATH": "/health",
     "READINESS_PATH": "off",
     "ACCESS_LOG": "off",
