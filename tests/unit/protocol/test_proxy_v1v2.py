@@ -19,18 +19,14 @@ from flask_prodserve.protocol.proxy_v1v2 import (
     crc32c,
     read_header,
 )
+from proxy_header import SIGNATURE
+from proxy_header import frame as binary
 
-SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 TCP4 = ipaddress.ip_address("203.0.113.9").packed + ipaddress.ip_address("192.0.2.1").packed + b"\xc8\x22\x01\xbb"
 TCP6 = ipaddress.ip_address("2001:db8::9").packed + ipaddress.ip_address("2001:db8::1").packed + b"\xc8\x22\x01\xbb"
 UNIX = b"/client".ljust(108, b"\0") + b"/proxy".ljust(108, b"\0")
 SOURCE, DESTINATION = Endpoint("203.0.113.9", 51234), Endpoint("192.0.2.1", 443)
 SOURCE6, DESTINATION6 = Endpoint("2001:db8::9", 51234), Endpoint("2001:db8::1", 443)
-
-
-def binary(command: int, family: int, rest: bytes = b"", length: int | None = None) -> bytes:
-    """A version 2 header; *command* has the version in its upper half, *length* may lie."""
-    return SIGNATURE + struct.pack("!BBH", command, family, len(rest) if length is None else length) + rest
 
 
 def tlv(kind: int, value: bytes) -> bytes:
