@@ -238,7 +238,7 @@ def test_exempt(cuts: Cuts, clock: ManualClock) -> None:
 
 
 def test_a_client_that_is_known_later(cuts: Cuts, clock: ManualClock) -> None:
-    """A connection of an exempt proxy counts as its client's from when that is known, is turned away beyond the limit, and leaves no trace."""
+    """A connection of an exempt proxy counts as its client's once that is known, and is turned away beyond the limit."""
     connections = make(cuts, clock, most=100, most_per_client=1, exempt=lambda address: address == "10.0.0.1")
     announced = [Connected(connections, "10.0.0.1") for _ in range(SLACK + 2)]
     verdicts = []
