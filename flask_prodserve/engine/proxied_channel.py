@@ -9,6 +9,7 @@ to send one the server's. Rules:
 - The client that it names takes the proxy's place: it counts against MAX_CONNECTIONS_PER_CLIENT, and its word in X-Forwarded-* is what
   any peer's is: taken if it is one more trusted proxy by its address, and else removed. That TRUSTED_PROXIES has ``*`` or ``unix`` says
   something of who connects here, and nothing of who is named.
+- Where the proxy says that the client speaks TLS with it, the scheme is https.
 - A client that the proxy does not name is not trusted, whereas the proxy is where it speaks for itself (LOCAL).
 """
 
@@ -57,6 +58,8 @@ class ProxiedChannel(Channel):
         """Make the client that *header* names this channel's. Returns whether it can be served or told why not."""
         if header.local:
             return True
+        if header.over_tls:
+            self.scheme = "https"
         if header.source is None or header.destination is None:
             self._is_believed = False
             return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_HEADER = 4096
@@ -35,10 +36,13 @@ _UNSPECIFIED = 0x00
 _UNIX_STREAM = 0x31
 _INTERNET_STREAM = {0x11: struct.Struct("!4s4sHH"), 0x21: struct.Struct("!16s16sHH")}
 _UNIX_ADDRESSES = 2 * 108
-_TLV = struct.Struct("!BH")
 
-# Section 2.2.3
-_TYPE_CRC32C = 0x03
+# Section 2.2: pp2_tlv, with the types that count here, and pp2_tlv_ssl, in which further TLVs follow
+_TLV = struct.Struct("!BH")
+_CRC32C = 0x03
+_SSL = 0x20
+_SSL_FIXED = struct.Struct("!BI")
+_SSL_CLIENT = 0x01
 _CRC_BYTES = 4
 _CRC_POLYNOMIAL = 0x82F63B78  # Castagnoli's (RFC 3720, appendix B.4), with its bits reversed
 
@@ -60,13 +64,14 @@ class Endpoint(NamedTuple):
 
 class ProxyHeader(NamedTuple):
     """*length* is in bytes; what follows belongs to the client. *source* and *destination* are None where the proxy names none: the
-    connection is its own (*local*), or of a client that has no IP address or is not known.
+    connection is its own (*local*), or of a client that has no IP address or is not known. *over_tls*: the client speaks TLS with it.
     """
 
     length: int
     source: Endpoint | None = None
     destination: Endpoint | None = None
     local: bool = False
+    over_tls: bool = False
 
 
 def read_header(data: bytes) -> ProxyHeader | None:
@@ -121,36 +126,54 @@ def _read_binary(data: bytes) -> ProxyHeader | None:
         raise MalformedHeaderError("it is too short for its addresses")
     if len(data) < length:
         return None
-    _check_tlvs(data[:length], tlvs)
+    over_tls = _read_tlvs(data[:length], tlvs)
     if layout is None:
-        return ProxyHeader(length)
+        return ProxyHeader(length, over_tls=over_tls)
     source, destination, source_port, destination_port = layout.unpack_from(data, _FIXED.size)
     return ProxyHeader(
         length,
         _endpoint(ipaddress.ip_address(source), source_port),
         _endpoint(ipaddress.ip_address(destination), destination_port),
+        over_tls=over_tls,
     )
 
 
-def _check_tlvs(header: bytes, position: int) -> None:
-    checksum: int | None = None
-    while position < len(header):
-        if position + _TLV.size > len(header):
+def _read_tlvs(header: bytes, position: int) -> bool:
+    """Check the TLVs from *position* on. Returns whether the client speaks TLS with the proxy."""
+    known: dict[int, tuple[int, int]] = {}
+    for kind, start, end in _tlvs(header, position, len(header)):
+        if kind in known:
+            raise MalformedHeaderError("a TLV comes twice that may come once")
+        if kind in (_CRC32C, _SSL):
+            known[kind] = start, end
+    if _CRC32C in known:
+        start, end = known[_CRC32C]
+        if end - start != _CRC_BYTES:
+            raise MalformedHeaderError(f"its checksum has not {_CRC_BYTES} bytes")
+        zeroed = header[:start] + bytes(_CRC_BYTES) + header[end:]
+        if crc32c(zeroed) != int.from_bytes(header[start:end], "big"):
+            raise MalformedHeaderError("its checksum is wrong")
+    if _SSL not in known:
+        return False
+    start, end = known[_SSL]
+    if end - start < _SSL_FIXED.size:
+        raise MalformedHeaderError("what it says of TLS is cut")
+    for _ in _tlvs(header, start + _SSL_FIXED.size, end):
+        pass
+    return bool(header[start] & _SSL_CLIENT)
+
+
+def _tlvs(header: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Type, and where the value starts and ends, of each TLV from *position* to *end*."""
+    while position < end:
+        start = position + _TLV.size
+        if start > end:
             raise MalformedHeaderError("its last TLV is cut")
         kind, size = _TLV.unpack_from(header, position)
-        position += _TLV.size
-        if position + size > len(header):
-            raise MalformedHeaderError("a TLV is longer than the header")
-        if kind == _TYPE_CRC32C:
-            if checksum is not None or size != _CRC_BYTES:
-                raise MalformedHeaderError("its checksum comes twice, or has not 4 bytes")
-            checksum = position
-        position += size
-    if checksum is not None:
-        end = checksum + _CRC_BYTES
-        zeroed = header[:checksum] + bytes(_CRC_BYTES) + header[end:]
-        if crc32c(zeroed) != int.from_bytes(header[checksum:end], "big"):
-            raise MalformedHeaderError("its checksum is wrong")
+        position = start + size
+        if position > end:
+            raise MalformedHeaderError("a TLV is longer than what it is in")
+        yield kind, start, position
 
 
 def _endpoint(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Endpoint:

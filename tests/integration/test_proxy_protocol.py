@@ -21,7 +21,7 @@ from flask import Flask, jsonify, request
 import proxy_header
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.connections import SLACK
-from proxy_header import LOCAL, PROXY, UNIX, UNSPECIFIED, frame
+from proxy_header import LOCAL, PROXY, TCP4, UNIX, UNSPECIFIED, frame
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Response, Wire
 
@@ -164,6 +164,16 @@ def test_a_header_without_a_client(header: bytes) -> None:
         assert seen["REMOTE_ADDR"] == BALANCER
         assert seen["REMOTE_PORT"] == str(wire.socket.getsockname()[1])
         assert (seen["SERVER_NAME"], seen["SERVER_PORT"]) == (BALANCER, str(port))
+
+
+@pytest.mark.parametrize(("flags", "scheme"), [(1, "https"), (7, "https"), (6, "http")])
+def test_a_balancer_that_ends_tls(flags: int, scheme: str) -> None:
+    """The scheme is https where the header says that the client speaks TLS with the balancer."""
+    named = proxy_header.binary(CLIENT)[16:]
+    for family, addresses in ((TCP4, named), (UNIX, bytes(216))):
+        with serving() as served, Wire(served.address) as wire:
+            header = frame(PROXY, family, addresses + b"\x20\0\5" + bytes([flags]) + bytes(4))
+            assert ask(wire, header)["url"] == f"{scheme}://test/"
 
 
 @pytest.mark.parametrize(
