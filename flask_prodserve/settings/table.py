@@ -343,7 +343,8 @@ class Limits:
         "0",
         "Most open connections of one address (of one /64 network in IPv6). Beyond, new ones get 503. 0 is no limit.",
         why=(
-            "Off: whole companies share an address. Peers in TRUSTED_PROXIES and on Unix sockets, which speak for many, are exempt."
+            "Off: whole companies share an address. Peers in TRUSTED_PROXIES and on Unix sockets, which speak for many, are exempt; "
+            "with PROXY_PROTOCOL, the clients that they name are counted."
         ),
     )
     max_keepalive_requests: int = setting(
