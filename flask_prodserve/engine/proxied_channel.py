@@ -20,7 +20,6 @@ import socket
 from ..protocol.proxy_v1v2 import MAX_HEADER, MalformedHeaderError, ProxyHeader, read_header
 from ..wsgi.forwarded import MISLEADING_KEYS
 from .channel import Channel
-from .tls_channel import TLSChannel
 
 
 class ProxiedChannel(Channel):
@@ -77,5 +76,6 @@ class ProxiedChannel(Channel):
         return complete
 
 
-class ProxiedTLSChannel(ProxiedChannel, TLSChannel):
-    """The header comes before the handshake."""
+def proxied(channel_class: type[Channel]) -> type[Channel]:
+    """*channel_class* with a header before all else, and so before the handshake of one that speaks TLS."""
+    return type(f"Proxied{channel_class.__name__}", (ProxiedChannel, channel_class), {})

@@ -22,7 +22,7 @@ from .adjustments import EngineAdjustments
 from .channel import Channel
 from .connections import Connections, turn_away
 from .loop import Loop
-from .proxied_channel import ProxiedChannel, ProxiedTLSChannel
+from .proxied_channel import proxied
 from .reply import Reply
 from .tls_channel import TLSChannel
 
@@ -81,7 +81,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.error_logger = error_logger
         self.announcers = announcers
         self.channel_class = TLSChannel if tls else Channel
-        self._proxied_class = ProxiedTLSChannel if tls else ProxiedChannel
+        self._proxied_class = proxied(self.channel_class)
         self._tcp = listener.socket.family != getattr(socket, "AF_UNIX", None)
         self._pause: Deadline | None = None
         self._lock = threading.Lock()
