@@ -278,6 +278,7 @@ def engine_for(
         kind=kind,
         endpoint_of=endpoint_of if bounded else None,
         exempt=lambda address: not address or trust.covers(address),
+        announcers=trust if settings.proxy.proxy_protocol else None,
         own_paths=routes.literal,
         loads=loads,
         checked=checked,

@@ -65,6 +65,8 @@ class Channel(Outgoing):
     running = False
     turned_away: Reply | None = None
     """What is said to the first request of a connection for which there is no room."""
+    counted_as: str | None = None
+    """The client that it counts against, where MAX_CONNECTIONS_PER_CLIENT holds of it. The connections'."""
     share: Share | None = None
     """What the running request counts against, where its endpoint has a ``max_concurrency``. The admission's."""
     queued_at: float | None = None

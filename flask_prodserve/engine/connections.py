@@ -64,9 +64,8 @@ class Connections:
 
     def refusal(self, address: str) -> Reply | None:
         """Why a new connection from *address*, ``""`` for a Unix socket, cannot be had; None where it can. Makes room for it."""
-        if self._most_per_client and self._by_client[_client(address)] >= self._most_per_client:
-            self._cuts.count("MAX_CONNECTIONS_PER_CLIENT", f"{self._most_per_client} connections of one address")
-            return Reply(503, "Too many connections from your address.", retry_after=RETRY_AFTER_SECONDS)
+        if self._has_enough(address):
+            return self._too_many_of_one()
         if not self.full or self.evict():
             return None
         self._cuts.count("MAX_CONNECTIONS", f"{self._most} connections, none of them idle; new ones get 503")
@@ -86,17 +85,44 @@ class Connections:
         self.channels[channel._fileno] = channel
         if channel.turned_away is not None:
             self._turned_away += 1
-        elif self._counts(channel):
-            self._by_client[_client(channel.addr[0])] += 1
+        elif self._most_per_client and not self._exempt(channel.addr[0]):
+            self._count(channel)
         self.changed()
+
+    def identify(self, channel: Channel) -> bool:
+        """Count *channel* as its client's, who is known only now: its peer, a proxy and not counted, has said who it is.
+
+        Returns whether it may stay, be it to be told that its client has too many.
+        """
+        if channel.turned_away is not None or not self._most_per_client:
+            return True
+        if not self._has_enough(channel.addr[0]):
+            self._count(channel)
+            return True
+        refusal = self._too_many_of_one()
+        if not self.has_slack:
+            return False
+        channel.turned_away = refusal
+        self._turned_away += 1
+        return True
+
+    def _has_enough(self, address: str) -> bool:
+        return bool(self._most_per_client) and self._by_client[_client(address)] >= self._most_per_client
+
+    def _too_many_of_one(self) -> Reply:
+        self._cuts.count("MAX_CONNECTIONS_PER_CLIENT", f"{self._most_per_client} connections of one address")
+        return Reply(503, "Too many connections from your address.", retry_after=RETRY_AFTER_SECONDS)
+
+    def _count(self, channel: Channel) -> None:
+        channel.counted_as = _client(channel.addr[0])
+        self._by_client[channel.counted_as] += 1
 
     def remove(self, channel: Channel) -> None:
         del self.channels[channel._fileno]
         self._answered += channel.answered
         if channel.turned_away is not None:
             self._turned_away -= 1
-        elif self._counts(channel):
-            client = _client(channel.addr[0])
+        elif (client := channel.counted_as) is not None:
             self._by_client[client] -= 1
             if not self._by_client[client]:
                 del self._by_client[client]
@@ -106,9 +132,6 @@ class Connections:
     def answered(self) -> int:
         """Requests whose answer has begun, on all connections that there have been."""
         return self._answered + sum(channel.answered for channel in self.channels.values())
-
-    def _counts(self, channel: Channel) -> bool:
-        return bool(self._most_per_client) and not self._exempt(channel.addr[0])
 
     def evict(self) -> bool:
         """Close the connection that has been idle for longest. Returns whether there was one."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
     from ..settings import Settings
     from ..settings.endpoint_limits import Endpoint
+    from ..wsgi.forwarded import PeerTrust
 
 logger = logging.getLogger("flask_prodserve.engine")
 
@@ -76,7 +77,8 @@ class Engine:
     both are alive. It must not raise, either.
     *error_logger* gets the exceptions that the application let through. *kind* tells what kind of request a head is,
     in words for people, so that what is learnt of one serves the next of its kind. *endpoint_of* tells its endpoint, where any has
-    limits. *exempt* says of which addresses MAX_CONNECTIONS_PER_CLIENT does not hold. *own_paths* are those that the app answers by
+    limits. *exempt* says of which addresses MAX_CONNECTIONS_PER_CLIENT does not hold, *announcers* whose connections begin with
+    a PROXY header, if any do. *own_paths* are those that the app answers by
     itself, so that no question after the server's health is answered there. *loads* is there where other processes accept from the same
     listeners: a new connection is left to them while they would do better with it.
     """
@@ -94,6 +96,7 @@ class Engine:
         kind: Callable[[RequestHead], str] = lambda head: f"{head.method} {head.path}",
         endpoint_of: Callable[[RequestHead], Endpoint] | None = None,
         exempt: Callable[[str], bool] = lambda address: not address,
+        announcers: PeerTrust | None = None,
         own_paths: Container[str] = (),
         loads: Loads | None = None,
         clock: Clock = monotonic,
@@ -156,6 +159,7 @@ class Engine:
                 request_done=request_done,
                 error_logger=error_logger,
                 health=health,
+                announcers=announcers,
             )
             for listener in listeners
         ]

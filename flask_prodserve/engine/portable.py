@@ -71,7 +71,9 @@ class PortableLoop:
 
     def submit(self, channel: Channel) -> None:
         if channel.requests[0].reply is not None:
-            self.soon(channel.answer_here)  # not from here: it submits what follows, and that may be any number of such requests
+            self.soon(
+                channel.answer_here
+            )  # not from here: it submits what follows, and that may be any number of such requests
         elif self._admission is None or self._admission.admit(channel):
             self._pool.add_task(_Run(self, channel))
 

@@ -22,12 +22,15 @@ from .adjustments import EngineAdjustments
 from .channel import Channel
 from .connections import Connections, turn_away
 from .loop import Loop
+from .proxied_channel import proxied
 from .redirect_channel import RedirectChannel
 from .reply import Reply
 from .tls_channel import TLSChannel
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from ..wsgi.forwarded import PeerTrust
 
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -44,8 +47,9 @@ SHORTAGE_PAUSE_SECONDS = 0.5
 class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     """One listener. Several share the *loop*, its *map*, and the *connections*.
 
-    *health* has what is answered without the app, by path. With *https_port*, all else is answered with a redirect to that port. Whoever
-    cannot be served for want of descriptors is told so, with one that is kept for this.
+    *health* has what is answered without the app, by path. With *https_port*, all else is answered with a redirect to that port.
+    Connections from *announcers* begin with a PROXY header. Whoever cannot be served for want of descriptors is told so, with one that
+    is kept for this.
     """
 
     effective_host: str
@@ -68,6 +72,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         request_done: Callable[[RequestDone], None] | None,
         error_logger: logging.Logger,
         health: Mapping[str, Callable[[], Reply]] = MappingProxyType({}),
+        announcers: PeerTrust | None = None,
     ) -> None:
         self.listener = listener
         self.connections = connections
@@ -79,6 +84,8 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.error_logger = error_logger
         self.https_port = https_port
         self.channel_class = TLSChannel if tls else Channel if https_port is None else RedirectChannel
+        self.announcers = announcers
+        self._proxied_class = proxied(self.channel_class)
         self._tcp = listener.socket.family != getattr(socket, "AF_UNIX", None)
         self._pause: Deadline | None = None
         self._lock = threading.Lock()
@@ -184,7 +191,9 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         try:
             if self._tcp:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.channel_class(self, sock, peer, self.adj, self._map, refusal)
+            announced = self.announcers is not None and self.announcers.covers(peer[0])
+            channel_class = self._proxied_class if announced else self.channel_class
+            channel_class(self, sock, peer, self.adj, self._map, refusal)
         except OSError:
             sock.close()  # gone before it could be set up
 

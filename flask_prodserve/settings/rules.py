@@ -73,6 +73,12 @@ def contradictions(settings: Settings, origins: Mapping[str, str], unread: Set[s
             f"{preload} would load the app in the supervisor, which keeps the rights that {user} takes from it.",
             "Drop PRELOAD, or start the server as that user.",
         )
+    proxy = settings.proxy
+    if proxy.proxy_protocol and proxy.trusted_proxies is None and not unread & {"PROXY_PROTOCOL", "TRUSTED_PROXIES"}:
+        yield Problem(
+            f"PROXY_PROTOCOL ({origins['PROXY_PROTOCOL']}) is on, and nobody is trusted to send a PROXY header.",
+            "Set TRUSTED_PROXIES to the addresses of your load balancer.",
+        )
 
 
 def _contradictions_of_tls(settings: Settings, origins: Mapping[str, str], unread: Set[str]) -> Iterator[Problem]:

@@ -346,7 +346,8 @@ class Limits:
         "0",
         "Most open connections of one address (of one /64 network in IPv6). Beyond, new ones get 503. 0 is no limit.",
         why=(
-            "Off: whole companies share an address. Peers in TRUSTED_PROXIES and on Unix sockets, which speak for many, are exempt."
+            "Off: whole companies share an address. Peers in TRUSTED_PROXIES and on Unix sockets, which speak for many, are exempt; "
+            "with PROXY_PROTOCOL, the clients that they name are counted."
         ),
     )
     max_keepalive_requests: int = setting(
@@ -569,6 +570,15 @@ class Proxy:
         why=(
             "The fields that Flask's documentation has proxies set. A field that your proxy does not set itself is passed through "
             "from the client: name only those that it sets. Forwarded counts only where no X-Forwarded-* field came along."
+        ),
+    )
+    proxy_protocol: bool = setting(
+        BOOLEAN,
+        "false",
+        "Whether connections from TRUSTED_PROXIES begin with a PROXY header (version 1 or 2), which says who the client is.",
+        why=(
+            "For load balancers that pass bytes on and know no header fields (HAProxy's send-proxy, nginx's stream, AWS NLB). Trusted "
+            "peers must send one then, or anybody behind a balancer that sends none could write his own; from all others none is read."
         ),
     )
 

@@ -37,9 +37,25 @@ MISLEADING_KEYS = frozenset(
         "HTTP_X_FORWARDED_SSL",  # "on": https, as gunicorn reads it by default
         "HTTP_X_FORWARDED_PROTOCOL",  # "ssl": the same
         "HTTP_X_FORWARDED_SCHEME",  # the scheme, in set-ups for nginx
+        "HTTP_X_FORWARDED_PATH",  # this and the next: what was asked for, from Kong and from Traefik
+        "HTTP_X_FORWARDED_URI",
+        "HTTP_X_FORWARDED_USER",  # this and the next: who has logged in, from oauth2-proxy
+        "HTTP_X_FORWARDED_EMAIL",
+        "HTTP_X_FORWARDED_GROUPS",
+        "HTTP_X_FORWARDED_PREFERRED_USERNAME",
+        "HTTP_X_FORWARDED_ACCESS_TOKEN",
+        "HTTP_X_FORWARDED_CLIENT_CERT",  # the client's certificate, from Envoy
+        "HTTP_X_FORWARDED_TLS_CLIENT_CERT",  # the same and what it says, from Traefik
+        "HTTP_X_FORWARDED_TLS_CLIENT_CERT_INFO",
+        "HTTP_X_ORIGINAL_FORWARDED_FOR",  # the client's own X-Forwarded-For, from Kubernetes' ingress-nginx
+        "HTTP_X_ORIGINAL_HOST",  # the host, from Azure's gateway
+        "HTTP_X_CLIENT_IP",  # this and the next: the client, as libraries that look for its address read it
+        "HTTP_X_CLUSTER_CLIENT_IP",
+        "HTTP_FRONT_END_HTTPS",  # "on": https, as Microsoft's proxies have it
         "HTTP_X_REAL_IP",  # the client, in almost every example for nginx
         "HTTP_X_SCHEME",  # this and the next: read by the "ReverseProxied" middleware that many Flask apps carry
         "HTTP_X_SCRIPT_NAME",
+        "HTTP_X_URL_SCHEME",  # the scheme, in older set-ups
     }
 )
 """What is removed from the environment of a request whose peer is not trusted: apps take it for a proxy's word.

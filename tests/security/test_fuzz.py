@@ -1,4 +1,4 @@
-"""Damaged requests by the thousand; and what hypothesis searches: how a body ends, and what a response says.
+"""Damaged requests and PROXY headers by the thousand; and what hypothesis searches: how a body ends, and what a response says.
 
 The mutants are the same in every run, so that a failure can be run again; it shows the bytes.
 """
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from request_readers import ACCEPT, STATUSES, WAIT, Reading, read_ours, read_with_h11
 from verdict_case import head
 
+from flask_prodserve.protocol.proxy_v1v2 import MalformedHeaderError, ProxyHeader, crc32c, read_header
 from flask_prodserve.protocol.refusal import Refusal
 from flask_prodserve.protocol.request_head import HeadLimits, HeadReader
 from flask_prodserve.protocol.response_head import Framing, InvalidResponse, compose
@@ -140,6 +141,51 @@ def test_a_drip_is_not_searched_from_its_start() -> None:
     """A field that drips costs the same behind a long request line as behind a short one: what was searched once is done."""
     long_line = b"GET /" + b"a" * 65_000 + b" HTTP/1.1"
     assert cost_of_a_drip(long_line) < 10 * cost_of_a_drip(b"GET / HTTP/1.1")
+
+
+_V2 = b"\r\n\r\n\0\r\nQUIT\n"
+_V2_TCP4 = _V2 + b"\x21\x11\0\x13" + bytes(range(12)) + b"\x03\0\x04"
+PROXY_HEADERS = [
+    b"PROXY TCP4 203.0.113.9 192.0.2.1 51234 443\r\n",
+    b"PROXY TCP6 2001:db8::9 ::ffff:192.0.2.1 51234 443\r\n",
+    b"PROXY UNKNOWN\r\n",
+    _V2 + b"\x20\0\0\0",
+    _V2 + b"\x21\x11\0\x10" + bytes(range(12)) + b"\x04\0\x01x",
+    _V2 + b"\x21\x21\0\x24" + bytes(range(36)),
+    _V2_TCP4 + crc32c(_V2_TCP4 + bytes(4)).to_bytes(4, "big"),
+]
+
+
+def read_proxy_header(data: bytes) -> ProxyHeader | str | None:
+    try:
+        return read_header(data)
+    except MalformedHeaderError:
+        return "refused"
+
+
+def test_damaged_proxy_headers() -> None:
+    """What is read of a PROXY header is the same from its last byte on, whatever follows; what is refused stays refused."""
+    chance = random.Random(20261121)
+    seen = set()
+    for _ in range(MUTANTS):
+        data = chance.choice(PROXY_HEADERS)
+        for _ in range(chance.randint(0, 2)):
+            data = chance.choice([flip, insert, delete])(chance, data) or b"P"
+        header = read_proxy_header(data)
+        seen.add(type(header))
+        cut = data[: chance.randrange(len(data) + 1)]
+        if isinstance(header, ProxyHeader):
+            assert header.length <= len(data), data
+            assert read_proxy_header(data[: header.length]) == header, data
+            assert read_proxy_header(data[: header.length - 1]) is None, data
+            assert read_proxy_header(cut) == (header if len(cut) >= header.length else None), data
+        elif header is None:
+            assert read_proxy_header(cut) is None, data
+        else:
+            assert read_proxy_header(cut) in (None, header), data
+        if header is not None:
+            assert read_proxy_header(data + chance.choice(SEEDS)) == header, data
+    assert seen == {ProxyHeader, str, type(None)}
 
 
 NAMES = ["Content-Length", "content-length", "Transfer-Encoding", "TRANSFER-ENCODING"]

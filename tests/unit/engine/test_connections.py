@@ -22,6 +22,7 @@ class Connected:
         self._fileno = next(self.numbers)
         self.addr = (address, 1)
         self.turned_away = turned_away
+        self.counted_as: str | None = None
         self.idle: float | None = None
         self.busy_in_the_last_moment = False
         self.connected = True
@@ -234,3 +235,21 @@ def test_exempt(cuts: Cuts, clock: ManualClock) -> None:
     assert not connections._by_client
     Connected(connections, "192.0.2.2")
     assert connections.refusal("192.0.2.2") is not None
+
+
+def test_a_client_that_is_known_later(cuts: Cuts, clock: ManualClock) -> None:
+    """A connection of an exempt proxy counts as its client's once that is known, and is turned away beyond the limit."""
+    connections = make(cuts, clock, most=100, most_per_client=1, exempt=lambda address: address == "10.0.0.1")
+    announced = [Connected(connections, "10.0.0.1") for _ in range(SLACK + 2)]
+    verdicts = []
+    for channel in announced:
+        channel.addr = ("2001:db8::1", 1)
+        verdicts.append(connections.identify(cast(Any, channel)))
+    assert verdicts == [True] * (SLACK + 1) + [False]
+    assert [channel.turned_away is not None for channel in announced] == [False, *[True] * SLACK, False]
+    assert connections.refusal("2001:db8::2") is not None  # of the same network
+    for channel in announced:
+        channel.close()
+    assert not connections._by_client
+    assert connections.has_slack
+    assert connections.refusal("2001:db8::1") is None

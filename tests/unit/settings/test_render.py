@@ -71,6 +71,7 @@ CHANGED = {
     "TLS_REDIRECT_BIND": (":80", "unix:/run/plain"),
     "TRUSTED_PROXIES": ("10.0.0.0/8,unix", "*"),
     "PROXY_HEADERS": ("forwarded",),
+    "PROXY_PROTOCOL": True,
     "STATIC": "off",
     "STATIC_MAX_AGE": "1h",
     "X_ACCEL_MAPPING": ("/srv/files=/internal", "/=/all"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 
 from flask_prodserve.settings import (
@@ -113,6 +115,17 @@ def test_nothing_is_said_of_unread_values() -> None:
         ({"TLS_KEY", "MAX_HEADER_SIZE"}, 0),
     ]:
         assert len(list(rules.contradictions(settings, NO_ORIGINS, unread))) == count
+
+
+def test_proxy_protocol_without_proxies() -> None:
+    """PROXY_PROTOCOL where nobody may send a header contradicts itself; any trusted peer will do."""
+    (problem,) = contradictions(PROXY_PROTOCOL=True)
+    assert problem.what.startswith("PROXY_PROTOCOL (PROXY_PROTOCOL from somewhere) is on")
+    assert "TRUSTED_PROXIES" in problem.hint
+    for trusted in (("unix",), ("*",), (ipaddress.ip_network("10.0.0.0/8"),)):
+        assert contradictions(PROXY_PROTOCOL=True, TRUSTED_PROXIES=trusted) == []
+    settings = Settings.of({"PROXY_PROTOCOL": True})
+    assert not list(rules.contradictions(settings, NO_ORIGINS, {"TRUSTED_PROXIES"}))
 
 
 def test_proxy_headers_without_proxies() -> None:
