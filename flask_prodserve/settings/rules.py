@@ -72,6 +72,19 @@ def contradictions(settings: Settings, origins: Mapping[str, str], unread: Set[s
             f"{preload} would load the app in the supervisor, which keeps the rights that {user} takes from it.",
             "Drop PRELOAD, or start the server as that user.",
         )
+    yield from _taken(settings, origins)
+
+
+def _taken(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]:
+    """A path can be answered by one only. Below a mount, health paths are the server's still: whoever sets them knows the mount."""
+    health = settings.health
+    taken = {health.liveness_path: "LIVENESS_PATH", health.readiness_path: "READINESS_PATH"}
+    for mount in settings.wsgi.mounts or ():
+        if not mount.host and not settings.proxy.url_prefix and (name := taken.get(mount.path)):
+            yield Problem(
+                f"MOUNTS ({origins['MOUNTS']}) has {mount.path}, which is {name} ({origins[name]}).",
+                f"Mount it elsewhere, or set {name} to another path or to off.",
+            )
 
 
 def remarks(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]:

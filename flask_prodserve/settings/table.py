@@ -27,6 +27,7 @@ from .kinds import (
     HOST,
     LOG,
     MODE,
+    MOUNTS,
     PATH,
     PORT,
     SIZE,
@@ -34,6 +35,7 @@ from .kinds import (
     TRUSTED_PEER,
     UMASK,
     URL_PATH,
+    URL_PREFIX,
     WORKERS,
     Kind,
     at_least,
@@ -41,6 +43,7 @@ from .kinds import (
     choice,
     several,
 )
+from .mounts import Mount
 
 PREFIX = "PRODSERVE_"
 
@@ -70,6 +73,7 @@ class Declaration:
     unset: str
     on_command_line: bool
     early: bool
+    option: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class Setting:
     @property
     def option(self) -> str:
         """The option of ``flask serve``."""
-        return "--" + self.name.lower().replace("_", "-")
+        return self.declaration.option or "--" + self.name.lower().replace("_", "-")
 
     def write(self, value: Any) -> str:
         """*value* as a person would write it; for an unset one, what that means."""
@@ -110,9 +114,10 @@ def setting(
     unset: str = "unset",
     on_command_line: bool = True,
     early: bool = False,
+    option: str | None = None,
 ) -> Any:
-    """Declare a field of a group as a setting."""
-    declaration = Declaration(kind, default, summary, why, short, unset, on_command_line, early)
+    """Declare a field of a group as a setting. *option*: where the command line has another name for it than everybody else."""
+    declaration = Declaration(kind, default, summary, why, short, unset, on_command_line, early, option)
     return field(
         default=None if default is None else kind.parse(default),
         metadata={"declaration": declaration},
@@ -519,6 +524,34 @@ class Proxy:
             "from the client: name only those that it sets. Forwarded counts only where no X-Forwarded-* field came along."
         ),
     )
+    url_prefix: str | None = setting(
+        URL_PREFIX,
+        None,
+        "The path under which a proxy has the app, where it does not remove it from the requests. Others get 404.",
+        why=(
+            "Unset: the app is at the root, or the proxy removes the prefix and says so in X-Forwarded-Prefix (which comes before this "
+            "one, if there are both). The app's rules, limits and mounts are written without it; url_for puts it in. "
+            "LIVENESS_PATH and READINESS_PATH stay at the root, for whoever asks this server and not the proxy."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class WSGI:
+    """What is served beside the app."""
+
+    mounts: tuple[Mount, ...] | None = setting(
+        MOUNTS,
+        None,
+        "Other WSGI apps beside this one, by path, host, or host and path: /api=other:app, /admin=project.wsgi:application. Repeatable.",
+        why=(
+            "None: one app. An app is named as for `flask --app` (a factory with arguments, too), need not be of Flask, and finds its own "
+            "path in SCRIPT_NAME. The host that matches counts before the path, and the longest path first. In app.config a mapping, "
+            "also to WSGI callables; ProdServe.mount() adds to what this says."
+        ),
+        unset="none",
+        option="--mount",
+    )
 
 
 @dataclass(frozen=True)
@@ -616,6 +649,7 @@ class Settings:
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: TLS = field(default_factory=TLS)
     proxy: Proxy = field(default_factory=Proxy)
+    wsgi: WSGI = field(default_factory=WSGI)
     health: Health = field(default_factory=Health)
     observe: Observe = field(default_factory=Observe)
     behaviour: Behaviour = field(default_factory=Behaviour)

@@ -66,6 +66,8 @@ CHANGED = {
     "TLS_KEY": "#key;`ls`.pem",
     "TRUSTED_PROXIES": ("10.0.0.0/8,unix", "*"),
     "PROXY_HEADERS": ("forwarded",),
+    "URL_PREFIX": "/shop/v2",
+    "MOUNTS": ("/api=other:create_app('a b', \"c,d\")", "admin.example.com=project.wsgi:application,localhost/x=x"),
     "LIVENESS_PATH": "/health",
     "READINESS_PATH": "off",
     "ACCESS_LOG": "off",
