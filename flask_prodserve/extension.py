@@ -25,7 +25,6 @@ from .settings.mounts import parse_mount
 from .wsgi.limits import limits
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
     from flask import Flask
 
     from .settings.mounts import Mount
@@ -117,7 +116,7 @@ class ProdServe:
         self._hooks.once(function)
         return function
 
-    def mount(self, place: str, app: WSGIApplication | str) -> None:
+    def mount(self, place: str, app: Callable[..., Iterable[bytes]] | str) -> None:
         """Serve *app* beside the app that this is attached to: ``prodserve.mount("/admin", "project.wsgi:application")``.
 
         *place* is a path, a host, or a host with a path, as in MOUNTS; *app* a WSGI callable, or the import string of one, which is

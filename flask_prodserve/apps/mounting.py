@@ -59,22 +59,24 @@ def with_mounts(app: Flask, resolved: Resolved, layers: Iterable[Layer]) -> Reso
     for mount in mounts:
         mount = replace(mount, application=mount.application or _load(mount))
         if isinstance(mount.application, Flask):
-            mount = _with_its_own(mount, mount.application, warnings, stronger)
+            mount = _with_its_own(mount, mount.application, resolved, stronger, warnings)
         loaded.append(mount)
     warnings += _shared_cookies(app, loaded)
     settings = replace(settings, wsgi=replace(settings.wsgi, mounts=tuple(loaded)))
     return Resolved(settings, origins, tuple(warnings))
 
 
-def _with_its_own(mount: Mount, app: Flask, warnings: list[Problem], stronger: Set[str]) -> Mount:
-    """*mount* with what *app*, which is mounted there, says of itself and nobody *stronger* does; *warnings* get what does not count."""
+def _with_its_own(mount: Mount, app: Flask, main: Resolved, stronger: Set[str], warnings: list[Problem]) -> Mount:
+    """*mount* with what *app*, which is mounted there, says of itself; *warnings* get what does not count. What is *stronger*, the command
+    line and the environment, speaks of the *main* app, also where this one repeats it (``Config.from_prefixed_env`` does).
+    """
     layers = app_layers(app)
     try:
         own = resolve(layers, complete=False)
     except SettingsError as error:
         raise error.within(f"The app at {mount.key}") from error
     for name, raw in {name: raw for layer in reversed(layers) for name, raw in layer.values.items()}.items():
-        if name not in _THEIR_OWN | stronger:  # an app may well repeat the environment: Config.from_prefixed_env does
+        if name not in _THEIR_OWN | stronger:
             warnings.append(
                 Problem(
                     f"{raw.origin} of the app at {mount.key} has no effect, because that app does not run the server.",
@@ -82,9 +84,11 @@ def _with_its_own(mount: Mount, app: Flask, warnings: list[Problem], stronger: S
                 )
             )
     says_size = any("MAX_BODY_SIZE" in layer.values for layer in layers)
+    limits = own.settings.limits.endpoint_limits
+    repeated = "ENDPOINT_LIMITS" in stronger and limits == main.settings.limits.endpoint_limits
     return replace(
         mount,
-        endpoint_limits=own.settings.limits.endpoint_limits,
+        endpoint_limits=() if repeated else limits,
         max_body=own.settings.limits.max_body_size if says_size and "MAX_BODY_SIZE" not in stronger else None,
     )
 

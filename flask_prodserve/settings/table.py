@@ -378,7 +378,7 @@ class Limits:
     endpoint_limits: tuple[tuple[str, EndpointLimits], ...] = setting(
         ENDPOINT_LIMITS,
         "{}",
-        "Limits of single endpoints, by endpoint name or 'blueprint.*': timeout, max_body, max_concurrency, queue_timeout.",
+        "Limits of endpoints, by endpoint name, 'blueprint.*' or a mount's path: timeout, max_body, max_concurrency, queue_timeout.",
         why="The same as the decorator limits() of ProdServe, and stronger, so that whoever runs an app can bound it without changing it.",
         on_command_line=False,
     )

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask, redirect, request, session, url_for
 
 from flask_prodserve import ProdServe
-from flask_prodserve.apps.sites import served_apps
+from flask_prodserve.apps.sites import lookup_for, served_apps
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.process.hooks import AppsHooks
 from flask_prodserve.protocol.request_head import RequestHead
@@ -168,13 +168,13 @@ def test_body_sizes(app: Flask, of_main: int | None, of_other: int | None, given
 def test_names_of_requests(app: Flask, gate: Gate) -> None:
     """A request is called by its method, its mount and the rule in it; of what has no rules, by its path."""
     mounts = {"/a": make_app("a"), "b.test": make_app("b"), "/gate": gate}
-    with in_thread(app, mounts=mounts, url_prefix="/shop") as served:
-        kind = served.engine._watchdog._kind
-        assert kind(head("/shop/old/1")) == "GET /old/<int:number>"
-        assert kind(head("/shop/a/old/1")) == "GET /a/old/<int:number>"
-        assert kind(head("/shop/old/1", "B.test:80")) == "GET b.test/old/<int:number>"
-        assert kind(head("/shop/gate/1")) == "GET /shop/gate/1"
-        assert kind(head("/old/1")) == "GET /old/1"
+    given = arguments({"mounts": mounts, "url_prefix": "/shop"}, "test")
+    kind = lookup_for(app, resolve_for(app, [given]).settings).kind
+    assert kind(head("/shop/old/1")) == "GET /old/<int:number>"
+    assert kind(head("/shop/a/old/1")) == "GET /a/old/<int:number>"
+    assert kind(head("/shop/old/1", "B.test:80")) == "GET b.test/old/<int:number>"
+    assert kind(head("/shop/gate/1")) == "GET /shop/gate/1"
+    assert kind(head("/old/1")) == "GET /old/1"
 
 
 def test_by_host(app: Flask) -> None:
@@ -345,6 +345,19 @@ def test_settings_of_a_mounted_app(app: Flask) -> None:
     assert "ProdServe(port=...) of the app at /a has no effect" in "\n".join(said)
     assert resolved.settings.workers.threads == 16
     assert resolve_for(app, [arguments({**mounted, "threads": 3, "port": 1}, "test")]).warnings == ()
+
+
+def test_the_environment_repeated(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits from the environment are the main app's, also where a mounted app has taken the environment into its config."""
+    monkeypatch.setenv("FLASK_PRODSERVE_ENDPOINT_LIMITS", '{"only_main": {"max_body": 1}}')
+    app.add_url_rule("/only", "only_main", methods=["POST"], view_func=lambda: "")
+    other, free = make_app("other"), make_app("free")
+    other.config.from_prefixed_env()
+    free.config["PRODSERVE_ENDPOINT_LIMITS"] = {"upload": {"max_body": 2}}
+    with in_thread(app, mounts={"/a": other, "/b": free}) as served:
+        assert upload(served, "/only", 2) == 413
+        assert upload(served, "/a/upload", 3) == 200
+        assert upload(served, "/b/upload", 3) == 413
 
 
 def test_hooks(app: Flask) -> None:

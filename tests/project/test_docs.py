@@ -212,12 +212,23 @@ def test_settings_reference_is_in_step() -> None:
 
 
 FOREIGN_NAMES = {
+    "ALLOWED_HOSTS",
+    "APPLICATION_ROOT",
+    "CONN_MAX_AGE",
+    "CSRF_TRUSTED_ORIGINS",
+    "DJANGO_SETTINGS_MODULE",
     "FLASK_APP",
     "FLASK_DEBUG",
     "FORWARDED_ALLOW_IPS",
+    "LOGIN_REDIRECT_URL",
+    "LOGIN_URL",
     "MAX_CONTENT_LENGTH",
-    "TMPDIR",
+    "MIDDLEWARE",
     "PORT",
+    "SECRET_KEY",
+    "SECURE_PROXY_SSL_HEADER",
+    "SESSION_COOKIE_NAME",
+    "TMPDIR",
     "WEB_CONCURRENCY",
 }
 """Names in the text that are no settings, beside those of a WSGI environment."""
