@@ -15,14 +15,19 @@ import django_project
 import pytest
 
 from serving import PATIENCE, Command, flask, run, wait_until
+from wire import Wire
 
 SHOP = """
 from flask import Flask, redirect, request, session, url_for
 
 app = Flask(__name__)
 app.secret_key = "shop"
-app.config["PRODSERVE_MOUNTS"] = {"/api": "api:create_app('v2', debug=False)", "/office": "project.wsgi:application"}
-app.config["PRODSERVE_ENDPOINT_LIMITS"] = {"/office": {"timeout": 1, "max_body": 1000}}
+app.config["PRODSERVE_MOUNTS"] = {
+    "/api": "api:create_app('v2', debug=False)",
+    "/office": "project.wsgi:application",
+    "hasty.test": "project.wsgi:application",
+}
+app.config["PRODSERVE_ENDPOINT_LIMITS"] = {"/office": {"max_body": 1000}, "hasty.test": {"timeout": 0.5}}
 
 
 @app.get("/")
@@ -172,8 +177,10 @@ def test_limits_of_a_mount(browser: Browser, served: Command) -> None:
     """The main app's ENDPOINT_LIMITS bound a whole mount of any framework by its key, and a mounted Flask app its own place."""
     assert browser.open("/office/upload/", data="x" * 900)[0] == 200
     assert browser.open("/office/upload/", data="x" * 1100)[0] == 413
-    assert browser.open("/office/slow/")[0] == 504
-    wait_until(lambda: "/office/slow/" in served.output, "the log of the slow view")
+    with Wire(served.address) as wire:
+        wire.send(b"GET /slow/ HTTP/1.1\r\nHost: hasty.test\r\n\r\n")
+        assert wire.response().status == 504
+    wait_until(lambda: "/slow/" in served.output, "the log of the slow view")
     assert browser.open("/api/login", user="bob")[0] == 200
     assert browser.open("/api/login", user="x" * 30)[0] == 413
     assert browser.open("/login", user="x" * 1100)[0] == 200
@@ -191,5 +198,8 @@ def test_the_log_names_them(served: Command) -> None:
     """The line of the start has the mounts, and the hooks of a mounted Flask app have run, once in each process."""
     served.wait_for("mounts=")
     [line] = [line for line in served.output.splitlines() if "mounts=" in line]
-    assert "mounts=\"/api=api:create_app('v2', debug=False),/office=project.wsgi:application\"" in line
+    shown = (
+        "/api=api:create_app('v2', debug=False),/office=project.wsgi:application,hasty.test=project.wsgi:application"
+    )
+    assert f'mounts="{shown}"' in line
     assert served.output.count("api has started") == (2 if "processes=2" in line else 1)
