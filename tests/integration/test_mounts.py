@@ -15,7 +15,7 @@ import django_project
 import pytest
 
 from serving import PATIENCE, Command, flask, run, wait_until
-from wire import Wire
+from wire import Wire, get
 
 SHOP = """
 from flask import Flask, redirect, request, session, url_for
@@ -133,11 +133,10 @@ def test_each_at_its_place(browser: Browser) -> None:
     assert browser.open(where) == (200, where, f"{where} /where/ {where} {browser._url}{where}")
 
 
-def test_redirects_stay_in_the_app(browser: Browser) -> None:
+def test_redirects_stay_in_the_app(browser: Browser, served: Command) -> None:
     """A slash that is missing is added by the app itself, below its own place; /apiary and /officer are the main app's."""
-    assert browser.open("/api")[:2] == (200, "/api/")
-    assert browser.open("/api/folder") == (200, "/api/folder/", "folder")
-    assert browser.open("/office/where")[:2] == (200, "/office/where/")
+    for path in ("/api", "/api/folder", "/office/where"):  # 308 is not followed by Python 3.10
+        assert get(served.address, path).get("location") in (f"{path}/", f"http://test{path}/")
     assert browser.open("/office/staff/")[:2] == (200, "/office/staff/login/?next=/office/staff/")
     for elsewhere in ("/apiary", "/api.txt", "/officer", "/API/", "/%61pi2"):
         assert browser.open(elsewhere)[0] == 404, elsewhere
