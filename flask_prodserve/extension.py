@@ -9,32 +9,28 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import cli
 from flask.helpers import get_debug_flag, get_load_dotenv
 
+from .apps.attached import State, app_layers
+from .apps.mounting import with_mounts
 from .errors import ProdServeError
 from .process.hooks import EXTENSION, Hooks
-from .settings import Layer, Resolved, app_config, arguments, environment, platform, resolve
+from .settings import Layer, Resolved, arguments, environment, platform, resolve
 from .settings.layers import ENVIRONMENT_PREFIXES, Raw
+from .settings.mounts import parse_mount
 from .wsgi.limits import limits
 
 if TYPE_CHECKING:
     from flask import Flask
 
+    from .settings.mounts import Mount
+
 Target = TypeVar("Target")
 Function = TypeVar("Function", bound="Callable[[Flask], object]")
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the extension knows of one app: the keyword arguments it was attached with, and what is to be run for it."""
-
-    arguments: Mapping[str, object]
-    hooks: Hooks
 
 
 class ProdServe:
@@ -47,6 +43,7 @@ class ProdServe:
     def __init__(self, app: Flask | None = None, **settings: object) -> None:
         self._arguments: Mapping[str, object] = MappingProxyType(settings)
         self._hooks = Hooks()
+        self._mounts: list[Mount] = []
         if app is not None:
             self.init_app(app)
 
@@ -55,7 +52,7 @@ class ProdServe:
 
         Raises :class:`~flask_prodserve.settings.SettingsError` with everything that is wrong with them.
         """
-        app.extensions[EXTENSION] = State(self._arguments, self._hooks)
+        app.extensions[EXTENSION] = State(self._arguments, self._hooks, self._mounts)
         own = [environment(_only("REPLACE_RUN", os.environ)), *app_layers(app)]
         if resolve(own, complete=False).settings.behaviour.replace_run:
             _replace_run(app)
@@ -119,6 +116,21 @@ class ProdServe:
         self._hooks.once(function)
         return function
 
+    def mount(self, place: str, app: Callable[..., Iterable[bytes]] | str) -> None:
+        """Serve *app* beside the app that this is attached to: ``prodserve.mount("/admin", "project.wsgi:application")``.
+
+        *place* is a path, a host, or a host with a path, as in MOUNTS; *app* a WSGI callable, or the import string of one, which is
+        imported when the server starts. To be called before that, be it before or after :meth:`init_app`. Where MOUNTS says the same
+        place, that counts. Raises ValueError for what is no place or no app, and for a place that is taken.
+        """
+        try:
+            mount = parse_mount(place, app)
+        except ValueError as error:
+            raise ValueError(f"mount() takes {error}") from None
+        if mount.key in {other.key for other in self._mounts}:
+            raise ValueError(f"mount() takes each place once, and {mount.key} is there already")
+        self._mounts.append(mount)
+
     def run(self, app: Flask, **settings: object) -> None:
         """Serve *app* until it is stopped; the same as :func:`serve`."""
         _serve(app, [arguments(settings, "run")])
@@ -133,15 +145,13 @@ def serve(app: Flask, **settings: object) -> None:
     _serve(app, [arguments(settings, "serve")])
 
 
-def app_layers(app: Flask) -> list[Layer]:
-    """What *app* itself says of the settings."""
-    state: State | None = app.extensions.get(EXTENSION)
-    return [app_config(app.config), arguments(state.arguments if state else {}, "ProdServe", late=True)]
-
-
 def resolve_for(app: Flask, stronger: Iterable[Layer], weaker: Iterable[Layer] = ()) -> Resolved:
-    """The settings to serve *app* with, between *stronger* and *weaker* layers of the caller's."""
-    return resolve([*stronger, *environment_layers(), *app_layers(app), *weaker])
+    """The settings to serve *app* with, between *stronger* and *weaker* layers of the caller's. Loads what is mounted beside it.
+
+    Raises SettingsError or AppLoadError.
+    """
+    layers = [*stronger, *environment_layers(), *app_layers(app), *weaker]
+    return with_mounts(app, resolve(layers), layers)
 
 
 def environment_layers() -> list[Layer]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .apps.sites import served_apps
 from .errors import ExitCode
 from .net import systemd
 from .net.listeners import Listener, open_listeners
@@ -24,7 +25,7 @@ from .net.tls import Certificates
 from .observe import startup
 from .observe.logging import coloured, configure
 from .process import control, handover
-from .process.hooks import hooks_of
+from .process.hooks import AppsHooks
 from .service import Service
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
 
@@ -146,7 +147,7 @@ def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import
 def _preload(load: Load) -> Load:
     """Load the app here and now, for all workers."""
     app, resolved = load(True)
-    hooks_of(app).run_before_fork(app)
+    AppsHooks(served_apps(app, resolved.settings)).run_before_fork()
     if (threads := threading.active_count()) > 1:
         logger.warning(
             "PRELOAD: the app has started %d thread%s while it was loaded, which workers do not have. Start them in worker_started",
@@ -238,6 +239,7 @@ def _announce(
         processes=processes,
         threads=settings.workers.threads,
         threads_origin=origins["THREADS"],
+        mounts=tuple(map(str, settings.wsgi.mounts or ())),
         trusted_proxies=TABLE["TRUSTED_PROXIES"].write(settings.proxy.trusted_proxies),
         graceful_timeout=TABLE["GRACEFUL_TIMEOUT"].write(settings.timeouts.graceful_timeout),
         pid=os.getpid(),

@@ -11,8 +11,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from .apps.sites import lookup_for, served_apps
 from .clock import Clock, Deadline, monotonic
 from .engine.engine import Engine
 from .errors import AppLoadError, DebugModeError, ProdServeError
@@ -24,22 +26,16 @@ from .observe.access_log import open_access_log
 from .observe.events import Activity, RequestDone
 from .observe.logging import configure
 from .observe.stacks import all_stacks
-from .process.hooks import OnceRunning, hooks_of
+from .process.hooks import AppsHooks, OnceRunning
 from .process.messages import Drained, Loaded
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
-from .settings.endpoint_limits import UNLIMITED, Endpoint
 from .settings.table import Limits
 from .wsgi import stack
 from .wsgi.forwarded import PeerTrust
-from .wsgi.limits import endpoints
-from .wsgi.routes import Routes
-from .wsgi.static_choice import static_for
+from .wsgi.static_choice import with_static_files
 
 if TYPE_CHECKING:
-    from flask import Flask
-    from werkzeug.routing import Rule
-
-    from .protocol.request_head import RequestHead
+    from _typeshed.wsgi import WSGIApplication
 
 logger = logging.getLogger("flask_prodserve")
 
@@ -63,16 +59,18 @@ class Service:
         says: bool = True,
     ) -> None:
         settings = resolved.settings
-        if app.debug and not settings.behaviour.allow_debug:
-            raise DebugModeError(
-                f"'{app.name}' is in debug mode, which shows code and secrets to whoever causes an error.",
-                "For development use 'flask run --debug'. To serve it all the same, set PRODSERVE_ALLOW_DEBUG=1 (--allow-debug).",
-            )
+        apps = served_apps(app, settings)
+        for one in apps:
+            if one.debug and not settings.behaviour.allow_debug:
+                raise DebugModeError(
+                    f"'{one.name}' is in debug mode, which shows code and secrets to whoever causes an error.",
+                    "For development use 'flask run --debug'. To serve it all the same, set PRODSERVE_ALLOW_DEBUG=1 (--allow-debug).",
+                )
         self._app = app
         self._resolved = resolved
         self._import_path = import_path
         self._says = says
-        self._hooks = hooks_of(app)
+        self._hooks = AppsHooks(apps)
         self._once: OnceRunning | None = None
         self._once_lock = threading.Lock()
         self._engine: Engine | None = None
@@ -150,7 +148,7 @@ class Service:
 
     def _run_started_hooks(self) -> None:
         try:
-            self._hooks.run_worker_started(self._app)
+            self._hooks.run_worker_started()
         except Exception as error:
             # The app's own fault: shown from its own frame on.
             trace = error.__traceback__
@@ -198,7 +196,7 @@ class Service:
         """Do what exactly one process of a server does."""
         with self._once_lock:
             if self._once is None:
-                self._once = self._hooks.start_once(self._app)
+                self._once = self._hooks.start_once()
 
     def stop_once(self) -> bool:
         """Stop that, and wait for its end, for GRACEFUL_TIMEOUT at most. Returns whether another process may begin now, which this one
@@ -220,7 +218,7 @@ class Service:
     def close(self) -> None:
         """Tell the app that it is over, if it has been told that it begins, and let go of the log."""
         if self._started:
-            self._hooks.run_worker_stopping(self._app)
+            self._hooks.run_worker_stopping()
         self._close_log()
 
     def _close_log(self) -> None:
@@ -241,45 +239,37 @@ def engine_for(
     checked: Callable[[Activity], None] | None = None,
     clock: Clock = monotonic,
 ) -> Engine:
-    """The engine that serves *app*, which it knows the URL rules and the limits of.
+    """The engine that serves *app* and what is mounted beside it, which it knows the URL rules and the limits of.
 
     Raises :class:`~.settings.SettingsError` where ENDPOINT_LIMITS names endpoints that are not there, and
     :class:`~.errors.MissingExtraError` where STATIC needs one. *says*: log what is decided about static files. For the other arguments
     see :class:`~.engine.engine.Engine` and :func:`~.wsgi.stack.build`.
     """
-    routes = Routes(app.url_map, app.config["SERVER_NAME"])
-    bounded = endpoints(app.view_functions, app.blueprints, settings.limits.endpoint_limits)
+    lookup = lookup_for(app, settings)
     trust = PeerTrust(settings.proxy.trusted_proxies or ())
+    sends_files = any(one.config["USE_X_SENDFILE"] for one in served_apps(app, settings))
 
-    def rule_of(head: RequestHead) -> Rule | None:
-        return routes.find(head.method, head.path, head.fields.get("HTTP_HOST", ""))
-
-    def kind(head: RequestHead) -> str:
-        rule = rule_of(head)
-        return f"{head.method} {head.path if rule is None else rule.rule}"
-
-    def endpoint_of(head: RequestHead) -> Endpoint:
-        rule = rule_of(head)
-        return UNLIMITED if rule is None else bounded.get(rule.endpoint, UNLIMITED)
+    def with_files(one: WSGIApplication, place: str = "") -> WSGIApplication:
+        return with_static_files(one, settings.files, place, says=says) if isinstance(one, Flask) else one
 
     return Engine(
         stack.build(
-            app,
+            with_files(app),
             settings.proxy,
             keep_forwarded=keep_forwarded,
-            static=static_for(app, settings.files, routes, says=says),
-            x_sendfile=settings.files.x_accel_mapping or (() if app.config["USE_X_SENDFILE"] else None),
+            mounts=[(mount, with_files(mount.loaded, mount.key)) for mount in settings.wsgi.mounts or ()],
+            x_sendfile=settings.files.x_accel_mapping or (() if sends_files else None),
         ),
         listeners,
         settings,
         tls=tls,
         request_done=request_done,
         error_logger=app.logger,
-        kind=kind,
-        endpoint_of=endpoint_of if bounded else None,
+        kind=lookup.kind,
+        endpoint_of=lookup.endpoint_of if lookup.has_limits else None,
         exempt=lambda address: not address or trust.covers(address),
         announcers=trust if settings.proxy.proxy_protocol else None,
-        own_paths=routes.literal,
+        own_paths=lookup.own_paths,
         loads=loads,
         checked=checked,
         clock=clock,

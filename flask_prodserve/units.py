@@ -37,6 +37,8 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 # systemd.socket(5), FileDescriptorName=: printable ASCII without ":". Blanks and commas, which separate the items of a list, are left out.
+_URL_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[0-9A-Za-z._~@:+-]+)+")
+
 _SYSTEMD_NAME = re.compile(r"[!-+\--9;-~]+")
 
 
@@ -191,6 +193,14 @@ def format_address(address: Address) -> str:
     if isinstance(address, SystemdAddress):
         return f"systemd:{address.name}" if address.name else "systemd"
     return f"{format_host(address.host) if address.host else ''}:{address.port}"
+
+
+def parse_url_prefix(value: object) -> str:
+    """The path below which something is found: segments other than ``.`` and ``..``, nothing percent-encoded, no slash at the end."""
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and _URL_PREFIX.fullmatch(text):
+        return text
+    raise ValueError("a path such as /api, of letters, digits and ._~@:+-, without a slash at its end")
 
 
 def parse_trusted_peer(value: object) -> IPNetwork | str:

@@ -102,12 +102,13 @@ def _resolve_early(info: ScriptInfo, layers: list[Layer]) -> Resolved:
 
 
 def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[Flask, Resolved]:
-    """Load the app as ``flask run`` does, without an app context, and resolve its settings below *layers*.
+    """Load the app as ``flask run`` does, without an app context, resolve its settings below *layers*, and load what is mounted beside it.
 
     *says*: say what is worth a word. Raises AppLoadError or SettingsError; the latter has the problems of *layers*, too, when the app's
     own keys are wrong.
     """
-    from ..extension import app_layers
+    from ..apps.attached import app_layers
+    from ..apps.mounting import with_mounts
     from ..settings import SettingsError, resolve
 
     try:
@@ -125,7 +126,8 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[F
             fg="yellow",
             err=True,
         )
-    return app, resolve([*layers, *app_layers(app)])
+    layers = [*layers, *app_layers(app)]
+    return app, with_mounts(app, resolve(layers), layers)
 
 
 def _load_app(info: ScriptInfo) -> Flask:

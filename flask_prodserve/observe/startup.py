@@ -23,6 +23,7 @@ class Started:
     threads: int
     threads_origin: str
     trusted_proxies: str
+    mounts: tuple[str, ...]
     graceful_timeout: str
     pid: int
 
@@ -35,6 +36,7 @@ def banner(started: Started, *, coloured: bool) -> str:
     lines = [
         f"Serving Flask app '{started.app_name}' from {started.import_path} (flask-prodserve {started.version})",
         *(f"Running on {emphasis}{url}{reset}" for url in started.urls),
+        *(f"Mounted: {mount}" for mount in started.mounts),
         f"{processes} x {threads} ({started.threads_origin})",
         f"Trusted proxies: {started.trusted_proxies}",
         f"Press CTRL+C to stop; running requests then have {started.graceful_timeout} to finish",
@@ -51,6 +53,7 @@ def line(started: Started) -> str:
         "threads": started.threads,
         "threads_from": started.threads_origin,
         "trusted_proxies": started.trusted_proxies,
+        **({"mounts": ",".join(started.mounts)} if started.mounts else {}),
         "pid": started.pid,
         "version": started.version,
     }

@@ -10,7 +10,7 @@ import contextvars
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
 from ..clock import Deadline
@@ -101,22 +101,48 @@ def hooks_of(app: App) -> Hooks:
     return Hooks() if state is None else state.hooks
 
 
+class AppsHooks:
+    """The functions of all *apps* that one server has in its processes, each called with its own app; those of the first app first."""
+
+    def __init__(self, apps: Iterable[App]) -> None:
+        self._apps = [(app, hooks_of(app)) for app in apps]
+
+    def run_before_fork(self) -> None:
+        for app, hooks in self._apps:
+            hooks.run_before_fork(app)
+
+    def run_worker_started(self) -> None:
+        for app, hooks in self._apps:
+            hooks.run_worker_started(app)
+
+    def run_worker_stopping(self) -> None:
+        for app, hooks in reversed(self._apps):
+            hooks.run_worker_stopping(app)
+
+    @property
+    def has_once(self) -> bool:
+        return any(hooks.has_once for _, hooks in self._apps)
+
+    def start_once(self) -> OnceRunning:
+        return OnceRunning([one for app, hooks in self._apps for one in hooks.start_once(app).running])
+
+
 class OnceRunning:
     """What :meth:`Hooks.start_once` has started."""
 
     def __init__(self, running: Sequence[_Once]) -> None:
-        self._running = running
+        self.running = running
 
     def stop(self, deadline: Deadline) -> bool:
         """Run what follows the ``yield`` of generators, and wait for its end until *deadline*; functions without one are not waited for.
 
         Returns whether nothing of all that runs any more, which is when another process may begin. May be called again.
         """
-        for one in self._running:  # all at the same time, so that the deadline is for each of them
+        for one in self.running:  # all at the same time, so that the deadline is for each of them
             one.begin_to_stop()
-        for one in self._running:
+        for one in self.running:
             one.wait(deadline)
-        return not any(one.is_running() for one in self._running)
+        return not any(one.is_running() for one in self.running)
 
 
 class _Once:

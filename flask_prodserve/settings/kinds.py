@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import units
 from .endpoint_limits import format_endpoint_limits, parse_endpoint_limits
+from .mounts import format_mounts, parse_mounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,4 +206,6 @@ SWITCH = Kind("auto|on|off", _switch)
 X_ACCEL = Kind("FOLDER=PATH", _x_accel, "=".join)
 TEXT = Kind("TEXT", _text)
 URL_PATH = Kind("PATH|off", _url_path)
+URL_PREFIX = Kind("PATH", units.parse_url_prefix)
 ENDPOINT_LIMITS = Kind("JSON", parse_endpoint_limits, format_endpoint_limits)
+MOUNTS = Kind("PATH=APP", parse_mounts, format_mounts, repeatable=True)

@@ -33,6 +33,10 @@ class SettingsError(ProdServeError):
         lines = [line for problem in self.problems for line in (f"  - {problem.what}", f"    {problem.hint}")]
         super().__init__(title, "\n".join(lines))
 
+    def within(self, where: str) -> SettingsError:
+        """The same problems, said of what is at *where*."""
+        return SettingsError(Problem(f"{where}: {problem.what}", problem.hint) for problem in self.problems)
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:

@@ -79,6 +79,7 @@ def contradictions(settings: Settings, origins: Mapping[str, str], unread: Set[s
             f"PROXY_PROTOCOL ({origins['PROXY_PROTOCOL']}) is on, and nobody is trusted to send a PROXY header.",
             "Set TRUSTED_PROXIES to the addresses of your load balancer.",
         )
+    yield from _taken(settings, origins)
 
 
 def _contradictions_of_tls(settings: Settings, origins: Mapping[str, str], unread: Set[str]) -> Iterator[Problem]:
@@ -107,6 +108,18 @@ def _contradictions_of_tls(settings: Settings, origins: Mapping[str, str], unrea
         if value is not None and name not in unread:
             yield Problem(
                 f"{name} ({origins[name]}) is set, and HTTPS is off.", f"Set TLS_CERT and TLS_KEY, or drop {name}."
+            )
+
+
+def _taken(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]:
+    """A path can be answered by one only. Below a mount, health paths are the server's still: whoever sets them knows the mount."""
+    health = settings.health
+    taken = {health.liveness_path: "LIVENESS_PATH", health.readiness_path: "READINESS_PATH"}
+    for mount in settings.wsgi.mounts or ():
+        if not mount.host and not settings.proxy.url_prefix and (name := taken.get(mount.path)):
+            yield Problem(
+                f"MOUNTS ({origins['MOUNTS']}) has {mount.path}, which is {name} ({origins[name]}).",
+                f"Mount it elsewhere, or set {name} to another path or to off.",
             )
 
 

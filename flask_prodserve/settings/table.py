@@ -27,6 +27,7 @@ from .kinds import (
     HOST,
     LOG,
     MODE,
+    MOUNTS,
     PATH,
     PATHS,
     PORT,
@@ -36,6 +37,7 @@ from .kinds import (
     TRUSTED_PEER,
     UMASK,
     URL_PATH,
+    URL_PREFIX,
     WORKERS,
     X_ACCEL,
     Kind,
@@ -44,6 +46,7 @@ from .kinds import (
     choice,
     several,
 )
+from .mounts import Mount
 
 PREFIX = "PRODSERVE_"
 
@@ -73,6 +76,7 @@ class Declaration:
     unset: str
     on_command_line: bool
     early: bool
+    option: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class Setting:
     @property
     def option(self) -> str:
         """The option of ``flask serve``."""
-        return "--" + self.name.lower().replace("_", "-")
+        return self.declaration.option or "--" + self.name.lower().replace("_", "-")
 
     def write(self, value: Any) -> str:
         """*value* as a person would write it; for an unset one, what that means."""
@@ -113,9 +117,10 @@ def setting(
     unset: str = "unset",
     on_command_line: bool = True,
     early: bool = False,
+    option: str | None = None,
 ) -> Any:
-    """Declare a field of a group as a setting."""
-    declaration = Declaration(kind, default, summary, why, short, unset, on_command_line, early)
+    """Declare a field of a group as a setting. *option*: where the command line has another name for it than everybody else."""
+    declaration = Declaration(kind, default, summary, why, short, unset, on_command_line, early, option)
     return field(
         default=None if default is None else kind.parse(default),
         metadata={"declaration": declaration},
@@ -377,7 +382,7 @@ class Limits:
     endpoint_limits: tuple[tuple[str, EndpointLimits], ...] = setting(
         ENDPOINT_LIMITS,
         "{}",
-        "Limits of single endpoints, by endpoint name or 'blueprint.*': timeout, max_body, max_concurrency, queue_timeout.",
+        "Limits of endpoints, by endpoint name, 'blueprint.*' or a mount's path: timeout, max_body, max_concurrency, queue_timeout.",
         why="The same as the decorator limits() of ProdServe, and stronger, so that whoever runs an app can bound it without changing it.",
         on_command_line=False,
     )
@@ -581,6 +586,16 @@ class Proxy:
             "peers must send one then, or anybody behind a balancer that sends none could write his own; from all others none is read."
         ),
     )
+    url_prefix: str | None = setting(
+        URL_PREFIX,
+        None,
+        "The path under which a proxy has the app, where it does not remove it from the requests. Others get 404.",
+        why=(
+            "Unset: the app is at the root, or the proxy removes the prefix and says so in X-Forwarded-Prefix (which comes before this "
+            "one, if there are both). The app's rules, limits and mounts are written without it; url_for puts it in. "
+            "LIVENESS_PATH and READINESS_PATH stay at the root, for whoever asks this server and not the proxy."
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -614,6 +629,24 @@ class Files:
             "configuration and no path."
         ),
         unset="none",
+    )
+
+
+@dataclass(frozen=True)
+class WSGI:
+    """What is served beside the app."""
+
+    mounts: tuple[Mount, ...] | None = setting(
+        MOUNTS,
+        None,
+        "Other WSGI apps beside this one, by path, host, or host and path: /api=other:app, /admin=project.wsgi:application. Repeatable.",
+        why=(
+            "None: one app. An app is named as for `flask --app` (a factory with arguments, too), need not be of Flask, and finds its own "
+            "path in SCRIPT_NAME. The host that matches counts before the path, and the longest path first. In app.config a mapping, "
+            "also to WSGI callables; ProdServe.mount() adds to what this says."
+        ),
+        unset="none",
+        option="--mount",
     )
 
 
@@ -713,6 +746,7 @@ class Settings:
     tls: TLS = field(default_factory=TLS)
     proxy: Proxy = field(default_factory=Proxy)
     files: Files = field(default_factory=Files)
+    wsgi: WSGI = field(default_factory=WSGI)
     health: Health = field(default_factory=Health)
     observe: Observe = field(default_factory=Observe)
     behaviour: Behaviour = field(default_factory=Behaviour)

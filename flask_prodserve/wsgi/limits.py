@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..settings import Problem, SettingsError
@@ -37,15 +38,18 @@ def limits(
 
 
 def endpoints(
-    views: Mapping[str, Any], blueprints: Mapping[str, Any], configured: Iterable[tuple[str, EndpointLimits]]
+    views: Mapping[str, Any],
+    blueprints: Mapping[str, Any],
+    configured: Iterable[tuple[str, EndpointLimits]],
+    places: Collection[str] = (),
 ) -> dict[str, Endpoint]:
     """Those of an app's *views* that have limits, by endpoint name. What is *configured* is stronger than what the code says, a view
-    than its blueprint, a nested blueprint than the one around it.
+    than its blueprint, a nested blueprint than the one around it. *places* are names that may be configured, too: keys of mounts.
 
     Raises :class:`~..settings.SettingsError` where endpoints are configured that are not there.
     """
     by_name = dict(configured)
-    known = [*views, *(f"{name}.*" for name in blueprints)]
+    known = [*views, *(f"{name}.*" for name in blueprints), *places]
     if missing := [name for name in by_name if name not in known]:
         raise SettingsError(_missing(name, known) for name in missing)
     bounded = {}
@@ -61,6 +65,24 @@ def endpoints(
         if merged != EndpointLimits():
             bounded[name] = Endpoint(name, merged)
     return bounded
+
+
+def within_mount(
+    place: str, whole: EndpointLimits, own: EndpointLimits, bounded: Mapping[str, Endpoint]
+) -> tuple[dict[str, Endpoint], Endpoint]:
+    """What holds for the endpoints of an app that is mounted at *place*, where *bounded* is what it says of some of them and *own* of all;
+    and what holds for everything else in it. What is said of it as a *whole*, by who mounts it, is stronger.
+
+    All of it shares the ``max_concurrency`` of the whole, but for endpoints that have one themselves: these may depend on it.
+    """
+    inside = {}
+    for name, endpoint in bounded.items():
+        merged = whole.over(endpoint.limits).over(own)
+        if endpoint.limits.max_concurrency is None:
+            inside[name] = Endpoint(place, merged)
+        else:
+            inside[name] = Endpoint(f"{place} {name}", replace(merged, max_concurrency=endpoint.limits.max_concurrency))
+    return inside, Endpoint(place, whole.over(own))
 
 
 def _blueprints_around(endpoint: str) -> Iterator[str]:

@@ -1,16 +1,19 @@
-"""The order of the wrappers around the app, outermost first: forwarded, static files, X-Sendfile. Each later one has its place here."""
+"""The order of the wrappers, outermost first: forwarded, prefix, X-Sendfile, mounts; and around each Flask app its static files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .forwarded import Forwarded, PeerTrust
+from .mounts import Directory, Mounts
+from .prefix import Prefix
 from .x_sendfile import XSendfile
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from ..settings.mounts import Mount
     from ..settings.table import Proxy
 
 
@@ -19,16 +22,18 @@ def build(
     proxy: Proxy,
     *,
     keep_forwarded: bool,
-    static: Callable[[WSGIApplication], WSGIApplication] | None = None,
+    mounts: Sequence[tuple[Mount, WSGIApplication]] = (),
     x_sendfile: Sequence[tuple[str, str]] | None = None,
 ) -> WSGIApplication:
-    """Wrap *app*. *keep_forwarded*: leave the proxies' fields alone, because the app evaluates them itself. *static* wraps it with its
-    static files; *x_sendfile*, the mapping for nginx, is None where the app lets no proxy send files.
+    """Wrap *app*, and those of *mounts* beside it. *keep_forwarded*: leave the proxies' fields alone, because the app evaluates them
+    itself. *x_sendfile*, the mapping for nginx, is None where no app lets a proxy send files.
     """
+    if mounts:
+        app = Mounts(Directory(app, mounts))
     if x_sendfile is not None:
         app = XSendfile(app, x_sendfile)
-    if static is not None:
-        app = static(app)
+    if proxy.url_prefix:
+        app = Prefix(app, proxy.url_prefix)
     if keep_forwarded:
         return app
     return Forwarded(app, PeerTrust(proxy.trusted_proxies or ()), frozenset(proxy.proxy_headers))

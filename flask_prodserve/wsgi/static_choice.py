@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
@@ -23,38 +21,39 @@ _NAMED = 3
 """Of what is around static files, so many are named in a log line."""
 
 
-def static_for(
-    app: Any, files: Files, routes: Routes, *, says: bool = False
-) -> Callable[[WSGIApplication], WSGIApplication] | None:
-    """What wraps an app with the static files of *app*, a Flask app with *routes*; None where it serves them itself.
+def with_static_files(app: Any, files: Files, place: str = "", *, says: bool = False) -> WSGIApplication:
+    """*app*, a Flask app, with its static files in front of it, or as it is where it is to serve them itself.
 
-    *says*: log what is decided. Raises MissingExtraError where STATIC is on and cannot be.
+    *place* is the key that it is mounted by; *says*: log what is decided. Raises MissingExtraError where STATIC is on and cannot be.
     """
+    served: WSGIApplication = app
     if files.static == "off":
-        return None
+        return served
     if importlib.util.find_spec("whitenoise") is None:
         if files.static == "on":
             raise MissingExtraError(
                 "STATIC is on, and whitenoise, which it needs, is not installed.",
                 "pip install 'flask-prodserve[static]', or set STATIC to auto or off.",
             )
-        return None
-    chosen = _chosen(app, files, routes, says=says)
+        return served
+    routes = Routes(app.url_map, app.config["SERVER_NAME"])
+    chosen = _chosen(app, files, routes, place, says=says)
     if not chosen:
-        return None
+        return served
     from .static import StaticFiles
 
     def endpoint_of(path: str) -> str | None:
         rule = routes.find("GET", path, "")
         return None if rule is None else rule.endpoint
 
-    return functools.partial(StaticFiles, folders=chosen, endpoint_of=endpoint_of, max_age=files.static_max_age)
+    return StaticFiles(served, chosen, endpoint_of, max_age=files.static_max_age)
 
 
-def _chosen(app: Any, files: Files, routes: Routes, *, says: bool) -> list[Folder]:
+def _chosen(app: Any, files: Files, routes: Routes, place: str, *, says: bool) -> list[Folder]:
     if routes.by_host:
         if says:
-            logger.info("static files are left to the app, since its URL rules depend on the host")
+            where = f"the app at {place}" if place else "the app"
+            logger.info("static files are left to %s, since its URL rules depend on the host", where)
         return []
     chosen = []
     for folder in folders(app):
@@ -65,7 +64,7 @@ def _chosen(app: Any, files: Files, routes: Routes, *, says: bool) -> list[Folde
             logger.info(
                 "static files at %s are left to the app, since this runs for them, too, and may be a guard: %s. "
                 "STATIC=on serves them past it",
-                folder.url,
+                place + folder.url,
                 ", ".join([*around[:_NAMED], *(["..."] if len(around) > _NAMED else [])]),
             )
     return chosen

@@ -18,8 +18,7 @@ from flask import Blueprint, Flask, send_file
 
 from flask_prodserve.errors import MissingExtraError
 from flask_prodserve.settings import arguments, resolve
-from flask_prodserve.wsgi.routes import Routes
-from flask_prodserve.wsgi.static_choice import static_for
+from flask_prodserve.wsgi.static_choice import with_static_files
 from serving import in_thread, wait_until
 from wire import Response, Wire, get
 
@@ -349,15 +348,24 @@ def test_apps_of_many_hosts(folder: Path) -> None:
         assert get(served.address, "/static/style.css").status == 404
 
 
+def test_a_mounted_app(folder: Path) -> None:
+    """An app that is mounted beside another one has its own files served, below its place."""
+    with in_thread(Flask("main"), mounts={"/shop": make_app(folder)}) as served:
+        response = get(served.address, "/shop/static/style.css")
+        assert response.status == 200
+        assert not by_app(response)
+        assert get(served.address, "/static/style.css").status == 404
+
+
 def test_what_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The log says once which files are left to the app, why, and what to do."""
     app = make_app(folder)
     for _ in range(4):
         _before_request(app)
     with caplog.at_level(logging.INFO, "flask_prodserve"):
-        assert static_for(app, resolve([]).settings.files, Routes(app.url_map), says=True) is None
+        assert with_static_files(app, resolve([]).settings.files, "/shop", says=True) is app
     [record] = caplog.records
-    assert "/static/" in record.getMessage()
+    assert "/shop/static/" in record.getMessage()
     assert "test_static_files._before_request" in record.getMessage()
     assert "STATIC=on" in record.getMessage()
 
@@ -369,7 +377,7 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert by_app(get(served.address, "/static/style.css"))
     on = resolve([arguments({"static": "on"}, "test")]).settings.files
     with pytest.raises(MissingExtraError, match=r"flask-prodserve\[static\]"):
-        static_for(make_app(folder), on, Routes(make_app(folder).url_map))
+        with_static_files(make_app(folder), on)
 
 
 def slow_clients(served: Any, target: str, *fields: str) -> Iterator[Wire]:

@@ -212,14 +212,25 @@ def test_settings_reference_is_in_step() -> None:
 
 
 FOREIGN_NAMES = {
+    "ALLOWED_HOSTS",
+    "APPLICATION_ROOT",
+    "CONN_MAX_AGE",
+    "CSRF_TRUSTED_ORIGINS",
+    "DJANGO_SETTINGS_MODULE",
     "FLASK_APP",
     "FLASK_DEBUG",
     "FORWARDED_ALLOW_IPS",
+    "LOGIN_REDIRECT_URL",
+    "LOGIN_URL",
     "MAX_CONTENT_LENGTH",
+    "MIDDLEWARE",
     "SEND_FILE_MAX_AGE_DEFAULT",
     "USE_X_SENDFILE",
-    "TMPDIR",
     "PORT",
+    "SECRET_KEY",
+    "SECURE_PROXY_SSL_HEADER",
+    "SESSION_COOKIE_NAME",
+    "TMPDIR",
     "WEB_CONCURRENCY",
 }
 """Names in the text that are no settings, beside those of a WSGI environment."""

@@ -12,8 +12,9 @@ from flask import Flask
 
 import flask_prodserve
 from flask_prodserve import ProdServe, serve
+from flask_prodserve.apps.attached import app_layers
 from flask_prodserve.clock import Deadline
-from flask_prodserve.extension import _development_defaults, app_layers, resolve_for
+from flask_prodserve.extension import _development_defaults, resolve_for
 from flask_prodserve.process.hooks import hooks_of
 from flask_prodserve.settings import Settings, SettingsError, arguments, command_line, resolve
 from flask_prodserve.units import TCPAddress, UnixAddress
