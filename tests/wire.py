@@ -76,7 +76,9 @@ class Wire:
             elif isinstance(event, h11.EndOfMessage):
                 break
             elif not isinstance(event, h11.InformationalResponse):
-                raise AssertionError(f"the server closed before the response was complete: {event!r}, {bytes(body[:200])!r}")
+                raise AssertionError(
+                    f"the server closed before the response was complete: {event!r}, {bytes(body[:200])!r}"
+                )
         assert head is not None
         self._read = reader.trailing_data[0]
         fields = [(name.decode(), value.decode()) for name, value in head.headers.raw_items()]

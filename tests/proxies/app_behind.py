@@ -41,6 +41,11 @@ def make_app(behind: Behind) -> Flask:
     def remember() -> None:
         behind.seen.append((request.remote_addr or "", request.host, request.path))
 
+    @app.after_request
+    def say(response: Response) -> Response:
+        response.headers["Answer-To"] = request.path
+        return response
+
     @app.get("/who")
     def who() -> Any:
         return jsonify(

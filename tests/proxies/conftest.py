@@ -8,16 +8,10 @@ from pathlib import Path
 
 import pytest
 from app_behind import LARGE, Behind, make_app
-from edges import TRUST, Edge, open_folder
-from real_proxies import PROXIES, Proxy, running
+from edges import EDGES, TRUST, Edge, open_folder
+from real_proxies import Proxy, running
 
 from serving import in_thread
-
-EDGES = [
-    pytest.param((proxy, transport), id=f"{proxy.name}-{transport}")
-    for proxy in PROXIES
-    for transport in ("tcp", "unix")
-]
 
 
 @pytest.fixture(scope="session")

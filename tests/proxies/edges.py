@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from app_behind import Behind
-from real_proxies import HOST, Running
+from real_proxies import HOST, PROXIES, Running
 
 from serving import Served
 from wire import Response, Wire
@@ -22,6 +23,14 @@ TRUST = {
     "proxy_headers": ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix"],
 }
 """The fields are those that all four proxies set."""
+
+
+EDGES = [
+    pytest.param((proxy, transport), id=f"{proxy.name}-{transport}")
+    for proxy in PROXIES
+    for transport in ("tcp", "unix")
+]
+"""Every proxy over every transport."""
 
 
 @dataclass(frozen=True)
