@@ -37,8 +37,8 @@ class Ports:
 
 @dataclass(frozen=True)
 class Proxy:
-    """*program* is what Debian calls it, run with *arguments* in a folder that has the file ``main``: *around*, with the *site* in the place
-    of ``{site}``. *listen* puts the ports in; *tcp* is how the upstream is written, and *unix* how it is where that is a Unix socket.
+    """*program* is what Debian calls it, run with *arguments* in a folder with a file ``main``: that is *around*, with the *site* in the
+    place of ``{site}``. *listen* puts the ports in; *tcp* is how the upstream is written, *unix* how it is where that is a Unix socket.
     """
 
     name: str

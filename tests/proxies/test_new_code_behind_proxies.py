@@ -17,29 +17,31 @@ from serving import PATIENCE, environment, flask
 pytestmark = supervised
 
 
-@pytest.mark.parametrize("front", EDGES)
-def test_reload_and_upgrade(front: tuple[Proxy, str], pem: Path) -> None:
+@pytest.mark.parametrize("edge_of", EDGES)
+def test_reload_and_upgrade(edge_of: tuple[Proxy, str], pem: Path) -> None:
     """A reload and an upgrade under load bring new code, and every request through the proxy is answered by the app."""
-    proxy, transport = front
+    proxy, transport = edge_of
     proxy.path()  # skips where there is none
     with open_folder() as folder:
         bind = "127.0.0.1:0" if transport == "tcp" else f"unix:{folder}/app.sock"
+        (folder / "proxy").mkdir()
         with serving(folder, "--bind", bind, "--unix-socket-mode", "0o666") as server:
             server.wait_for_workers(2)
-            place = folder / "proxy"
-            place.mkdir()
-            with running(proxy, server.command.address, pem, place) as front_server:
-                with Load(front_server.address, host=HOST) as load:
-                    load.wait_for_processes(2)
-                    old = server.workers
-                    server.deploy("2")
-                    command = flask("serve", "reload")
-                    subprocess.run(command, cwd=folder, env=environment(), check=True, timeout=PATIENCE)
-                    server.wait_renewed(load, old)
-                    old = server.workers
-                    server.deploy("3")
-                    server.signal(signal.SIGUSR2)
-                    server.wait_renewed(load, old)
-                    assert {answer.version for answer in load.last.values()} == {"3"}
-                    problems = load.result().problems
-                    assert not problems, problems
+            with (
+                running(proxy, server.command.address, pem, folder / "proxy") as front,
+                Load(front.address, host=HOST) as load,
+            ):
+                load.wait_for_processes(2)
+                old = server.workers
+                server.deploy("2")
+                reload = flask("serve", "reload")
+                subprocess.run(reload, cwd=folder, env=environment(), check=True, timeout=PATIENCE)
+                server.wait_renewed(load, old)
+                assert {answer.version for answer in load.last.values()} == {"2"}
+                old = server.workers
+                server.deploy("3")
+                server.signal(signal.SIGUSR2)
+                server.wait_renewed(load, old)
+                assert {answer.version for answer in load.last.values()} == {"3"}
+                problems = load.result().problems
+                assert not problems, problems

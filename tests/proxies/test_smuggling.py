@@ -13,7 +13,7 @@ from smuggling_messages import HIDDEN, MESSAGES, Message
 from wire import Wire
 
 WAITING_SECONDS = 0.5
-"""How long a proxy may say nothing until it counts as one that waits for the rest of the message. Where it is only slow, less is checked."""
+"""How long a proxy may say nothing until it counts as one that waits for more of the message. Where it is only slow, less is checked."""
 
 
 def _answers(wire: Wire) -> tuple[list[str], bool]:
