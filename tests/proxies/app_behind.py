@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Flask, Response, jsonify, request, url_for
+from flask import Flask, Response, jsonify, redirect, request, url_for
 
 from flask_prodserve.settings.table import FORWARDED_FIELDS
 from serving import PATIENCE
@@ -54,6 +54,10 @@ def make_app(behind: Behind) -> Flask:
             link=url_for("who", _external=True),
             forwarded=[name for name, _ in request.headers if name.lower() in FORWARDED_FIELDS],
         )
+
+    @app.get("/elsewhere")
+    def elsewhere() -> Any:
+        return redirect(url_for("who"))
 
     @app.route("/named/<path:name>", methods=["GET", "POST", "PUT"])
     def named(name: str) -> str:

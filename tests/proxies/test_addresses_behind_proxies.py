@@ -38,6 +38,12 @@ def test_client_scheme_host_and_prefix(edge: Edge, prefix: str) -> None:
     assert json.loads(ask(edge, f"{prefix}/who?x=1").body) == _who(prefix)
 
 
+@pytest.mark.parametrize("prefix", ["", "/shop"])
+def test_redirect(edge: Edge, prefix: str) -> None:
+    """A redirect to another view leads there, also below a prefix."""
+    assert ask(edge, f"{prefix}/elsewhere").get("Location") == f"{prefix}/who"
+
+
 def test_spoofing_client(edge: Edge) -> None:
     """A client that sends the fields itself gets nowhere: the proxy's own words count."""
     assert json.loads(ask(edge, "/who?x=1", *SPOOFED).body) == _who("")

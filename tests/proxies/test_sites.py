@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from real_proxies import PROXIES, SITES
+from real_proxies import PROXIES, SITES, Proxy
 
 from flask_prodserve.settings import Settings
 
@@ -41,3 +41,10 @@ def test_proxies_give_up_idle_connections_first(name: str) -> None:
 def test_size_of_uploads() -> None:
     """nginx takes uploads of the size that the server takes."""
     assert _number("nginx", r"client_max_body_size (\d+)m;") * 2**20 == Settings.of({}).limits.max_body_size
+
+
+@pytest.mark.parametrize("proxy", PROXIES, ids=lambda proxy: proxy.name)
+def test_unix_socket_is_shown(proxy: Proxy) -> None:
+    """The way to write a Unix socket that is tested is the one that stands beside the address."""
+    written = proxy.unix.format("/run/hello/app.sock").split()[-1].rstrip(";")
+    assert f" {written}\n" in (SITES / proxy.site).read_text()

@@ -1,4 +1,9 @@
-"""Messages that could be understood in two ways, through each proxy: the server behind it reads what the proxy has read, or refuses."""
+"""Messages that could be understood in two ways, through each proxy: the server behind it reads what the proxy has read, or refuses.
+
+What a proxy has read as a request has the proxy's word on it, so that its client is CLIENT; what the server alone took for one has not.
+A proxy may well read the hidden request as one that follows, as some do behind a line that ends in LF: that is one reading, and the
+client gets that request's own answer.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from smuggling_messages import HIDDEN, MESSAGES, Message
 
 from wire import Wire
 
-WAITING_SECONDS = 0.5
+WAITING_SECONDS = 1.0
 """How long a proxy may say nothing until it counts as one that waits for more of the message. Where it is only slow, less is checked."""
 
 
