@@ -37,11 +37,11 @@ def test_reload_and_upgrade(edge_of: tuple[Proxy, str], pem: Path) -> None:
                 reload = flask("serve", "reload")
                 subprocess.run(reload, cwd=folder, env=environment(), check=True, timeout=PATIENCE)
                 server.wait_renewed(load, old)
-                assert {answer.version for answer in load.last.values()} == {"2"}
+                load.wait_until_all(lambda answer: answer.version == "2", "answers of version 2")
                 old = server.workers
                 server.deploy("3")
                 server.signal(signal.SIGUSR2)
                 server.wait_renewed(load, old)
-                assert {answer.version for answer in load.last.values()} == {"3"}
+                load.wait_until_all(lambda answer: answer.version == "3", "answers of version 3")
                 problems = load.result().problems
                 assert not problems, problems
