@@ -32,7 +32,9 @@ def clock_stream() -> ResponseReturnValue:
             sent += 1
             yield f"id: {sent}\ndata: {datetime.now(timezone.utc):%H:%M:%S} UTC\n\n"
 
-    return Response(events(), mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+    # nginx collects a response unless it says that it may not.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Response(events(), mimetype="text/event-stream", headers=headers)
 
 
 @blueprint.get("/slow")

@@ -74,7 +74,7 @@ class Wire:
         if self._read:
             reader.receive_data(self._read)
         head: h11.Response | None = None
-        body = b""
+        body = bytearray()
         while True:
             event = reader.next_event()
             if event is h11.NEED_DATA:
@@ -82,15 +82,17 @@ class Wire:
             elif isinstance(event, h11.Response):
                 head = event
             elif isinstance(event, h11.Data):
-                body += bytes(event.data)
+                body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 break
             elif not isinstance(event, h11.InformationalResponse):
-                raise AssertionError(f"the server closed before the response was complete: {event!r}, {body[:200]!r}")
+                raise AssertionError(
+                    f"the server closed before the response was complete: {event!r}, {bytes(body[:200])!r}"
+                )
         assert head is not None
         self._read = reader.trailing_data[0]
         fields = [(name.decode(), value.decode()) for name, value in head.headers.raw_items()]
-        return Response(head.status_code, fields, body, head.http_version.decode())
+        return Response(head.status_code, fields, bytes(body), head.http_version.decode())
 
     def closed(self) -> bool:
         """Wait for the server's end of the connection; False when more bytes come instead."""

@@ -60,9 +60,17 @@ class Load:
     """``with Load(address) as load:`` runs until the block ends. Everything may be read at any time, from any thread."""
 
     def __init__(
-        self, address: Address, *, keeping: int = 12, connecting: int = 4, slow: int = 3, at_once: bool = False
+        self,
+        address: Address,
+        *,
+        host: str = "load",
+        keeping: int = 12,
+        connecting: int = 4,
+        slow: int = 3,
+        at_once: bool = False,
     ) -> None:
         self.address = address
+        self.host = host
         self.failures: list[Failure] = []
         self.retries: list[Failure] = []
         self.refused: list[float] = []
@@ -288,7 +296,7 @@ class _Client:
 
     def _send(self, now: float) -> None:
         kind, number = self.kind, self._number
-        lines = [f"{'POST' if kind.body else 'GET'} {kind.target}/{number} HTTP/1.1", "Host: load"]
+        lines = [f"{'POST' if kind.body else 'GET'} {kind.target}/{number} HTTP/1.1", f"Host: {self._load.host}"]
         if kind.body:
             lines.append(f"Content-Length: {len(kind.body)}")
         if not kind.keeps:
