@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-PROGRAM = shutil.which("openssl")
+from programs import program
 
 
 def openssl(*arguments: str, cwd: Path | None = None, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run ``openssl`` with *given* as its input; what it has printed is the result's ``stdout``, both streams of it."""
-    if PROGRAM is None:
-        assert "TESTS_MAY_NOT_SKIP" not in os.environ
-        pytest.skip("there is no openssl program")
     return subprocess.run(
-        [PROGRAM, *arguments], cwd=cwd, input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+        [program("openssl"), *arguments],
+        cwd=cwd,
+        input=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from programs import free_ports
 from serving import environment, flask, run, wait_until
 from wire import get
 
@@ -312,8 +313,7 @@ def test_line_without_a_terminal(folder: Path) -> None:
 
 def test_platform_port(folder: Path) -> None:
     """PORT alone means every interface; a host that was named stays, and our own settings come first."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    [port] = map(str, free_ports(1))
     with run(flask("serve"), cwd=folder, env={"PORT": port}) as command:
         assert f"listen=http://0.0.0.0:{port},http://[::]:{port}" in command.url + command.output
     with run(flask("serve", "--host", "127.0.0.1"), cwd=folder, env={"PORT": port}) as command:

@@ -9,7 +9,6 @@ import os
 import resource
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from flask import Flask, request
 
+from certificates import Pair
 from flask_prodserve.engine.connections import SLACK
 from serving import PATIENCE, ManualClock, Served, flask, in_thread, run, wait_until
 from wire import Response, Wire, get
@@ -353,20 +353,12 @@ def test_churn_at_the_limit() -> None:
 # Over TLS
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("certificate")
-    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run([*words.split(), "-keyout", "key", "-out", "cert"], cwd=folder, check=True, capture_output=True)
-    return {"tls_cert": str(folder / "cert"), "tls_key": str(folder / "key")}
-
-
 @on_both_loops
-def test_turned_away_over_tls(clock: ManualClock, certificate: dict[str, Any]) -> None:
+def test_turned_away_over_tls(clock: ManualClock, localhost: Pair) -> None:
     """Over TLS, too, the client gets a 503 that it can read."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with serving(clock, max_connections=1, **certificate) as served, contextlib.ExitStack() as stack:
+    with serving(clock, max_connections=1, **localhost.settings) as served, contextlib.ExitStack() as stack:
 
         def secure() -> Wire:
             wire = stack.enter_context(Wire(served.address))

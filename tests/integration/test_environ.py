@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import ssl
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from wsgiref.validate import validator
 import pytest
 from flask import Flask, jsonify, request
 
+from certificates import Pair
 from flask_prodserve.net.loads import Loads
 from serving import in_thread
 from wire import Wire, get
@@ -39,10 +39,6 @@ FIXED = {
     "wsgi.multiprocess": False,
     "wsgi.run_once": False,
 }
-OPENSSL = (
-    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
-    "-addext subjectAltName=DNS:localhost,IP:127.0.0.1"
-)
 REQUEST = (
     b"POST /environ/%C3%A4%20b?x=%20&y HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n"
     b"X-Twice: 1\r\nx-twice: 2\r\nCookie: a=1\r\nCookie: b=2\r\nX_Twice: 3\r\nX-Forwarded-For: 1.2.3.4\r\n\r\nbody"
@@ -143,29 +139,16 @@ def test_chunked_body_has_a_length() -> None:
         assert b"HTTP_TRANSFER_ENCODING" not in body
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("certificate")
-    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
-    subprocess.run(
-        [*OPENSSL.split(), "-keyout", key, "-out", cert],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
-
-
-def test_tls(certificate: tuple[str, str]) -> None:
+def test_tls(localhost: Pair) -> None:
     """Over TLS the scheme is https; keep-alive, large bodies both ways and close_notify work."""
-    cert, key = certificate
     app = make_app()
 
     @app.post("/large")
     def large() -> bytes:
         return request.get_data() * 20
 
-    with in_thread(app, tls_cert=cert, tls_key=key) as served:
-        context = ssl.create_default_context(cafile=cert)
+    with in_thread(app, **localhost.settings) as served:
+        context = ssl.create_default_context(cafile=localhost.cert)
         with Wire(served.address) as wire:
             wire.socket = context.wrap_socket(wire.socket, server_hostname="localhost")
             assert wire.socket.version() in ("TLSv1.2", "TLSv1.3")

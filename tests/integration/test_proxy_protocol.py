@@ -9,7 +9,6 @@ import json
 import logging
 import socket
 import ssl
-import subprocess
 import termios
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 from flask import Flask, jsonify, request
 
 import proxy_header
+from certificates import Pair
 from flask_prodserve.engine.connections import SLACK
 from flask_prodserve.engine.proxied_channel import ProxiedChannel
 from proxy_header import LOCAL, PROXY, TCP4, UNIX, UNSPECIFIED, frame
@@ -96,14 +96,6 @@ def closed(wire: Wire) -> bool:
         return wire.closed()
     except ConnectionResetError:
         return True
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("certificate")
-    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run([*words.split(), "-keyout", "key", "-out", "cert"], cwd=folder, check=True, capture_output=True)
-    return {"tls_cert": str(folder / "cert"), "tls_key": str(folder / "key")}
 
 
 def over_tls(wire: Wire) -> None:
@@ -280,10 +272,10 @@ def test_byte_by_byte(header: bytes, listener: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("listener", ["tcp", "unix"])
-def test_before_tls(header: Callable[..., bytes], listener: str, tmp_path: Path, certificate: dict[str, Any]) -> None:
+def test_before_tls(header: Callable[..., bytes], listener: str, tmp_path: Path, localhost: Pair) -> None:
     """The header comes before the handshake, whole or in pieces."""
     bind = "127.0.0.1:0" if listener == "tcp" else f"unix:{tmp_path}/s"
-    with serving(bind=bind, trusted_proxies=[BALANCER, "unix"], **certificate) as served:
+    with serving(bind=bind, trusted_proxies=[BALANCER, "unix"], **localhost.settings) as served:
         for piece in (1, 20, 1000):
             with Wire(served.address) as wire:
                 announced = header(CLIENT)
@@ -298,11 +290,11 @@ def test_before_tls(header: Callable[..., bytes], listener: str, tmp_path: Path,
         assert served.engine.cuts.counts == {"PROXY_PROTOCOL": 1}
 
 
-def test_handshake_in_the_same_packet(certificate: dict[str, Any]) -> None:
+def test_handshake_in_the_same_packet(localhost: Pair) -> None:
     """A handshake that comes in one packet with the header is left to OpenSSL, and so is a header inside TLS: no header then."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with serving(**certificate) as served, Wire(served.address) as wire:
+    with serving(**localhost.settings) as served, Wire(served.address) as wire:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = context.wrap_bio(incoming, outgoing)
         outgoing.write(proxy_header.binary(CLIENT))

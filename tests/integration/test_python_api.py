@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from programs import free_ports
 from serving import Command, flask, run, wait_until
 from wire import Wire, get
 
@@ -88,12 +89,10 @@ print(signal.getsignal(signal.SIGTERM) is mine, signal.getsignal(signal.SIGINT) 
 
 def test_one_server_after_another(tmp_path: Path) -> None:
     """serve() can be called again when it has returned: on the same port, with other settings, and each line is logged once."""
-    text = """
-import socket
-with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
-serve(app, port=port, threads=1)
-serve(app, port=port, threads=2, access_log="off")
+    [port] = free_ports(1)
+    text = f"""
+serve(app, port={port}, threads=1)
+serve(app, port={port}, threads=2, access_log="off")
 """
     with run(script(tmp_path, text), cwd=tmp_path) as command:
         assert get(command.address).body == b"hello"
@@ -150,12 +149,10 @@ def test_app_run_reads_dotenv(tmp_path: Path) -> None:
 )
 def test_debug_in_every_way(tmp_path: Path, debug: str, variables: dict[str, str]) -> None:
     """The argument, or else FLASK_DEBUG, keeps the development server; the host and the options reach it."""
+    [port] = free_ports(1)
     text = f"""
-import socket
 ProdServe(app, replace_run=True)
-with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
-app.run("127.0.0.1", port, debug={debug}, use_reloader=False, threaded=True)
+app.run("127.0.0.1", {port}, debug={debug}, use_reloader=False, threaded=True)
 """
     # Werkzeug leaves the closing of its sockets to the interpreter, which warns of it.
     with run(script(tmp_path, text), cwd=tmp_path, env={"PYTHONWARNINGS": "ignore", **variables}) as command:

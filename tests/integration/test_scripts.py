@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 
+from programs import free_ports
 from serving import run
 from wire import get
 
@@ -68,8 +68,7 @@ def test_options_are_explained(tmp_path: Path) -> None:
 
 def test_debug_keeps_the_development_server(tmp_path: Path) -> None:
     """With debug=True, app.run() is what it always was."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     text = f"ProdServe(app, replace_run=True)\napp.run(port={port}, debug=True, use_reloader=False)"
     with run(script(tmp_path, text), cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as command:
         command.wait_for("Debug mode: on")

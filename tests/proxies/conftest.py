@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from app_behind import LARGE, Behind, make_app
 from edges import EDGES, TRUST, Edge, open_folder
-from real_proxies import Proxy, running
+from real_proxies import HOST, Proxy, running
 
+import certificates
 from serving import in_thread
 
 
@@ -18,12 +18,8 @@ from serving import in_thread
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with a certificate and its key."""
     folder = tmp_path_factory.mktemp("certificate")
-    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=example.org"
-    names = ["-addext", "subjectAltName=DNS:example.org"]
-    subprocess.run(
-        [*words.split(), *names, "-keyout", "key", "-out", "cert"], cwd=folder, check=True, capture_output=True
-    )
-    (folder / "pem").write_text((folder / "cert").read_text() + (folder / "key").read_text())
+    pair = certificates.make(folder, HOST, names=f"DNS:{HOST}")
+    (folder / "pem").write_text(Path(pair.cert).read_text() + Path(pair.key).read_text())
     return folder / "pem"
 
 

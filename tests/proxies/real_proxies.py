@@ -7,16 +7,13 @@ words here, and a second listener with TLS is put beside the first; *around* is 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
+from programs import free_ports, program
 from serving import PATIENCE, Command, run, wait_until
 
 SITES = Path(__file__).parents[2] / "docs/how-to/proxies"
@@ -57,11 +54,7 @@ class Proxy:
         return self.around.replace("{site}", self.listen(site, ports))
 
     def path(self) -> str:
-        program = shutil.which(self.program) or shutil.which(self.program, path="/usr/sbin")
-        if program is None:
-            assert "TESTS_MAY_NOT_SKIP" not in os.environ, f"{self.program} is missing"
-            pytest.skip(f"{self.program} is not installed")
-        return program
+        return program(self.program)
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,8 @@ class Running:
 @contextlib.contextmanager
 def running(proxy: Proxy, upstream: Address | str, pem: Path, folder: Path) -> Iterator[Running]:
     """Run *proxy* in *folder*, in front of *upstream*, until the block ends."""
-    ports = Ports(*_free_ports(), pem)
+    plain, tls = free_ports(2)
+    ports = Ports(plain, tls, pem)
     (folder / "main").write_text(proxy.configured(upstream, ports))
     arguments = [argument.replace("{folder}", str(folder)) for argument in proxy.arguments]
     with run([proxy.path(), *arguments], cwd=folder, env={"HOME": str(folder)}) as command:
@@ -90,11 +84,6 @@ def running(proxy: Proxy, upstream: Address | str, pem: Path, folder: Path) -> I
         yield Running(command, ("127.0.0.1", ports.plain), ("127.0.0.1", ports.tls), pem)
         command.signal(signal.SIGTERM)  # its workers would outlive a kill
         command.exit_code()
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def _answers(port: int) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +15,8 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request
 
+from certificates import Pair
+from programs import free_ports, program
 from serving import PATIENCE, Served, in_thread, run, wait_until
 from wire import Response, Wire
 
@@ -88,29 +88,16 @@ def make_app() -> Flask:
     return app
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
-def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
-    program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-    if program is None:
-        assert "TESTS_MAY_NOT_SKIP" not in os.environ, "haproxy is missing"
-        pytest.skip("haproxy is not installed")
+def haproxy(localhost: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
     folder: Path = tmp_path_factory.mktemp("haproxy")
-    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run([*words.split(), "-keyout", "key", "-out", "cert"], cwd=folder, check=True, capture_output=True)
-    (folder / "both").write_bytes((folder / "cert").read_bytes() + (folder / "key").read_bytes())
+    (folder / "both").write_bytes(Path(localhost.cert).read_bytes() + Path(localhost.key).read_bytes())
     unix, stats = str(folder / "app.sock"), str(folder / "stats")
     settings: dict[str, Any] = {"trusted_proxies": ["127.0.0.1", "unix"], "proxy_protocol": True}
     with ExitStack() as stack:
         plain = stack.enter_context(in_thread(make_app(), bind=["127.0.0.1:0", f"unix:{unix}"], **settings))
-        files = {"tls_cert": str(folder / "cert"), "tls_key": str(folder / "key")}
-        secure = stack.enter_context(in_thread(make_app(), **files, **settings))
-        at = {name: ("127.0.0.1", free_port()) for name in SERVERS}
+        secure = stack.enter_context(in_thread(make_app(), **localhost.settings, **settings))
+        at = {name: ("127.0.0.1", port) for name, port in zip(SERVERS, free_ports(len(SERVERS)), strict=True)}
         places = {"tcp": plain.address[1], "unix": unix, "tls": secure.address[1]}
         config = CONFIG.format(stats=stats)
         for name, server in SERVERS.items():
@@ -121,7 +108,7 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
                 server=server.format(**places),
             )
         (folder / "haproxy.cfg").write_text(config)
-        command = stack.enter_context(run([program, "-f", "haproxy.cfg", "-db"], cwd=folder))
+        command = stack.enter_context(run([program("haproxy"), "-f", "haproxy.cfg", "-db"], cwd=folder))
         started = HAProxy(at, plain, secure, stats)
 
         def is_up() -> bool:

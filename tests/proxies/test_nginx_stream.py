@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request
 
+from certificates import Pair
+from programs import free_ports, missing, program
 from serving import PATIENCE, in_thread, run, wait_until
 from wire import Wire
 
@@ -48,28 +48,21 @@ def make_app() -> Flask:
 
 
 @pytest.fixture(scope="module")
-def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, int]]]:
+def nginx(localhost: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, int]]]:
     """Where it listens, by what is behind it."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if program is None or not os.path.exists(MODULE):
-        assert "TESTS_MAY_NOT_SKIP" not in os.environ, "nginx or its module stream is missing"
-        pytest.skip("nginx or its module stream is not installed")
+    if not os.path.exists(MODULE):
+        missing("libnginx-mod-stream")
     folder: Path = tmp_path_factory.mktemp("nginx-stream")
-    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run([*words.split(), "-keyout", "key", "-out", "cert"], cwd=folder, check=True, capture_output=True)
     with ExitStack() as stack:
-        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        ports = [listening.getsockname()[1] for listening in free]
-        stack.close()
+        ports = free_ports(3)
         settings: dict[str, Any] = {"trusted_proxies": ["127.0.0.1", "unix"], "proxy_protocol": True}
         unix = folder / "app.sock"
         plain = stack.enter_context(in_thread(make_app(), bind=["127.0.0.1:0", f"unix:{unix}"], **settings))
-        files = {"tls_cert": str(folder / "cert"), "tls_key": str(folder / "key")}
-        secure = stack.enter_context(in_thread(make_app(), **files, **settings))
+        secure = stack.enter_context(in_thread(make_app(), **localhost.settings, **settings))
         config = CONFIG.format(module=MODULE, ports=ports, tcp=plain.address[1], unix=unix, tls=secure.address[1])
         (folder / "nginx.conf").write_text(config)
         command = stack.enter_context(
-            run([program, "-p", str(folder), "-c", "nginx.conf", "-g", "user root;"], cwd=folder)
+            run([program("nginx"), "-p", str(folder), "-c", "nginx.conf", "-g", "user root;"], cwd=folder)
         )
 
         def listening() -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from flask import Flask, request, send_file
 
+from programs import free_ports, missing, program
 from serving import PATIENCE, in_thread, run, wait_until
 from wire import get
 
@@ -84,26 +83,16 @@ def make_app(files: Path) -> Flask:
     return app
 
 
-def program(*names: str) -> str:
-    for name in names:
-        if found := shutil.which(name) or shutil.which(name, path="/usr/sbin"):
-            return found
-    assert "TESTS_MAY_NOT_SKIP" not in os.environ, f"{names[0]} is missing"
-    pytest.skip(f"{names[0]} is not installed")
-
-
 @pytest.fixture(scope="module", params=["nginx", "apache"])
 def proxy(
     request: pytest.FixtureRequest, files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, int]]:
     folder = tmp_path_factory.mktemp(request.param)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     nginx = request.param == "nginx"
     text, settings = (NGINX, {"x_accel_mapping": [f"{files}=/internal"]}) if nginx else (APACHE, {})
     if not nginx and not Path("/usr/lib/apache2/modules/mod_xsendfile.so").exists():
-        assert "TESTS_MAY_NOT_SKIP" not in os.environ, "libapache2-mod-xsendfile is missing"
-        pytest.skip("libapache2-mod-xsendfile is not installed")
+        missing("libapache2-mod-xsendfile")
     with in_thread(make_app(files), trusted_proxies="127.0.0.1", **settings) as served:
         configured = text.format(port=port, upstream=served.address[1], files=files, folder=folder)
         (folder / "proxy.conf").write_text(configured)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from target import QUICK, target
 
+from programs import program
 from serving import run, wait_until
 from wire import get
 
@@ -22,15 +21,6 @@ PROBE_SECONDS = 3
 """After which a server that has not answered is not available."""
 
 LIMITS = {"HEADER_TIMEOUT": "5s", "BODY_TIMEOUT": "5s", "SEND_TIMEOUT": "5s"}
-
-
-@pytest.fixture
-def program() -> str:
-    path = shutil.which("slowhttptest")
-    if path is None:
-        assert "TESTS_MAY_NOT_SKIP" not in os.environ, "slowhttptest is missing"
-        pytest.skip("slowhttptest is not installed")
-    return path
 
 
 @pytest.mark.parametrize(
@@ -47,7 +37,7 @@ def program() -> str:
         ),
     ],
 )
-def test_service_is_available(program: str, tmp_path: Path, mode: list[str], path: str, reasons: set[str]) -> None:
+def test_service_is_available(tmp_path: Path, mode: list[str], path: str, reasons: set[str]) -> None:
     """The service is available in every second of the attack, whose connections are cut meanwhile, and after it."""
     with target(tmp_path, **LIMITS) as served, served.left_as_found():
         host, port = served.address
@@ -61,7 +51,7 @@ def test_service_is_available(program: str, tmp_path: Path, mode: list[str], pat
             "-o": "report",
         }
         options = [text for option, value in arguments.items() for text in (option, str(value))]
-        with run([program, *mode, "-g", *options], cwd=tmp_path) as attacking:
+        with run([program("slowhttptest"), *mode, "-g", *options], cwd=tmp_path) as attacking:
             wait_until(lambda: served.logged, "connections to be cut")
             attacking.process.wait(SECONDS * 2)
             assert attacking.exit_code() == 0, attacking.output

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from flask import Flask, jsonify, request
 
 import proxy_header
+from certificates import Pair
 from flask_prodserve.wsgi.forwarded import MISLEADING_KEYS
 from proxy_header import LOCAL, PROXY, UNIX, UNSPECIFIED, frame
 from serving import Served, in_thread
@@ -231,19 +231,18 @@ def make_app() -> Flask:
 class Servers:
     """Starts servers as they are needed, and keeps them."""
 
-    def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
+    def __init__(self, stack: contextlib.ExitStack, folder: Path, pair: Pair) -> None:
         self._stack = stack
         self._folder = folder
+        self._pair = pair
         self._running: dict[tuple[object, ...], Served] = {}
-        words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-        subprocess.run([*words.split(), "-keyout", "key", "-out", "cert"], cwd=folder, check=True, capture_output=True)
 
     def serving(self, way: Way) -> Served:
         options: dict[str, object] = {"proxy_protocol": bool(way.header)}
         if way.trusted:
             options["trusted_proxies"] = way.trusted
         if way.tls:
-            options |= {"tls_cert": str(self._folder / "cert"), "tls_key": str(self._folder / "key")}
+            options |= self._pair.settings
         key = tuple(options.items())
         if key not in self._running:
             bind = [f"{NEIGHBOUR}:0", f"unix:{self._folder}/{len(self._running)}"]
@@ -252,9 +251,9 @@ class Servers:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(localhost: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with contextlib.ExitStack() as stack:
-        yield Servers(stack, tmp_path_factory.mktemp("spoofing"))
+        yield Servers(stack, tmp_path_factory.mktemp("spoofing"), localhost)
 
 
 @contextlib.contextmanager

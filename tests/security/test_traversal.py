@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from flask import Blueprint, Flask
 
+from certificates import Pair
 from serving import in_thread
 from wire import Response, Wire
 
@@ -86,7 +86,7 @@ def make_app(folder: Path) -> Flask:
 
 @pytest.fixture(scope="module", params=["tcp", "unix", "tls", "prefix"])
 def connect(
-    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, folder: Path, localhost: Pair, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Wire]]:
     """Opens a connection to a server of one kind, which trusts the prefix that requests with X-Forwarded-Prefix name."""
     files = tmp_path_factory.mktemp("listener")
@@ -96,11 +96,7 @@ def connect(
     if request.param == "unix":
         settings = {"bind": f"unix:{files / 'app.sock'}"}
     elif request.param == "tls":
-        words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-        subprocess.run(
-            [*words.split(), "-keyout", files / "key", "-out", files / "cert"], check=True, capture_output=True
-        )
-        settings = {"tls_cert": str(files / "cert"), "tls_key": str(files / "key")}
+        settings = {**localhost.settings}
     elif request.param == "prefix":
         settings = {"trusted_proxies": "127.0.0.1"}
     with in_thread(make_app(folder), keepalive_timeout=100, **settings) as served:
