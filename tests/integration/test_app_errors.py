@@ -117,7 +117,7 @@ _WSGI = {
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
+def served(way: str) -> Iterator[Served]:
     with in_thread(make_app()) as served:
         yield served
 

@@ -65,7 +65,7 @@ def make_app() -> Flask:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(way: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     app = make_app()
     app.config["FOLDER"] = tmp_path_factory.mktemp("files")
     with in_thread(app, max_body_size=LIMIT) as served:
