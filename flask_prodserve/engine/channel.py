@@ -53,6 +53,8 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 class Channel(Outgoing):
     scheme = "http"
+    handshakes = False
+    """Whether the next bytes belong to a handshake. The loop's."""
     asks_app = True
     """Whether the app answers what comes here."""
 

@@ -60,6 +60,9 @@ QUICK_SECONDS = 1.0
 SLEEPLESS_TURNS = 20
 """How often the steward looks in vain before it lies down: waking it costs more than looking."""
 
+HANDSHAKE_SECONDS = 0.002
+"""How long the leader goes on with TLS handshakes before others get their turn: each computes for as long as some views run."""
+
 CALL_SECONDS = 0.1
 
 _GONE = select.EPOLLHUP | select.EPOLLERR
@@ -107,6 +110,7 @@ class Leadership:
         self._lock = threading.Lock()
         self._trigger = Trigger(map)
         self._events: deque[tuple[int, int]] = deque()
+        self._handshakes: dict[int, int] = {}
         self._arrived: deque[Channel] = deque()
         self._ready: deque[Channel] = deque()
         self._patient: deque[Channel] = deque()
@@ -300,7 +304,7 @@ class Leadership:
     def _lead(self, member: _Member) -> None:
         """Lead until the lead is lost."""
         self._leader = member
-        events, arrived, entries = self._events, self._arrived, self._map
+        events, handshakes, arrived, entries = self._events, self._handshakes, self._arrived, self._map
         budget = 0
         while not self._stopping:
             if events:
@@ -310,6 +314,8 @@ class Leadership:
                     continue  # closed since
                 if not isinstance(entry, Channel):
                     wasyncore.read(entry)
+                elif entry.handshakes:
+                    handshakes[descriptor] = flags  # once, though each look sees it again
                 elif self._handle(entry, flags):
                     arrived.append(entry)
             elif arrived and budget:
@@ -317,8 +323,19 @@ class Leadership:
                 if not self._begin(arrived.popleft()):
                     return
             else:
-                events.extend(self._epoll.poll(0 if arrived else self._seconds_to_look()))
+                if handshakes:
+                    self._go_on_with_handshakes()
+                events.extend(self._epoll.poll(0 if arrived or handshakes else self._seconds_to_look()))
                 budget = len(events) + len(arrived)
+
+    def _go_on_with_handshakes(self) -> None:
+        enough = Deadline(HANDSHAKE_SECONDS)
+        while self._handshakes and not enough.passed():
+            descriptor = next(iter(self._handshakes))
+            flags = self._handshakes.pop(descriptor)
+            channel = self._map.get(descriptor)
+            if isinstance(channel, Channel) and self._handle(channel, flags):
+                self._arrived.append(channel)
 
     def _seconds_to_look(self) -> float | None:
         """Look whether to accept, if it is time to. Returns for how long to wait for events at most."""

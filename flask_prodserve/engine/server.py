@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-ACCEPTED_AT_A_TIME = 256
-"""Connections after which those that are open get their turn."""
+ACCEPT_SECONDS = 0.002
+"""How long connections are accepted before those that are open get their turn."""
 
 UNSENT_BYTES = 1 << 20
 """What the system may keep for a client besides what is on its way to it."""
@@ -139,9 +139,9 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
 
     def handle_accept(self) -> None:
         """Accept what waits, as far as others must not wait for that, and other processes should not take it; one connection at least."""
-        for _ in range(ACCEPTED_AT_A_TIME):
-            if not self._accept() or self.loop.leaves:
-                break
+        enough = Deadline(ACCEPT_SECONDS)
+        while self._accept() and not self.loop.leaves and not enough.passed():
+            pass
         if self._spare is None:
             self._spare = _spare_descriptor()
         self.check()

@@ -35,6 +35,7 @@ _SPEAKS_HTTPS = Reply(400, "This port speaks https: write https:// in place of h
 
 class TLSChannel(Channel):
     scheme = "https"
+    handshakes = True
 
     socket: Any
     """A NamedSocket; a plain one where ``_plain``."""
@@ -111,10 +112,11 @@ class TLSChannel(Channel):
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
         except ssl.SSLError as error:
-            if not self.environ:
+            if self.handshakes:
                 self.adj.cuts.count("TLS", f"handshakes fail, lately with {error.reason}", logging.INFO)
             raise
-        if data and not self.environ:
+        if data and self.handshakes:
+            self.handshakes = False
             self.environ = variables(self.socket, self.socket.server_name)
         return data
 
@@ -127,6 +129,7 @@ class TLSChannel(Channel):
         self._begun = True
         if first.isalpha():
             self._plain = True
+            self.handshakes = False
             self.socket = socket.socket(fileno=self.socket.detach())
             self.socket.setblocking(False)
 
