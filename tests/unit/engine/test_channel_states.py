@@ -57,10 +57,10 @@ def request(number: int, size: int, body: bytes, chunked: bool) -> tuple[bytes, 
 class ByHand:
     """A loop that does nothing by itself: the state machine decides what happens next."""
 
-    def nothing(self, channel: object) -> None:
+    def nothing(self, *channel: object) -> None:
         pass
 
-    watch = attend = forget = lend = submit = nothing
+    watch = attend = forget = give_way = lend = submit = nothing
 
 
 class Connection(RuleBasedStateMachine):
