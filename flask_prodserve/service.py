@@ -124,7 +124,7 @@ class Service:
             keep_forwarded=_leaves_proxies_to_app(self._app, self._resolved, says=self._says),
             says=self._says,
             loads=loads,
-            checked=self._every_second(checked),
+            checked=self._at_each_look(checked),
         )
         try:
             self._engine.start()
@@ -134,7 +134,7 @@ class Service:
                 "Lower THREADS, or raise the limits on processes (ulimit -u, a container's pids limit) and memory.",
             ) from error
 
-    def _every_second(self, checked: Callable[[Activity], None] | None) -> Callable[[Activity], None] | None:
+    def _at_each_look(self, checked: Callable[[Activity], None] | None) -> Callable[[Activity], None] | None:
         certificates = self._certificates
         if certificates is None:
             return checked
