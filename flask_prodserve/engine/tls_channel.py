@@ -16,15 +16,17 @@ import contextlib
 import logging
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..net.client_certificates import variables
 from .adjustments import RECEIVE_BYTES, EngineAdjustments
 from .channel import Channel
+from .outgoing import KEEP_BYTES
 from .parser import RequestParser
 from .reply import Reply
 
 if TYPE_CHECKING:
+    from .response import Response
     from .server import Server
 
 RECORD_BYTES = 1 << 14
@@ -132,6 +134,19 @@ class TLSChannel(Channel):
             self.handshakes = False
             self.socket = socket.socket(fileno=self.socket.detach())
             self.socket.setblocking(False)
+
+    def write(self, response: Response, data: bytes | memoryview) -> None:
+        self._give_way(len(data))
+        super().write(response, data)
+
+    def write_file(self, file: IO[bytes], size: int) -> None:
+        self._give_way(size)
+        super().write_file(file, size)
+
+    def _give_way(self, size: int) -> None:
+        """Encryption of much takes its time, in which others can run."""
+        if size > KEEP_BYTES:
+            self.server.loop.give_way()
 
     def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
         if self._plain:
