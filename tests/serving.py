@@ -84,7 +84,7 @@ class Served:
         """Have the server look at its deadlines, as it does every half second, and return when it has done what is due."""
         self.settle()
         self._in_loop(self.engine._check)
-        while self.engine._watchdog._due:
+        while self.engine._watchdog.at_work:
             self.settle()
         self.settle()
 

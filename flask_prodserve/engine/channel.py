@@ -48,6 +48,9 @@ DRAIN_IDLE_SECONDS = 1.0
 SILENT_SECONDS = 1.0
 """How long a new connection may send nothing before it counts as idle."""
 
+MEASURED_SECONDS = 1.0
+"""How long a client must have been looked at for its speed to mean anything."""
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -236,6 +239,13 @@ class Channel(Outgoing):
                 return Waiting(Phase.HEAD, began, self.last_activity, 0)
             return Waiting(Phase.BODY, request.body_began, self.last_activity, request.body_received)
         return Waiting(Phase.IDLE if self.answered else Phase.CONNECTED, self._idle_from, self.last_activity, 0)
+
+    def speed(self, now: float) -> float | None:
+        """At how many bytes a second the client takes what is kept for it, as of the last look; None where that says nothing yet."""
+        sending = self._sending
+        if sending is None or now - sending.began < MEASURED_SECONDS:
+            return None
+        return sending.taken / (now - sending.began)
 
     def catch_up(self) -> None:
         """Do what there is to do with the socket: it may be the loop that is late, and not the client."""
@@ -452,10 +462,11 @@ class _Sending:
 
     def __init__(self, response: int, began: float, taken: int) -> None:
         self.response = response
-        self._began = self.moved = began
-        self._taken_before = self._taken = taken
+        self.began = self.moved = began
+        self.taken = 0
+        self._taken_before = taken
 
     def waiting(self, phase: Phase, taken: int, now: float) -> Waiting:
-        if taken > self._taken:
-            self._taken, self.moved = taken, now
-        return Waiting(phase, self._began, self.moved, self._taken - self._taken_before)
+        if taken - self._taken_before > self.taken:
+            self.taken, self.moved = taken - self._taken_before, now
+        return Waiting(phase, self.began, self.moved, self.taken)

@@ -40,9 +40,6 @@ GONE_SECONDS = 1.0
 SATURATED_SECONDS = 1.0
 """How long requests wait for a thread before it is worth a warning."""
 
-MEASURED_SECONDS = 1.0
-"""How long a client must have been looked at for its speed to mean anything."""
-
 SUPPOSED_SPEED = 1 << 16
 """Bytes a second that a client is supposed to take as long as nothing is known of it."""
 
@@ -55,8 +52,8 @@ STANDING_SHARE = 0.1
 STUCK_PER_THREAD = 4
 """Threads that may be given up, for each of THREADS. Beyond, stuck requests keep their places: more threads would be no help."""
 
-WORK_SECONDS = 0.002
-"""How long requests are answered, and connections cut, before others get their turn: a thousand that are late together stall nobody."""
+WORK_SECONDS = 0.001
+"""How long connections are looked at and cut, and requests answered, before others get their turn: thousands together stall nobody."""
 
 _TOO_SLOW = {
     Phase.CONNECTED: "connections on which nothing came are closed",
@@ -100,31 +97,42 @@ class Watchdog:
         self._describe = describe
         self._queue_empty_at = self._clock()
         self._shed_at = self._queue_empty_at - SHED_SECONDS
+        self._unseen: deque[Channel] = deque()
         self._due: deque[Callable[[], object]] = deque()
         self._spool.make_room = lambda: loop.soon(self.relieve_spool)
 
     def check(self) -> None:
         """Every half second."""
-        now = self._clock()
-        for channel in list(self._connections.channels.values()):
-            waiting = channel.waiting(now)
-            channel.stop_lingering()
-            if waiting is not None and overdue(waiting, self._timeouts, now) is not None:
-                self._due.append(partial(self._cut, channel))
-            self._check_request(channel, now)
-        for channel in list(self._connections.left):
-            self._check_request(channel, now)
+        if not self._unseen:
+            self._unseen.extend([*self._connections.channels.values(), *self._connections.left])
         if self._spool.pressed:
             self.relieve_spool()
         self.check_queues()
 
     def _work(self) -> None:
-        """Do some of what is due, and leave the rest for later."""
+        """Do some of what there is to do, and leave the rest for later."""
         enough = Deadline(WORK_SECONDS)
-        while self._due and not enough.passed():
-            self._due.popleft()()
-        if self._due:
+        while self.at_work and not enough.passed():
+            if self._due:
+                self._due.popleft()()
+            else:
+                self._look_at(self._unseen.popleft())
+        if self.at_work:
             self._loop.soon(self._work)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether something is left for later."""
+        return bool(self._due or self._unseen)
+
+    def _look_at(self, channel: Channel) -> None:
+        now = self._clock()
+        if channel.connected:
+            waiting = channel.waiting(now)
+            channel.stop_lingering()
+            if waiting is not None and overdue(waiting, self._timeouts, now) is not None:
+                self._due.append(partial(self._cut, channel))
+        self._check_request(channel, now)
 
     def _cut(self, channel: Channel) -> None:
         """Cut a connection whose client is late, unless it turns out that it is not."""
@@ -290,7 +298,7 @@ class Watchdog:
         streams = [channel for channel in self._connections.channels.values() if _streams(channel, now)]
         excess = min(wanted, sum(not channel.lent for channel in streams))
         waiting_for = [channel for channel in streams if channel.holds_thread]
-        waiting_for.sort(key=lambda channel: _speed(channel, now) or 0.0)
+        waiting_for.sort(key=lambda channel: channel.speed(now) or 0.0)
         for channel in waiting_for[:excess]:
             self._cuts.count(
                 "MAX_STREAMS", "slow takers of long responses are reset, since they hold the threads that others need"
@@ -303,7 +311,7 @@ class Watchdog:
         """Much is kept for clients: cut those that take it most slowly; those of whose speed nothing is known yet if nothing else helps."""
         now = self._clock()
         takers = [channel for channel in self._connections.channels.values() if channel.output.kept]
-        known = {channel: speed for channel in takers if (speed := _speed(channel, now)) is not None}
+        known = {channel: speed for channel in takers if (speed := channel.speed(now)) is not None}
         candidates = sorted(known, key=known.__getitem__)
         if self._spool.full:
             slow = [channel for channel in candidates if known[channel] < SUPPOSED_SPEED]
@@ -360,12 +368,6 @@ def _streams(channel: Channel, now: float) -> bool:
     task = channel.task
     since = task.streaming_since if isinstance(task, Task) else None
     return since is not None and now - since > 2 * STREAM_SECONDS
-
-
-def _speed(channel: Channel, now: float) -> float | None:
-    """At how many bytes a second the client takes what is kept for it; None where it has not been looked at for long enough."""
-    waiting = channel.waiting(now)
-    return waiting.rate(now) if waiting is not None and now - waiting.began >= MEASURED_SECONDS else None
 
 
 def format_age(seconds: float) -> str:

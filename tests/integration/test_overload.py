@@ -159,8 +159,11 @@ def test_refused_requests_are_not_shed(held: Held, length: int, room: int, statu
             watchdog.check()
             held.clock.advance(QUEUE_TIMEOUT + 1)
             watchdog.check()
+            sent.set()
 
+        sent = threading.Event()
         served.engine._loop.soon(be_late)
+        assert sent.wait(PATIENCE)  # two threads must not use one TLS connection
         response = wire.response("POST")
         assert (response.status, response.get("connection")) == (status, "close")
         if status == 413:
