@@ -42,7 +42,7 @@ ITEMS = [
     for number in range(1, 41)
 ]
 
-BODIES = {size: b"x" * size for size in (100_000, 10_000_000)}
+BODIES = {size: b"x" * size for size in (100_000, 1_000_000, 10_000_000)}
 UPLOAD_BLOCK = 64 * 1024
 
 app = Flask(__name__)

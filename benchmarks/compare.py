@@ -44,7 +44,7 @@ class Plan:
 
 def run_row(row: Row, plan: Plan) -> Document:
     """Measure one row with those it is for. A server that fails is left out of the rest of the row, and the document says why."""
-    peers = [peer for peer in plan.peers if peer.static in (row.static, None)]
+    peers = [peer for peer in plan.peers if peer.static in (row.static, None) and (peer.tls or not row.tls)]
     samples: dict[str, list[Sample]] = {}
     failures: dict[str, str] = {}
 
@@ -59,7 +59,7 @@ def run_row(row: Row, plan: Plan) -> Document:
         servers: dict[str, Server] = {}
         for peer, port in zip(peers, free_ports(len(peers)), strict=True):
             with failing(peer.name):
-                servers[peer.name] = stack.enter_context(Server(peer, port, plan.threads))
+                servers[peer.name] = stack.enter_context(Server(peer, port, plan.threads, tls=row.tls))
         for name, server in servers.items():
             with failing(name):
                 server.wait_ready()

@@ -34,7 +34,7 @@ class Row:
 
     *slow_path*: one request in SLOW_EVERY goes there. *close*: a new connection for each request. *idle* keep-alive connections are open
     meanwhile. *bare*: the app is also called without any server. *static*: it is a static file, which some servers send by themselves.
-    *chart*: belongs in the chart.
+    *tls*: over TLS. *chart*: belongs in the chart.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Row:
     idle: int = 0
     bare: bool = False
     static: bool = False
+    tls: bool = False
     chart: bool = False
 
 
@@ -69,6 +70,8 @@ ROWS = (
     Row("body-10m", "Response of 10 MB, 4 connections", 4, "/body/10000000"),
     Row("static-10k", "Static file of 10 kB, 32 connections", 32, "/static/10k.css", static=True),
     Row("static-1m", "Static file of 1 MB, 8 connections", 8, "/static/1m.jpg", static=True),
+    Row("tls-hello-64", '"Hello, World!" over TLS, 64 connections', 64, tls=True),
+    Row("tls-body-1m", "Response of 1 MB over TLS, 8 connections", 8, "/body/1000000", tls=True),
     Row("upload-100k", "Upload of 100 kB, 8 connections", 8, "/upload/100000", upload=100_000),
     Row("upload-10m", "Upload of 10 MB, 4 connections", 4, "/upload/10000000", upload=10_000_000),
     Row("close-32", "New connection for each request, 32 at a time", 32, close=True),

@@ -25,7 +25,8 @@ class Peer:
     """A server. In *arguments* stand ``{python}``, ``{scripts}``, ``{port}`` and ``{threads}`` for what they say.
 
     *distribution* is what PyPI calls it, or Debian where it is a *program* of its own; *note* what a reader of the numbers must know;
-    *by_default*: it is compared unless somebody says who is; *static*: in rows of static files alone, or (False) in all others, or in both.
+    *by_default*: it is compared unless somebody says who is; *static*: in rows of static files alone, or (False) in all others, or in both;
+    *tls*: what is added where it is to speak TLS, with the files of ``files``; not compared there without.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Peer:
     by_default: bool = True
     static: bool | None = False
     program: str = ""
+    tls: tuple[str, ...] = ()
 
     def version(self) -> str | None:
         """The installed version, or None where it is missing."""
@@ -49,12 +51,12 @@ class Peer:
         except importlib.metadata.PackageNotFoundError:
             return None
 
-    def command(self, port: int, threads: int) -> list[str]:
+    def command(self, port: int, threads: int, *, tls: bool = False) -> list[str]:
         """What to run to have the app on 127.0.0.1:*port*."""
         scripts = sysconfig.get_path("scripts")
         return [
             argument.format(python=sys.executable, scripts=scripts, prefix=sys.prefix, port=port, threads=threads)
-            for argument in self.arguments
+            for argument in (*self.arguments, *(self.tls if tls else ()))
         ]
 
 
@@ -85,6 +87,10 @@ _GRANIAN = (
     *("--backlog", str(MAX_CONNECTIONS), "--log-level", "warning"),
 )
 
+_OUR_TLS = ("--tls-cert", "tls/cert.pem", "--tls-key", "tls/key.pem")
+_GUNICORN_TLS = ("--certfile", "tls/cert.pem", "--keyfile", "tls/key.pem")
+_GRANIAN_TLS = ("--ssl-certificate", "tls/cert.pem", "--ssl-keyfile", "tls/key.pem")
+
 PEERS = (
     Peer(
         OURS,
@@ -93,6 +99,7 @@ PEERS = (
         {"PRODSERVE_MAX_CONNECTIONS": str(MAX_CONNECTIONS)},
         note="two processes, of which one supervises: its memory counts",
         static=None,
+        tls=_OUR_TLS,
     ),
     Peer(
         f"{OURS}-2",
@@ -102,6 +109,7 @@ PEERS = (
         note="with two workers, to see what a second one is good for; only where it is asked for",
         by_default=False,
         static=None,
+        tls=_OUR_TLS,
     ),
     Peer(
         "waitress",
@@ -121,6 +129,7 @@ PEERS = (
             *("--worker-connections", str(MAX_CONNECTIONS)),
         ),
         note="two processes, of which one supervises: its memory counts",
+        tls=_GUNICORN_TLS,
     ),
     Peer(
         "gunicorn-sync",
@@ -139,6 +148,7 @@ PEERS = (
         "granian",
         (*_GRANIAN, "apps:app"),
         note="its I/O runs outside the GIL in a thread of its own; two processes, of which one supervises: its memory counts",
+        tls=_GRANIAN_TLS,
     ),
     Peer("cheroot", "cheroot", ("{python}", "runners.py", "cheroot", "{port}", "{threads}")),
     Peer(

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -35,12 +36,13 @@ class ServerFailed(Exception):
 
 
 class Server:
-    """``with Server(peer, port, threads) as server`` runs *peer* until the block ends, however it ends."""
+    """``with Server(peer, port, threads) as server`` runs *peer* until the block ends, however it ends; with *tls* over TLS."""
 
-    def __init__(self, peer: Peer, port: int, threads: int) -> None:
+    def __init__(self, peer: Peer, port: int, threads: int, *, tls: bool = False) -> None:
         self.peer = peer
         self.port = port
-        self._command = peer.command(port, threads)
+        self._tls = tls
+        self._command = peer.command(port, threads, tls=tls)
 
     def __enter__(self) -> Server:
         with contextlib.ExitStack() as undo:
@@ -67,7 +69,7 @@ class Server:
             _end_session(self._process)
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
 
     def wait_ready(self) -> None:
         """Until a request is answered. Raises ServerFailed."""
@@ -96,6 +98,13 @@ class Server:
 
     def _answers(self, timeout: float) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        if self._tls:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = (
+                False,
+                ssl.CERT_NONE,
+            )  # it is the one that has just been started
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=context)
         try:
             connection.request("GET", "/", headers={"Connection": "close"})
             return connection.getresponse().status == 200
