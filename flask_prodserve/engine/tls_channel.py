@@ -57,6 +57,8 @@ class TLSChannel(Channel):
         turned_away: Reply | None = None,
     ) -> None:
         assert server.tls is not None
+        # Linux has this, and TCP.
+        self._corks = hasattr(socket, "TCP_CORK") and sock.family != getattr(socket, "AF_UNIX", None)
         tls_socket = server.tls.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         try:
             # Python makes a plain socket of one that is not connected any more. What still is now was then.
@@ -151,6 +153,17 @@ class TLSChannel(Channel):
     def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
         if self._plain:
             return super().send_bytes(data)
+        if len(data) <= RECORD_BYTES or not self._corks:
+            return self._send_records(data)
+        # Each record is a write to the system, which would send each as a packet of its own.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        try:
+            return self._send_records(data)
+        finally:
+            with contextlib.suppress(OSError):  # gone
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+    def _send_records(self, data: bytes | bytearray | memoryview) -> int:
         sent = 0
         with memoryview(data) as view:
             while sent < len(view):
