@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 from flask import Flask
@@ -27,6 +28,9 @@ from ..errors import ProdServeError
 from ..wsgi.static_file import SUFFIXES, is_variant
 from ..wsgi.static_folders import regular_files
 from .serve import fail, layers_without_app, load
+
+if TYPE_CHECKING:
+    from ..settings import Resolved
 
 COMPRESSED = frozenset(
     [
@@ -87,12 +91,12 @@ class Outcome:
 def compress(ctx: click.Context, info: ScriptInfo, paths: tuple[str, ...]) -> None:
     """Write .br, .zst and .gz variants of static files, which the server then sends to those who understand them.
 
-    Without PATHS, of all static folders of the app and its blueprints; with PATHS, of the files in those folders, without loading the
-    app. .br needs brotli, .zst Python 3.14 or zstandard.
+    Without PATHS, of all static folders of the app and its blueprints, and of the Flask apps mounted beside it; with PATHS, of the files
+    in those folders, without loading the app. .br needs brotli, .zst Python 3.14 or zstandard.
     """
     assert ctx.parent is not None
     try:
-        folders = list(paths) or _static_folders(load(info, layers_without_app(ctx.parent.params))[0])
+        folders = list(paths) or _static_folders(*load(info, layers_without_app(ctx.parent.params)))
         compressors = _compressors()
         outcomes = compress_folders(folders, compressors)
     except ProdServeError as error:
@@ -106,8 +110,10 @@ def compress(ctx: click.Context, info: ScriptInfo, paths: tuple[str, ...]) -> No
         click.echo(f"No {' and '.join(missing)}: pip install {' '.join(packages[coding] for coding in missing)}")
 
 
-def _static_folders(app: Flask) -> list[str]:
-    owners = [app, *app.blueprints.values()]
+def _static_folders(app: Flask, resolved: Resolved) -> list[str]:
+    from ..apps.sites import served_apps
+
+    owners = [owner for one in served_apps(app, resolved.settings) for owner in (one, *one.blueprints.values())]
     return list(dict.fromkeys(owner.static_folder for owner in owners if owner.static_folder is not None))
 
 

@@ -39,11 +39,11 @@ def write(path: Path, content: bytes, modified: int = OLD) -> Path:
     return path
 
 
-def compress(folder: Path, *arguments: str) -> str:
+def compress(folder: Path, *arguments: str, **variables: str) -> str:
     done = subprocess.run(
         flask("--app", "shopping", "serve", "compress", *arguments),
         cwd=folder,
-        env=environment(),
+        env=environment(**variables),
         capture_output=True,
         text=True,
     )
@@ -144,3 +144,12 @@ def test_folder_that_cannot_be_written(folder: Path) -> None:
         "a.css",
         "a.css.gz",
     }
+
+
+def test_mounted_apps(folder: Path) -> None:
+    """The files of Flask apps that are mounted beside the app are compressed as well."""
+    (folder / "other.py").write_text("from flask import Flask\napp = Flask(__name__, static_folder='of_other')\n")
+    write(folder / "of_other/c.css", TEXT)
+    compress(folder, PRODSERVE_MOUNTS="/other=other:app")
+    assert (folder / "of_other/c.css.gz").exists()
+    assert (folder / "static/css/a.css.gz").exists()
