@@ -17,7 +17,7 @@ from serving import Served, in_thread, wait_until
 from wire import Wire, get
 
 pytestmark = [
-    pytest.mark.usefixtures("loop"),
+    pytest.mark.usefixtures("way"),
     pytest.mark.skipif(sys.platform != "linux", reason="handshakes can be stopped on Linux only"),
 ]
 
