@@ -202,7 +202,7 @@ def test_streams_do_not_hold_threads() -> None:
 def test_a_client_that_left_releases_its_thread() -> None:
     """A thread that waits for a client to read is free as soon as the client has gone, and the app can see that it has."""
     app = Flask("left")
-    noticed = threading.Event()
+    running, noticed = threading.Event(), threading.Event()
 
     @app.get("/large")
     def large() -> Response:
@@ -210,6 +210,7 @@ def test_a_client_that_left_releases_its_thread() -> None:
 
     @app.get("/patient")
     def patient() -> str:
+        running.set()
         wait_until(request.environ["waitress.client_disconnected"], "the client to leave")
         noticed.set()
         return ""
@@ -225,6 +226,8 @@ def test_a_client_that_left_releases_its_thread() -> None:
             wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
             if path == "/large":
                 assert wire.socket.recv(12) == b"HTTP/1.1 200"
+            else:
+                assert running.wait(PATIENCE)
             wire.socket.close()
             assert get(served.address).body == b"hello"
         assert noticed.is_set()
