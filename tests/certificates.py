@@ -21,6 +21,10 @@ def openssl(*arguments: str, cwd: Path | None = None, given: bytes = b"") -> sub
     )
 
 
+# Python's clients check strictly since 3.13. Some tests serve with such a certificate as well.
+AUTHORITY = "basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,digitalSignature\n"
+
+
 @dataclass(frozen=True)
 class Pair:
     """PEM files."""
@@ -47,7 +51,7 @@ def make(folder: Path, name: str, *, subject: str = "", names: str = "", by: Pai
     assert request.returncode == 0, request.stdout
     signs = ["-CA", by.cert, "-CAkey", by.key, "-CAcreateserial"] if by else ["-signkey", pair.key]
     extensions = folder / f"{name}.ext"
-    extensions.write_text(f"subjectAltName={names}\n" if names else "basicConstraints=CA:true\n" if by is None else "")
+    extensions.write_text(f"subjectAltName={names}\n" if names else AUTHORITY if by is None else "")
     signed = openssl(
         *("x509", "-req", "-in", f"{pair.cert}.request", *signs, "-days", str(days), "-sha256", "-out", pair.cert),
         *("-extfile", str(extensions)),
