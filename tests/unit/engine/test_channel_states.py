@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from by_hand import ByHand
 from flask_prodserve.clock import monotonic
 from flask_prodserve.engine.adjustments import EngineAdjustments
 from flask_prodserve.engine.channel import Channel
@@ -52,15 +53,6 @@ def request(number: int, size: int, body: bytes, chunked: bool) -> tuple[bytes, 
         size,
     )
     return head + framing + sent, response + (content * (size // len(content) + 1))[:size]
-
-
-class ByHand:
-    """A loop that does nothing by itself: the state machine decides what happens next."""
-
-    def nothing(self, *channel: object) -> None:
-        pass
-
-    watch = attend = forget = give_way = lend = submit = nothing
 
 
 class Connection(RuleBasedStateMachine):

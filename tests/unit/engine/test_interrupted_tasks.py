@@ -14,6 +14,7 @@ from typing import IO, Any
 import pytest
 from flask import Flask
 
+from by_hand import ByHand
 from flask_prodserve.clock import monotonic
 from flask_prodserve.engine import task
 from flask_prodserve.engine.adjustments import EngineAdjustments
@@ -34,15 +35,6 @@ REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n" + 
 logger = logging.getLogger("asked")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Any]
-
-
-class ByHand:
-    """A loop that does nothing."""
-
-    def nothing(self, channel: object) -> None:
-        pass
-
-    watch = attend = forget = lend = submit = nothing
 
 
 @contextlib.contextmanager
