@@ -11,10 +11,9 @@ Invariants, none of which leans on the GIL:
    leader is inside one (``_take_over``). A lead that nobody could be found for is ``_vacant`` until a thread has nothing else to do.
 2. Whether the leader still leads after a request is decided by one atomic ``pop`` of the claim that it made for it: it gets that back, or
    the steward has it. So nobody waits for events with a lead that has ended. ``_claim`` is the claim of the one who leads now.
-3. ``_busy`` counts the threads that run requests without the lead, and never exceeds THREADS. At THREADS the leader runs nothing, but
-   puts channels into ``_ready``. Both change under ``_lock``, and a thread that finishes looks into ``_ready`` as it is counted off. So
-   as long as anything is ready, THREADS threads are busy, and none of it is forgotten. Requests that are known to wait have a queue of
-   their own, ``_patient``: while there are quick ones as well, the last place is left to those, so that slow requests do not stall them.
+3. ``_places`` counts the threads that run requests without the lead, never more than THREADS. At THREADS the leader runs nothing, but has
+   requests wait there. Both change under ``_lock``, and a thread that finishes looks for what waits as it is counted off. So as long as
+   anything waits that has a place, that place is taken, and nothing is forgotten.
 4. A channel that is running is read by nobody, and closed or paused by the leader only (see ``channel``).
 5. Channels stay registered while they run; only an event that comes meanwhile pauses one. So a common request needs no epoll_ctl().
 6. A claim that is made in the moment in which the steward lies down is seen when its turn ends: the take-over is late, and no more.
@@ -39,6 +38,7 @@ from ..clock import Deadline, monotonic
 from .admission import take_out
 from .blocking_memory import BlockingMemory
 from .channel import Channel
+from .places import Places
 from .trigger import Trigger
 
 if TYPE_CHECKING:
@@ -53,9 +53,6 @@ PATIENCE = 0.001
 
 BURNING_PATIENCE = 0.010
 """Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down."""
-
-QUICK_SECONDS = 1.0
-"""How long the last place is kept for quick requests after one of them was there."""
 
 SLEEPLESS_TURNS = 20
 """How often the steward looks in vain before it lies down: waking it costs more than looking."""
@@ -97,7 +94,7 @@ class Leadership:
         admission: Admission | None,
         sharing: Sharing | None,
     ) -> None:
-        self._max_busy = threads
+        self._places = Places(threads)
         self._admission = admission
         self._max_streams = max_streams
         self._map = map
@@ -112,14 +109,9 @@ class Leadership:
         self._events: deque[tuple[int, int]] = deque()
         self._handshakes: dict[int, int] = {}
         self._arrived: deque[Channel] = deque()
-        self._ready: deque[Channel] = deque()
-        self._patient: deque[Channel] = deque()
-        self._patient_first = False
-        self._quick_at = -QUICK_SECONDS
         self._resting: list[_Member] = []
         self._members = 0
         self._ended = threading.Condition(self._lock)
-        self._busy = 0
         self._streams = 0
         self._stuck = 0
         self._vacant = False
@@ -176,7 +168,7 @@ class Leadership:
     def look(self) -> None:
         """See whether to accept, after a change or when it is time to. From the loop's thread."""
         if self._sharing is not None:
-            self._sharing.look(busy=self._busy >= self._max_busy)
+            self._sharing.look(busy=self._places.taken)
         for entry in self._listeners:
             if entry.accepting:
                 self.attend(entry)  # also where it has paused
@@ -200,7 +192,7 @@ class Leadership:
                 return
             channel.lent = True
             self._streams += 1
-            self._busy -= 1
+            self._places.busy -= 1
             self._fill()
             self._vacate()
 
@@ -208,29 +200,25 @@ class Leadership:
         following = self._admission.release(channel) if self._admission is not None else None
         with self._lock:
             if following is not None:
-                self._ready.appendleft(following)
+                self._places.put_first(following)
             # The leader calls this: it is another thread that is stuck.
             self._stuck += 1
-            self._busy -= 1
+            self._places.busy -= 1
             self._fill()
             self._vacate()
 
     def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
         with self._lock:
-            withdrawn = [
-                channel
-                for queue in (self._ready, self._patient, self._arrived)
-                for channel in take_out(queue, unwanted)
-            ]
+            withdrawn = self._places.withdraw(unwanted) + take_out(self._arrived, unwanted)
             if self._admission is not None:
                 for channel in withdrawn:
                     if (following := self._admission.release(channel)) is not None:
-                        self._ready.append(following)
+                        self._places.add(following)
         return withdrawn
 
     @property
     def queued(self) -> int:
-        return len(self._ready) + len(self._patient) + len(self._arrived)
+        return len(self._places) + len(self._arrived)
 
     @property
     def stuck(self) -> int:
@@ -284,7 +272,6 @@ class Leadership:
         if self._admission is not None:
             self._admission.withdraw(lambda channel: True)
         self.withdraw(lambda channel: True)
-        self._arrived.clear()
 
     def stop(self, deadline: Deadline) -> bool:
         with self._lock:
@@ -379,8 +366,8 @@ class Leadership:
         kind = self._kind(head) if self._memory and head is not None else None
         if kind is not None and kind in self._memory:
             with self._lock:
-                if self._busy >= self._places_for_patient():
-                    self._queue(channel, self._patient)
+                if self._places.taken_for_patient:
+                    self._places.add(channel, patient=True)
                     return True
                 handed_over = not self._memory.is_due(kind)
                 if handed_over:
@@ -389,10 +376,10 @@ class Leadership:
             if handed_over:
                 self._finish(self._run(channel))
                 return False
-        if self._busy >= self._max_busy:
+        if self._places.taken:
             with self._lock:
-                if self._busy >= self._max_busy:
-                    self._queue(channel, self._ready)
+                if self._places.taken:
+                    self._places.add(channel)
                     return True
         claim = self._claim = [head]
         if self._lies:
@@ -417,18 +404,8 @@ class Leadership:
             channel.handle_write()
         else:
             channel.settle()
-            self._quick_at = channel.last_activity
+            self._places.quick_at = channel.last_activity
         return True
-
-    def _queue(self, channel: Channel, queue: deque[Channel]) -> None:
-        channel.queue()
-        queue.append(channel)
-
-    def _places_for_patient(self) -> int:
-        """How many threads may be busy when a request begins that is known to wait."""
-        if self._max_busy > 1 and monotonic() - self._quick_at < QUICK_SECONDS:
-            return self._max_busy - 1
-        return self._max_busy
 
     # Changes of the lead.
 
@@ -446,14 +423,14 @@ class Leadership:
 
     def _occupy(self) -> None:
         """One more thread runs requests without the lead. Under ``_lock``."""
-        self._busy += 1
-        if self._sharing is not None and self._busy == self._max_busy and not self._full:
+        self._places.busy += 1
+        if self._sharing is not None and self._places.taken and not self._full:
             self._full = True
             self._trigger.pull_trigger(self.look)
 
     def _vacate(self) -> None:
         """A thread has become free, and stays that. Under ``_lock``."""
-        if self._full and self._busy < self._max_busy:
+        if self._full and not self._places.taken:
             self._full = False
             self._trigger.pull_trigger(self.look)
 
@@ -474,8 +451,8 @@ class Leadership:
             if channel is None:
                 self._vacant = True
             else:
-                self._busy -= 1
-                self._ready.appendleft(channel)
+                self._places.busy -= 1
+                self._places.put_first(channel)
 
     # Followers.
 
@@ -497,7 +474,7 @@ class Leadership:
                 channel.lent = False
                 self._streams -= 1
             if self._admission is not None and (following := self._admission.release(channel)) is not None:
-                self._ready.appendleft(following)
+                self._places.put_first(following)
         if more:
             self.soon(lambda: self.submit(channel))  # it may have to wait for others of its endpoint
         else:
@@ -508,8 +485,8 @@ class Leadership:
         """Run what is ready, then be no longer busy."""
         while True:
             with self._lock:
-                self._busy -= counted
-                channel = None if self._stopping else self._next()
+                self._places.busy -= counted
+                channel = None if self._stopping else self._places.next()
                 if channel is None:
                     self._vacate()
                     return
@@ -518,19 +495,10 @@ class Leadership:
 
     def _fill(self) -> None:
         """Have another thread run what is ready, if there is a place for it. Under ``_lock``, in the leader, which counts on its place."""
-        channel = self._next()
+        channel = self._places.next()
         if channel is not None:
             self._occupy()
             self._appoint(channel)
-
-    def _next(self) -> Channel | None:
-        """What is to be run next, if there is a place for it; of both queues in turns, where both have something. Under ``_lock``."""
-        self._patient_first = not self._patient_first
-        if self._patient and (self._patient_first or not self._ready) and self._busy < self._places_for_patient():
-            return self._patient.popleft()
-        if self._ready and self._busy < self._max_busy:
-            return self._ready.popleft()
-        return None
 
     def _serve(self, channel: Channel | None) -> None:
         """A service thread's life."""
@@ -546,7 +514,7 @@ class Leadership:
                     self._vacant = False
                     continue
                 # Streams that have ended, and requests that were given up, leave more threads than can be busy.
-                if self._stopping or self._members > self._max_busy + self._streams + self._stuck + 1:
+                if self._stopping or self._members > self._places.most + self._streams + self._stuck + 1:
                     break
                 self._resting.append(member)
             member.wake.acquire()

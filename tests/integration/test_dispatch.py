@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 from flask import Flask, Response, request
 
-from flask_prodserve.engine import leadership
+from flask_prodserve.engine import leadership, places
 from flask_prodserve.engine.blocking_memory import BlockingMemory
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.net.loads import Loads
@@ -246,7 +246,7 @@ class KnowsHeld(BlockingMemory):
 def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """While more requests wait than there are threads, quick ones are answered all the same."""
     monkeypatch.setattr(leadership, "BlockingMemory", KnowsHeld)
-    monkeypatch.setattr(leadership, "QUICK_SECONDS", PATIENCE)
+    monkeypatch.setattr(places, "QUICK_SECONDS", PATIENCE)
     with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:
         loop = served.engine._loop
         if not isinstance(loop, Leadership):
@@ -255,10 +255,12 @@ def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch
         for wire in wires[: THREADS - 1]:
             held.ask(wire)
         held.wait_for(THREADS - 1)
-        wait_until(lambda: get_hello(served, 1) or loop._quick_at > 0, "a quick request that the leader has answered")
+        wait_until(
+            lambda: get_hello(served, 1) or loop._places.quick_at > 0, "a quick request that the leader has answered"
+        )
         for wire in wires[THREADS - 1 :]:
             held.ask(wire)
-        wait_until(lambda: len(loop._patient) == 4, "the others to queue")
+        wait_until(lambda: len(loop._places) == 4, "the others to queue")
         get_hello(served)
         held.release.set()
         assert [wire.response().body for wire in wires] == [b"held"] * len(wires)
@@ -279,7 +281,7 @@ def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch)
             held.ask(wire)
             held.wait_for(1)
             busy = first if first.engine._connections else second
-            wait_until(lambda: busy.engine._loop._busy == 1, "the steward to take over")
+            wait_until(lambda: busy.engine._loop._places.busy == 1, "the steward to take over")
             wait_until(lambda: not any(server.interest for server in busy.engine._servers), "it to leave the listener")
             takes_nothing_over(monkeypatch)  # or a busy machine could make both of them busy
             get_hello(first)

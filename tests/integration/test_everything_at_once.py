@@ -229,6 +229,6 @@ def test_everything_at_once(monkeypatch: pytest.MonkeyPatch, raises: bool) -> No
             assert not share.waiting
         assert loop._streams == 0  # type: ignore[attr-defined]  # both loops have it
         if isinstance(loop, Leadership):
-            wait_until(lambda: loop._busy == 0, "all threads to be free")
+            wait_until(lambda: loop._places.busy == 0, "all threads to be free")
         for _ in range(10):
             assert get(served.address, "/quick/1").body == content("1", b"")

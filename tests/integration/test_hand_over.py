@@ -155,8 +155,8 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
         assert sum(client.answered for client in clients) > CLIENTS * ROUNDS
         wait_until(lambda: not served.engine._connections, "the connections to be closed")
         if isinstance(runs, Leadership):
-            wait_until(lambda: runs._busy == 0, "the threads to rest")
-            assert [list(queue) for queue in (runs._ready, runs._patient, runs._arrived, runs._claim)] == [[]] * 4
+            wait_until(lambda: runs._places.busy == 0, "the threads to rest")
+            assert [len(queue) for queue in (runs._places, runs._arrived, runs._claim)] == [0] * 3
             assert runs._members <= THREADS + 1
         assert get(served.address, "/quick/1/10").status == 200
 
