@@ -22,6 +22,7 @@ from ..net.client_certificates import variables
 from .adjustments import RECEIVE_BYTES, EngineAdjustments
 from .channel import Channel
 from .outgoing import KEEP_BYTES
+from .output import READ_BYTES
 from .parser import RequestParser
 from .reply import Reply
 
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     from .server import Server
 
 RECORD_BYTES = 1 << 14
-"""Given to OpenSSL at a time, a whole record (RFC 8446, section 5.1): of more it may send a part, and still want all of it again."""
+"""A whole record (RFC 8446, section 5.1). Given to OpenSSL at a time for a client that is slow, whose progress is seen by that."""
+
+MOST_BYTES = READ_BYTES
+"""Given to it otherwise: each time the GIL goes to another thread and has to be had again. What of it was not taken has to be given again,
+in one piece, and no more than this is read from a file.
+"""
 
 _SPEAKS_HTTPS = Reply(400, "This port speaks https: write https:// in place of http://.")
 
@@ -46,6 +52,8 @@ class TLSChannel(Channel):
     _plain = False
     """Whether the client does not speak TLS. It is told so, in its own words, and nothing else."""
     _handshake_sends = False
+    _again = 0
+    """How much OpenSSL has to be given again, at least, after it could send only a part."""
 
     def __init__(
         self,
@@ -167,10 +175,13 @@ class TLSChannel(Channel):
         sent = 0
         with memoryview(data) as view:
             while sent < len(view):
+                size = self._again or (RECORD_BYTES if self.output.size else MOST_BYTES)
                 try:
-                    sent += self.socket.send(view[sent : sent + RECORD_BYTES])
+                    sent += self.socket.send(view[sent : sent + size])
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    self._again = size
                     break
+                self._again = 0
         return sent
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
