@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import random
@@ -53,6 +54,20 @@ def make_app() -> Flask:
         path = app.config["FOLDER"] / str(size)
         path.write_bytes(random.Random(size).randbytes(size))
         return send_file(path, mimetype="application/octet-stream")
+
+    @app.get("/memory/<int:size>")
+    def memory(size: int) -> bytes:
+        return random.Random(size).randbytes(size)
+
+    @app.get("/buffer/<int:size>")
+    def buffer(size: int) -> Response:
+        return send_file(io.BytesIO(random.Random(size).randbytes(size)), mimetype="application/octet-stream")
+
+    @app.get("/parts/<int:size>")
+    def parts(size: int) -> Response:
+        whole = io.BytesIO(random.Random(size).randbytes(size))
+        sizes = itertools.cycle([1, 5000, 16384, 16385, 65536, 65537, 300_000, 2_000_000])
+        return Response(iter(lambda: whole.read(next(sizes)), b""), mimetype="application/octet-stream")
 
     @app.get("/fields")
     def fields() -> Response:
@@ -237,11 +252,12 @@ def test_files(served: Served, size: int) -> None:
     assert (head.body, head.get("content-length")) == (b"", str(size))
 
 
-def test_large_response_to_a_slow_reader(served: Served) -> None:
-    """A response much larger than the socket's buffers arrives whole at a client that begins to read late."""
+@pytest.mark.parametrize("kind", ["file", "memory", "buffer", "parts"])
+def test_large_response_to_a_slow_reader(served: Served, kind: str) -> None:
+    """A response much larger than the socket's buffers arrives whole at a client that begins to read late, whatever it is made of."""
     size = 20_000_000
     with Wire(served.address) as slow:
-        slow.send(f"GET /file/{size} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        slow.send(f"GET /{kind}/{size} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         for _ in range(20):  # meanwhile others are served
             assert get(served.address).body == b"hello"
         assert (
