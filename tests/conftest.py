@@ -12,17 +12,6 @@ import certificates
 import serving
 import wire
 
-EPOLL = pytest.param("epoll", marks=pytest.mark.skipif(not hasattr(select, "epoll"), reason="this system has no epoll"))
-
-
-@pytest.fixture(scope="module", params=[EPOLL, "portable"])
-def loop(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs a module twice: with the system's epoll, and as on a system that has none."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "portable":
-            patch.delattr(select, "epoll", raising=False)
-        yield request.param
-
 
 @pytest.fixture(scope="session")
 def localhost(tmp_path_factory: pytest.TempPathFactory) -> certificates.Pair:
@@ -30,9 +19,15 @@ def localhost(tmp_path_factory: pytest.TempPathFactory) -> certificates.Pair:
     return certificates.make(tmp_path_factory.mktemp("localhost"), "localhost", names="DNS:localhost,IP:127.0.0.1")
 
 
-@pytest.fixture(scope="module", params=[EPOLL, "portable", "tls"])
+@pytest.fixture(scope="module", params=["epoll", "portable", "tls"])
 def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs a module three times: on both loops as ``loop`` does, and over TLS, with everything that ``in_thread`` and ``Wire`` do."""
+    """Runs a module three times: with the system's epoll, as on a system that has none, and over TLS, with everything that ``in_thread``
+    and ``Wire`` do.
+
+    A module uses it in all tests that have anything to do with these: one that does not would find what the test before it has left.
+    """
+    if request.param == "epoll" and not hasattr(select, "epoll"):
+        pytest.skip("this system has no epoll")
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "portable":
             patch.delattr(select, "epoll", raising=False)
@@ -42,3 +37,9 @@ def way(request: pytest.FixtureRequest) -> Iterator[str]:
                 patch.setitem(serving.DEFAULTS, name, value)
             patch.setattr(wire, "TLS", ssl.create_default_context(cafile=pair.cert))
         yield request.param
+
+
+@pytest.fixture(scope="module")
+def scheme(way: str) -> str:
+    """Of the servers' URLs."""
+    return "https" if way == "tls" else "http"

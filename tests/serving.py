@@ -250,6 +250,11 @@ def run(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = 
         process.stdout.close()
 
 
+def defaults() -> list[str]:
+    """DEFAULTS, as ``flask serve`` takes them."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in DEFAULTS.items()]
+
+
 def flask(*arguments: str) -> list[str]:
     """The ``flask`` command of the Python that runs the tests."""
     return [sys.executable, "-m", "flask", *arguments]

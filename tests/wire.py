@@ -6,6 +6,8 @@ import socket
 import ssl
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
+from urllib.request import HTTPSHandler, OpenerDirector, build_opener
 
 import h11
 
@@ -14,6 +16,32 @@ TIMEOUT = 20.0
 
 TLS: ssl.SSLContext | None = None
 """For every connection, where the servers speak TLS. An end without close_notify raises ssl.SSLEOFError then."""
+
+
+def secure(sock: socket.socket) -> socket.socket:
+    """*sock*, which is connected, after a handshake where the servers speak TLS."""
+    if TLS is None:
+        return sock
+    return TLS.wrap_socket(sock, server_hostname="localhost", suppress_ragged_eofs=False)
+
+
+def opener(*handlers: Any) -> OpenerDirector:
+    """urllib's client, for whom the servers are who they are for ``Wire``."""
+    return build_opener(HTTPSHandler(context=TLS), *handlers)
+
+
+RESETS = (ConnectionResetError, ssl.SSLEOFError)
+"""What a reset raises; the latter, over TLS, may also be an end without close_notify."""
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Whether the connection is reset, after what the client's system has of it already."""
+    try:
+        while socket.socket.recv(sock, 1 << 20):  # not ssl's, to which an end without close_notify looks the same
+            pass
+    except ConnectionResetError:
+        return True
+    return False
 
 
 @dataclass
@@ -31,9 +59,12 @@ class Response:
 
 
 class Wire:
-    """One connection to *address*: a (host, port) pair or the path of a Unix socket. *source* is the client's own address."""
+    """One connection to *address*: a (host, port) pair or the path of a Unix socket. *source* is the client's own address.
 
-    def __init__(self, address: tuple[str, int] | str, source: str | None = None) -> None:
+    Without *handshake* nothing of TLS is said until :meth:`begin`.
+    """
+
+    def __init__(self, address: tuple[str, int] | str, source: str | None = None, *, handshake: bool = True) -> None:
         family = (
             socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         )
@@ -43,8 +74,8 @@ class Wire:
             if source is not None:
                 self.socket.bind((source, 0))
             self.socket.connect(address)
-            if TLS is not None:
-                self.socket = TLS.wrap_socket(self.socket, server_hostname="localhost", suppress_ragged_eofs=False)
+            if handshake:
+                self.socket = secure(self.socket)
         except OSError:
             self.socket.close()
             raise
@@ -57,6 +88,15 @@ class Wire:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.socket.close()
+
+    def begin(self, before: bytes, data: bytes) -> None:
+        """Send *before*, have a handshake where the servers speak TLS, and send *data*; where they do not, both at once."""
+        if TLS is None:
+            self.send(before + data)
+        else:
+            self.send(before)
+            self.socket = secure(self.socket)
+            self.send(data)
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.watchdog import Watchdog
 from flask_prodserve.net.unsent import unacknowledged
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
-from wire import Wire, get
+from wire import Wire, get, is_reset
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -113,16 +112,6 @@ def take(wire: Client, count: int) -> int:
     while left:
         left -= len(wire.socket.recv(left))
     return count
-
-
-def reset(sock: socket.socket) -> bool:
-    """Whether the connection is reset, after what the client's system has of it already."""
-    try:
-        while sock.recv(1 << 20):
-            pass
-    except (ConnectionResetError, ssl.SSLEOFError):  # which is how OpenSSL sees one
-        return True
-    return False
 
 
 def messages(caplog: pytest.LogCaptureFixture, setting: str) -> list[logging.LogRecord]:
@@ -399,7 +388,7 @@ def test_reader_that_stops(clock: ManualClock, caplog: pytest.LogCaptureFixture)
         pass_time(served, clock, 2)
         assert not served.engine._connections
         assert served.engine._watchdog._spool.size == 0
-        assert reset(wire.socket)
+        assert is_reset(wire.socket)
         assert len(messages(caplog, "SEND_TIMEOUT")) == 1
 
 
@@ -421,7 +410,7 @@ def test_reader_that_is_too_slow(
         assert served.engine._connections
         pass_time(served, clock, 1)
         assert not served.engine._connections
-        assert reset(narrow)
+        assert is_reset(narrow)
         assert len(messages(caplog, "MIN_SEND_RATE")) == 1
 
 
@@ -505,7 +494,7 @@ def test_readers_of_streams(clock: ManualClock) -> None:
         wait_until(lambda: channel.holds_thread, "the stream to wait for its reader")
         served.look()
         pass_time(served, clock, 6)
-        assert reset(wire.socket)
+        assert is_reset(wire.socket)
         assert closed.wait(PATIENCE)
         assert get(served.address).body == b"hello"
         wait_until(lambda: served.engine._watchdog._spool.size == 0)

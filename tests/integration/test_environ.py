@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from wsgiref.validate import validator
 import pytest
 from flask import Flask, jsonify, request
 
-from certificates import Pair
 from flask_prodserve.net.loads import Loads
 from serving import in_thread
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("loop")
+pytestmark = pytest.mark.usefixtures("way")
 
 FIXED = {
     "REQUEST_METHOD": "POST",
@@ -33,7 +31,6 @@ FIXED = {
     "HTTP_X_TWICE": "1, 2",
     "HTTP_COOKIE": "a=1; b=2",
     "wsgi.version": [1, 0],
-    "wsgi.url_scheme": "http",
     "wsgi.input_terminated": True,
     "wsgi.multithread": True,
     "wsgi.multiprocess": False,
@@ -61,53 +58,55 @@ def unix_path(tmp_path: Path) -> str:
     return str(tmp_path / "app.sock")
 
 
-def _environ(address: tuple[str, int] | str) -> dict[str, Any]:
+def _environ(address: tuple[str, int] | str, scheme: str) -> dict[str, Any]:
     with Wire(address) as wire:
         wire.send(REQUEST)
         response = wire.response("POST")
     assert response.status == 200, response.body
     answer: dict[str, Any] = json.loads(response.body)
     assert answer["body"] == "body"
+    assert answer["url"].startswith(f"{scheme}://test/")
     environ: dict[str, Any] = answer["environ"]
     assert {name: environ.get(name) for name in FIXED} == FIXED
+    assert environ["wsgi.url_scheme"] == scheme
     assert not any(name.startswith("HTTP_X_FORWARDED") for name in environ)
     return environ
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_tcp(host: str) -> None:
+def test_tcp(host: str, scheme: str) -> None:
     """Over TCP the environment has the client's address and port, and the server's as the client reached it."""
     with in_thread(make_app(), host=host) as served:
-        environ = _environ(served.address)
+        environ = _environ(served.address, scheme)
         assert environ["REMOTE_ADDR"] == host
         assert environ["REMOTE_PORT"].isdecimal()
         assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == (host, str(served.address[1]))
 
 
-def test_every_interface() -> None:
+def test_every_interface(scheme: str) -> None:
     """'*' listens on IPv4 and IPv6, on the same port, and SERVER_NAME is the address that the client used."""
     with in_thread(make_app(), host="*") as served:
         port = served.address[1]
         assert {address[:2] for address in served.addresses} == {("0.0.0.0", port), ("::", port)}
         for host in ("127.0.0.1", "::1"):
-            assert _environ((host, int(port)))["SERVER_NAME"] == host
+            assert _environ((host, int(port)), scheme)["SERVER_NAME"] == host
 
 
-def test_several_binds(unix_path: str) -> None:
+def test_several_binds(unix_path: str, scheme: str) -> None:
     """One BIND may name IPv4, IPv6 and Unix sockets together."""
     with in_thread(make_app(), bind=["127.0.0.1:0", "[::1]:0", f"unix:{unix_path}"]) as served:
         assert len(served.addresses) == 3
         for address in served.addresses:
-            _environ(address)
+            _environ(address, scheme)
 
 
-def test_unix_socket(unix_path: str) -> None:
+def test_unix_socket(unix_path: str, scheme: str) -> None:
     """Over a Unix socket the peer has no address, and the server's name and port are those of a URL without them."""
     with in_thread(make_app(), bind=f"unix:{unix_path}", unix_socket_mode="0o640") as served:
-        environ = _environ(served.address)
+        environ = _environ(served.address, scheme)
         assert environ["REMOTE_ADDR"] == ""
         assert "REMOTE_PORT" not in environ
-        assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("localhost", "80")
+        assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("localhost", {"http": "80", "https": "443"}[scheme])
         assert Path(unix_path).stat().st_mode & 0o777 == 0o640
     assert not Path(unix_path).exists()
 
@@ -137,34 +136,6 @@ def test_chunked_body_has_a_length() -> None:
         body = wire.response("POST").body
         assert b'"CONTENT_LENGTH":"4"' in body
         assert b"HTTP_TRANSFER_ENCODING" not in body
-
-
-def test_tls(localhost: Pair) -> None:
-    """Over TLS the scheme is https; keep-alive, large bodies both ways and close_notify work."""
-    app = make_app()
-
-    @app.post("/large")
-    def large() -> bytes:
-        return request.get_data() * 20
-
-    with in_thread(app, **localhost.settings) as served:
-        context = ssl.create_default_context(cafile=localhost.cert)
-        with Wire(served.address) as wire:
-            wire.socket = context.wrap_socket(wire.socket, server_hostname="localhost")
-            assert wire.socket.version() in ("TLSv1.2", "TLSv1.3")
-            wire.send(REQUEST)
-            body = wire.response("POST").body
-            assert b'"wsgi.url_scheme":"https"' in body
-            assert b'"url":"https://test/' in body
-            content = bytes(range(256)) * 1000
-            wire.send(b"POST /large HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
-            assert wire.response("POST").body == content * 20
-        with Wire(served.address) as wire:
-            # An end without close_notify would raise.
-            wire.socket = context.wrap_socket(wire.socket, server_hostname="localhost", suppress_ragged_eofs=False)
-            wire.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            assert wire.response().status == 404
-            assert wire.closed()
 
 
 def test_wsgiref_validator(unix_path: str) -> None:

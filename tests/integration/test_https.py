@@ -21,7 +21,11 @@ from flask_prodserve.settings.table import TLS
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("loop")
+# Servers and clients speak TLS here where a test says so.
+pytestmark = [
+    pytest.mark.usefixtures("way"),
+    pytest.mark.parametrize("way", ["epoll", "portable"], indirect=True),
+]
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from http.cookiejar import CookieJar
 from typing import Any
-from urllib.request import HTTPCookieProcessor, build_opener
+from urllib.request import HTTPCookieProcessor
 
 import pytest
 from flask import Flask, redirect, request, session, url_for
@@ -19,9 +19,9 @@ from flask_prodserve.protocol.request_head import RequestHead
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import SettingsError, arguments
 from serving import PATIENCE, Served, in_thread, wait_until
-from wire import Wire, get
+from wire import Wire, get, opener
 
-pytestmark = pytest.mark.usefixtures("loop")
+pytestmark = pytest.mark.usefixtures("way")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -177,7 +177,7 @@ def test_names_of_requests(app: Flask, gate: Gate) -> None:
     assert kind(head("/old/1")) == "GET /old/1"
 
 
-def test_by_host(app: Flask) -> None:
+def test_by_host(app: Flask, scheme: str) -> None:
     """A host may have an app of its own, with URLs of its own, and one of its paths another."""
     mounts = {"Admin.test": make_app("admin"), "admin.test/x": make_app("x"), "/x": make_app("everywhere")}
     with in_thread(app, mounts=mounts) as served:
@@ -187,35 +187,35 @@ def test_by_host(app: Flask) -> None:
                 wire.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
                 return wire.response().body
 
-        assert body("/", "admin.test:8000") == b"admin http://admin.test:8000/"
-        assert body("/x/", "ADMIN.test").lower() == b"x http://admin.test/x/"
-        assert body("/x/", "test") == b"everywhere http://test/x/"
-        assert body("/", "test") == b"main http://test/"
-        assert body("http://admin.test/", "admin.test") == b"admin http://admin.test/"
+        assert body("/", "admin.test:8000") == f"admin {scheme}://admin.test:8000/".encode()
+        assert body("/x/", "ADMIN.test").lower() == f"x {scheme}://admin.test/x/".encode()
+        assert body("/x/", "test") == f"everywhere {scheme}://test/x/".encode()
+        assert body("/", "test") == f"main {scheme}://test/".encode()
+        assert body(f"{scheme}://admin.test/", "admin.test") == f"admin {scheme}://admin.test/".encode()
 
 
-def test_a_host_that_the_proxy_says(app: Flask) -> None:
+def test_a_host_that_the_proxy_says(app: Flask, scheme: str) -> None:
     """X-Forwarded-Host chooses the app where the proxy is trusted, and nobody else's does."""
     mounts = {"admin.test": make_app("admin")}
     said = "X-Forwarded-Host: admin.test"
     with in_thread(app, mounts=mounts) as served:
-        assert get(served.address, "/", said).body == b"main http://test/"
+        assert get(served.address, "/", said).body == f"main {scheme}://test/".encode()
     with in_thread(app, mounts=mounts, trusted_proxies="127.0.0.1") as served:
-        assert get(served.address, "/", said).body == b"admin http://admin.test/"
+        assert get(served.address, "/", said).body == f"admin {scheme}://admin.test/".encode()
 
 
-def test_prefixes_in_their_order(app: Flask) -> None:
+def test_prefixes_in_their_order(app: Flask, scheme: str) -> None:
     """What a trusted proxy has removed comes first, then URL_PREFIX, then the mount."""
     settings = {"mounts": {"/a": make_app("a")}, "url_prefix": "/shop", "trusted_proxies": "127.0.0.1"}
     with in_thread(app, **settings) as served:
         outer = "X-Forwarded-Prefix: /outer"
-        assert get(served.address, "/shop/", outer).body == b"main http://test/outer/shop/"
-        assert get(served.address, "/shop/a/", outer).body == b"a http://test/outer/shop/a/"
+        assert get(served.address, "/shop/", outer).body == f"main {scheme}://test/outer/shop/".encode()
+        assert get(served.address, "/shop/a/", outer).body == f"a {scheme}://test/outer/shop/a/".encode()
         assert get(served.address, "/shop/a/old/1", outer).get("location") == "/outer/shop/a/"
         assert get(served.address, "/a/", outer).status == 404
         assert get(served.address, "/outer/shop/a/", outer).status == 404
     with in_thread(app, **{**settings, "trusted_proxies": None}) as served:
-        assert get(served.address, "/shop/a/", outer).body == b"a http://test/shop/a/"
+        assert get(served.address, "/shop/a/", outer).body == f"a {scheme}://test/shop/a/".encode()
 
 
 def test_limits_below_a_prefix(app: Flask) -> None:
@@ -250,7 +250,7 @@ def test_health(app: Flask) -> None:
         assert b"alive" in get(served.address, "/a/livez").body
 
 
-def test_mounted_by_code(app: Flask, gate: Gate) -> None:
+def test_mounted_by_code(app: Flask, gate: Gate, scheme: str) -> None:
     """mount() before and after init_app adds to MOUNTS, which counts where both say the same place."""
     prodserve = ProdServe()
     prodserve.mount("/a", make_app("a"))
@@ -260,11 +260,11 @@ def test_mounted_by_code(app: Flask, gate: Gate) -> None:
     app.config["PRODSERVE_MOUNTS"] = {"/c": make_app("c"), "/b": make_app("configured")}
     with in_thread(app) as served:
         for place, name in {"/a": "a", "/b": "configured", "/c": "c", "/m": "imported", "": "main"}.items():
-            assert get(served.address, f"{place}/").body == f"{name} http://test{place}/".encode()
+            assert get(served.address, f"{place}/").body == f"{name} {scheme}://test{place}/".encode()
     gate.open.set()
     with in_thread(app, mounts={"/d": gate}) as served:
         assert get(served.address, "/d").body == b"through"
-        assert get(served.address, "/b/").body == b"b http://test/b/"
+        assert get(served.address, "/b/").body == f"b {scheme}://test/b/".encode()
         assert get(served.address, "/c/").status == 404
 
 
@@ -308,7 +308,7 @@ def make_session_app(name: str, **config: str) -> Flask:
         ({"SECRET_KEY": "main"}, "bob", False),
     ],
 )
-def test_session_cookies(config: dict[str, str], first: str, warned: bool) -> None:
+def test_session_cookies(config: dict[str, str], first: str, warned: bool, scheme: str) -> None:
     """Two Flask apps with one cookie end each other's sessions, of which the server warns; with another name or path each keeps its
     own, and with one key they share it.
     """
@@ -318,11 +318,11 @@ def test_session_cookies(config: dict[str, str], first: str, warned: bool) -> No
     said = [problem for problem in resolved.warnings if "each ends those of the other" in problem.what]
     assert bool(said) == warned
     with in_thread(main, mounts={"/a": other}) as served:
-        opener = build_opener(HTTPCookieProcessor(CookieJar()))
+        browser = opener(HTTPCookieProcessor(CookieJar()))
 
         def page(path: str) -> str:
             assert not isinstance(served.address, str)
-            with opener.open(f"http://127.0.0.1:{served.address[1]}{path}", timeout=PATIENCE) as answer:
+            with browser.open(f"{scheme}://127.0.0.1:{served.address[1]}{path}", timeout=PATIENCE) as answer:
                 text: str = answer.read().decode()
                 return text
 

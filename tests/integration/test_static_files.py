@@ -22,6 +22,8 @@ from flask_prodserve.wsgi.static_choice import with_static_files
 from serving import in_thread, wait_until
 from wire import Response, Wire, get
 
+pytestmark = pytest.mark.usefixtures("way")
+
 OLD = 1_600_000_000
 """When the files of the tests were changed last, in seconds since the epoch."""
 SIZE = 300_000
@@ -389,7 +391,7 @@ def slow_clients(served: Any, target: str, *fields: str) -> Iterator[Wire]:
 
 @pytest.mark.parametrize("target", ["/static/huge.bin", "/download"])
 @pytest.mark.parametrize("fields", [[], ["Range: bytes=1-99999999"]], ids=["whole", "range"])
-def test_slow_clients_hold_no_thread(folder: Path, loop: str, target: str, fields: list[str]) -> None:
+def test_slow_clients_hold_no_thread(folder: Path, target: str, fields: list[str]) -> None:
     """Clients that do not read a large file, or a range of it, leave the only thread to others, be it a static file or send_file."""
     path = folder / "static/huge.bin"
     write(path, "")

@@ -19,7 +19,7 @@ import pytest
 from flask import Flask, Response, appcontext_pushed, g, request
 
 from flask_prodserve.engine.leadership import Leadership
-from serving import DEFAULTS, PATIENCE, ManualClock, Served, flask, in_thread, run, wait_until
+from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -464,8 +464,7 @@ WITHOUT_EPOLL = "import select\nvars(select).pop('epoll', None)\n"
 def test_server_with_stuck_threads_stops(tmp_path: Path, way: str) -> None:
     """Threads that never come back do not keep a server from stopping, and are nobody's request any more."""
     (tmp_path / "app.py").write_text((WITHOUT_EPOLL if way == "portable" else "") + APP)
-    arguments = ["--port", "0", "--threads", "3", "--request-timeout", "200ms"]
-    arguments += [f"--{name.replace('_', '-')}={value}" for name, value in DEFAULTS.items()]
+    arguments = ["--port", "0", "--threads", "3", "--request-timeout", "200ms", *defaults()]
     with run(flask("serve", *arguments), cwd=tmp_path) as server, contextlib.ExitStack() as stack:
         wires = [stack.enter_context(Wire(server.address)) for _ in range(3)]
         for wire in wires:
