@@ -401,6 +401,8 @@ class Supervisor:
 
     def _serve(self, handle: Handle, loaded: messages.Loaded) -> None:
         """A worker has loaded the app: open what its settings name, if it is the first of its generation, and have it serve there."""
+        if self._state.exit_code is not None:
+            return  # it has been told to end, and there is nothing left to serve on
         offers = self._estate.offers
         if handle.generation not in offers:
             try:
@@ -443,7 +445,7 @@ class Supervisor:
                 workers = offer.settings.workers.workers
                 self._carry_out(events.Scale(available() if workers == "auto" else max(1, int(workers))))
         self._carry_out(events.Ready(handle.number))
-        if first:
+        if first and self._state.settled:  # and not told to end meanwhile
             self._announce(offer, self._state.wanted)
             self._notifier.ready(in_short(self._estate))
 

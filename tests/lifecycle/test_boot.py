@@ -112,6 +112,29 @@ def test_stop_while_starting(tmp_path: Path) -> None:
         assert not is_alive(worker)
 
 
+def test_stop_in_the_moment_in_which_it_is_ready(tmp_path: Path) -> None:
+    """SIGTERM while the first worker runs what belongs to its start ends the server with exit code 0, although that worker gets ready."""
+    more = """
+import pathlib
+import signal
+
+from flask_prodserve import ProdServe
+
+
+@ProdServe(app).worker_started
+def started(app):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    pathlib.Path("starting").touch()
+    signal.sigwait([signal.SIGTERM])  # from the supervisor, which has closed its listeners
+"""
+    with serving(tmp_path, workers=1, more=more) as server:
+        wait_until((tmp_path / "starting").exists, "the worker to start")
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+        assert "Traceback" not in server.command.output
+        assert "serving app=" not in server.command.output
+
+
 def test_pidfile(tmp_path: Path) -> None:
     """PIDFILE has the supervisor's id, refuses a second server, and is removed in the end."""
     file = tmp_path / "pid"
