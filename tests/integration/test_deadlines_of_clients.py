@@ -476,6 +476,18 @@ def test_connection_after_a_slow_reader(clock: ManualClock) -> None:
             assert last
 
 
+def test_connection_after_a_reader_that_paused(clock: ManualClock) -> None:
+    """Time in which a client took nothing of its response is no idle time, although it took the rest between two looks."""
+    with in_thread(make_app(), clock=clock, min_send_rate=0) as served, Client(served.address) as wire:
+        channel = start_large(wire.socket, served)
+        served.look()
+        clock.advance(29)
+        assert len(wire.response().body) == LARGE
+        wait_until(lambda: not unacknowledged(channel.socket))
+        pass_time(served, clock, 99)
+        ask(wire, served)
+
+
 def test_time_before_a_response_does_not_count(served: Served, clock: ManualClock) -> None:
     """The rate of a reader begins with the response: hours of idle time or work before it make nobody slow."""
     with Client(served.address) as wire:
