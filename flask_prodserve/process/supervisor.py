@@ -381,11 +381,11 @@ class Supervisor:
     def _understand(self, handle: Handle, message: object) -> None:
         number = handle.number
         match message:
-            case messages.Loaded():
+            case messages.Loaded() if self._is_booting(number):
                 self._serve(handle, message)
             case messages.Failed(why):
                 handle.why = why
-            case messages.Ready():
+            case messages.Ready() if self._is_booting(number):
                 self._ready(handle)
             case messages.Report():
                 handle.report = message
@@ -399,10 +399,12 @@ class Supervisor:
             case messages.Stacks(text):
                 handle.tell_stacks(text)
 
+    def _is_booting(self, number: int) -> bool:
+        """Whether a worker is still to start. It may have been told to end while it said how far it is, and nothing is left for it then."""
+        return any(worker.number == number for worker in self._state.of(Phase.BOOTING))
+
     def _serve(self, handle: Handle, loaded: messages.Loaded) -> None:
         """A worker has loaded the app: open what its settings name, if it is the first of its generation, and have it serve there."""
-        if self._state.exit_code is not None:
-            return  # it has been told to end, and there is nothing left to serve on
         offers = self._estate.offers
         if handle.generation not in offers:
             try:
@@ -445,7 +447,7 @@ class Supervisor:
                 workers = offer.settings.workers.workers
                 self._carry_out(events.Scale(available() if workers == "auto" else max(1, int(workers))))
         self._carry_out(events.Ready(handle.number))
-        if first and self._state.settled:  # and not told to end meanwhile
+        if first:
             self._announce(offer, self._state.wanted)
             self._notifier.ready(in_short(self._estate))
 

@@ -43,6 +43,21 @@ with open("starts", "a") as starts:
 threading.Thread(target=die, daemon=True).start()
 """
 
+READY_AT = """
+import pathlib
+import signal
+
+from flask_prodserve import ProdServe
+
+
+@ProdServe(app).worker_started
+def started(app):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.{signal}])
+    pathlib.Path("starting").touch()
+    signal.sigwait([signal.{signal}])
+"""
+"""An app that is ready just when its worker is told to end."""
+
 
 @pytest.mark.parametrize(
     ("more", "code", "said"),
@@ -105,6 +120,19 @@ def test_hanging_import_of_new_code(tmp_path: Path) -> None:
             load.wait_for(20)
 
 
+def test_new_code_that_is_ready_too_late(tmp_path: Path) -> None:
+    """New code that gets ready in the moment in which it is given up is given up all the same, and the old workers go on."""
+    with serving(tmp_path, "--boot-timeout", BOOT_TIMEOUT) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.deploy("2", READY_AT.format(signal="SIGABRT"))
+            server.signal(signal.SIGHUP)
+            server.command.wait_for("the new code is not served")
+            wait_until(lambda: server.workers == old, "the new worker to be killed")
+            load.wait_for(20)
+
+
 def test_stop_while_starting(tmp_path: Path) -> None:
     """SIGTERM while the first worker loads the app ends both at once, with exit code 0."""
     more = "import pathlib; pathlib.Path('loading').touch()\ntime.sleep(1000)"
@@ -118,20 +146,8 @@ def test_stop_while_starting(tmp_path: Path) -> None:
 
 def test_stop_in_the_moment_in_which_it_is_ready(tmp_path: Path) -> None:
     """SIGTERM while the first worker runs what belongs to its start ends the server with exit code 0, although that worker gets ready."""
-    more = """
-import pathlib
-import signal
-
-from flask_prodserve import ProdServe
-
-
-@ProdServe(app).worker_started
-def started(app):
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    pathlib.Path("starting").touch()
-    signal.sigwait([signal.SIGTERM])  # from the supervisor, which has closed its listeners
-"""
-    with serving(tmp_path, workers=1, more=more) as server:
+    # The signal comes from the supervisor, which has closed its listeners.
+    with serving(tmp_path, workers=1, more=READY_AT.format(signal="SIGTERM")) as server:
         wait_until((tmp_path / "starting").exists, "the worker to start")
         server.signal(signal.SIGTERM)
         assert server.command.exit_code() == 0
