@@ -6,11 +6,16 @@ import select
 import ssl
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 import certificates
 import serving
 import wire
+
+# An example may take as long as it likes: a busy machine has none of them done within Hypothesis's 200 ms for sure.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

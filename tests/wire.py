@@ -11,8 +11,7 @@ from urllib.request import HTTPSHandler, OpenerDirector, build_opener
 
 import h11
 
-TIMEOUT = 20.0
-"""Seconds to wait for bytes that must come. Never part of an expectation."""
+from serving import PATIENCE
 
 TLS: ssl.SSLContext | None = None
 """For every connection, where the servers speak TLS. An end without close_notify raises ssl.SSLEOFError then."""
@@ -69,7 +68,7 @@ class Wire:
             socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         )
         self.socket = socket.socket(family, socket.SOCK_STREAM)
-        self.socket.settimeout(TIMEOUT)
+        self.socket.settimeout(PATIENCE)
         try:
             if source is not None:
                 self.socket.bind((source, 0))

@@ -227,6 +227,8 @@ class Channel(Outgoing):
                     self._sending = _Sending(self.answered, now, taken)
                 return self._sending.waiting(Phase.FLUSHING if flushing else Phase.SENDING, taken, now)
             self._acknowledged = True
+            if self._sending is not None:
+                self._sending.moved = now  # since the last look, which saw that something was left
         if self._sending is not None:
             self._idle_from = self._sending.moved
             self._sending = None

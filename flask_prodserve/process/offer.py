@@ -14,27 +14,25 @@ from .messages import Loaded
 @dataclass(frozen=True, slots=True)
 class Offer:
     """*loaded* is what the first worker of the generation said; *loads* the descriptor of the memory that is shared by all workers who
-    listen there.
+    listen there, *urls* where it is reached, which is told also when the listeners are closed here.
     """
 
     loaded: Loaded
     settings: Settings
     listeners: tuple[Listener, ...]
     loads: int
+    urls: tuple[str, ...]
 
     @classmethod
     def of(cls, loaded: Loaded, listeners: Sequence[Listener], loads: int) -> Offer:
-        return cls(loaded, read_settings(loaded), tuple(listeners), loads)
+        settings = read_settings(loaded)
+        urls = tuple(listener.url(settings.scheme(listener.address)) for listener in listeners)
+        return cls(loaded, settings, tuple(listeners), loads, urls)
 
     @property
     def descriptors(self) -> list[int]:
         """What a worker needs: its listeners, and last the loads."""
         return [*(listener.socket.fileno() for listener in self.listeners), self.loads]
-
-    @property
-    def urls(self) -> list[str]:
-        """Where it is reached."""
-        return [listener.url(self.settings.scheme(listener.address)) for listener in self.listeners]
 
 
 def read_settings(loaded: Loaded) -> Settings:

@@ -381,11 +381,11 @@ class Supervisor:
     def _understand(self, handle: Handle, message: object) -> None:
         number = handle.number
         match message:
-            case messages.Loaded():
+            case messages.Loaded() if self._is_booting(number):
                 self._serve(handle, message)
             case messages.Failed(why):
                 handle.why = why
-            case messages.Ready():
+            case messages.Ready() if self._is_booting(number):
                 self._ready(handle)
             case messages.Report():
                 handle.report = message
@@ -398,6 +398,10 @@ class Supervisor:
                 handle.drained = message
             case messages.Stacks(text):
                 handle.tell_stacks(text)
+
+    def _is_booting(self, number: int) -> bool:
+        """Whether a worker is still to start. It may have been told to end while it said how far it is, and nothing is left for it then."""
+        return any(worker.number == number for worker in self._state.of(Phase.BOOTING))
 
     def _serve(self, handle: Handle, loaded: messages.Loaded) -> None:
         """A worker has loaded the app: open what its settings name, if it is the first of its generation, and have it serve there."""

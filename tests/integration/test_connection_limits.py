@@ -229,7 +229,6 @@ def test_upload_where_there_is_no_room(clock: ManualClock, expect: str) -> None:
         holder.send(HELD)
         wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == 1)
         with Wire(served.address) as wire:
-            wire.socket.settimeout(3)
             wire.send(f"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n{expect}\r\n".encode())
             assert wire.socket.recv(12) == b"HTTP/1.1 503"
 

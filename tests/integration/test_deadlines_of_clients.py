@@ -26,6 +26,9 @@ HELD = b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n"
 LARGE = 14_000_000
 """More than the system's buffers take, and less than a thread has to wait for."""
 
+TOO_FAST = 10_000_000
+"""A rate for a reader that is to be too slow, although its system goes on to take something by itself, some of it after a moment."""
+
 release = threading.Event()
 
 
@@ -381,24 +384,24 @@ def start_large(sock: socket.socket, served: Served) -> Channel:
 def test_reader_that_stops(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
     """Who takes nothing of a response for SEND_TIMEOUT is reset, and nothing is kept for it any longer."""
     with in_thread(make_app(), clock=clock, min_send_rate=0) as served, Client(served.address) as wire:
-        start_large(wire.socket, served)
+        channel = start_large(wire.socket, served)
         served.look()
         pass_time(served, clock, 29)
         assert served.engine._watchdog._spool.size > 0
-        pass_time(served, clock, 2)
-        assert not served.engine._connections
+        # Once more, where its system has taken something by itself meanwhile.
+        wait_until(lambda: pass_time(served, clock, 2) or not served.engine._connections)
+        assert channel._sending is not None
+        assert clock.now - channel._sending.moved <= 32
         assert served.engine._watchdog._spool.size == 0
         assert is_reset(wire.socket)
         assert len(messages(caplog, "SEND_TIMEOUT")) == 1
 
 
-def test_reader_that_is_too_slow(
-    served: Served, clock: ManualClock, caplog: pytest.LogCaptureFixture, way: str
-) -> None:
+def test_reader_that_is_too_slow(clock: ManualClock, caplog: pytest.LogCaptureFixture, way: str) -> None:
     """From five seconds on who takes a response more slowly than MIN_SEND_RATE is reset, although it takes some of it."""
     if way == "tls":
         pytest.skip("a record is taken as a whole, however little of it is read")
-    with socket.socket() as narrow:
+    with in_thread(make_app(), clock=clock, min_send_rate=TOO_FAST) as served, socket.socket() as narrow:
         narrow.settimeout(PATIENCE)
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that its system takes little by itself
         narrow.connect(served.address)
@@ -438,9 +441,12 @@ def test_slow_reader_that_is_fast_enough(served: Served, clock: ManualClock) -> 
         assert served.engine.cuts.counts == {}
 
 
-def test_connection_after_a_slow_reader(served: Served, clock: ManualClock) -> None:
+def test_connection_after_a_slow_reader(clock: ManualClock) -> None:
     """A connection is idle from the moment at which its response has been taken, however long that took."""
-    with Client(served.address) as wire:
+    with (
+        in_thread(make_app(), clock=clock, min_send_rate=0, send_timeout="24h") as served,
+        Client(served.address) as wire,
+    ):
         channel = start_large(wire.socket, served)
         served.look()
         received = 0
@@ -452,10 +458,23 @@ def test_connection_after_a_slow_reader(served: Served, clock: ManualClock) -> N
         assert channel.connected
         while received < LARGE:
             received += len(wire.socket.recv(1 << 20))
+        wait_until(lambda: not unacknowledged(channel.socket))
         pass_time(served, clock, 99)
         wire.send(HEAD)
         while not (last := wire.socket.recv(1 << 16)).endswith(b"hello"):
             assert last
+
+
+def test_connection_after_a_reader_that_paused(clock: ManualClock) -> None:
+    """Time in which a client took nothing of its response is no idle time, although it took the rest between two looks."""
+    with in_thread(make_app(), clock=clock, min_send_rate=0) as served, Client(served.address) as wire:
+        channel = start_large(wire.socket, served)
+        served.look()
+        clock.advance(29)
+        assert len(wire.response().body) == LARGE
+        wait_until(lambda: not unacknowledged(channel.socket))
+        pass_time(served, clock, 99)
+        ask(wire, served)
 
 
 def test_time_before_a_response_does_not_count(served: Served, clock: ManualClock) -> None:
@@ -488,12 +507,13 @@ def test_readers_of_streams(clock: ManualClock) -> None:
 
         return Response(chunks())
 
-    with in_thread(app, clock=clock, threads=1) as served, Client(served.address) as wire:
+    with in_thread(app, clock=clock, threads=1, min_send_rate=TOO_FAST) as served, Client(served.address) as wire:
         wire.send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n")
         channel = channel_of(served)
         wait_until(lambda: channel.holds_thread, "the stream to wait for its reader")
         served.look()
         pass_time(served, clock, 6)
+        assert not served.engine._connections
         assert is_reset(wire.socket)
         assert closed.wait(PATIENCE)
         assert get(served.address).body == b"hello"
@@ -629,8 +649,8 @@ def test_reader_that_the_server_has_not_seen(clock: ManualClock) -> None:
         def take() -> None:
             nonlocal received
             wire.socket.settimeout(0.2)
-            with contextlib.suppress(TimeoutError):
-                while True:
+            while unacknowledged(channel.socket):
+                with contextlib.suppress(TimeoutError):  # in the middle of a record
                     received += len(wire.socket.recv(1 << 20))
             wire.socket.settimeout(PATIENCE)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from serving import ManualClock, Served, in_thread, wait_until
+from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -36,7 +36,7 @@ def app(release: threading.Event) -> Flask:
 
     @app.get("/held")
     def held() -> str:
-        release.wait(20)
+        release.wait(PATIENCE)
         return "held"
 
     return app

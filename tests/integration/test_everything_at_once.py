@@ -23,13 +23,16 @@ from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
 from flask_prodserve.engine.task import Task
 from holdups import delayed
-from serving import Served, in_thread, wait_until
+from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("way")
 
 CLIENTS = 12
 SECONDS = 2.0
+"""How long it lasts; longer where the machine is so busy that fewer than ANSWERS are in time."""
+
+ANSWERS = 50
 THREADS = 4
 
 HOLD_UP_SECONDS = 0.01
@@ -119,18 +122,31 @@ def was_cut(error: Exception) -> bool:
     )
 
 
-class Client:
-    """Sends requests of every kind until the time is over; whatever is answered with 200 must be right."""
+class Clock:
+    """The system's, until the test stops it: nothing is too late from then on."""
 
-    def __init__(self, served: Served, seed: int, until: float) -> None:
+    def __init__(self) -> None:
+        self._stopped: float | None = None
+
+    def __call__(self) -> float:
+        return time.monotonic() if self._stopped is None else self._stopped
+
+    def stop(self) -> None:
+        self._stopped = time.monotonic()
+
+
+class Client:
+    """Sends requests of every kind until it is told to stop; whatever is answered with 200 must be right."""
+
+    def __init__(self, served: Served, seed: int, stop: threading.Event) -> None:
         self.address = served.address
         self.random = random.Random(seed)
-        self.until = until
+        self.stop = stop
         self.statuses: Counter[int] = Counter()
         self.failures: list[str] = []
 
     def run(self) -> None:
-        while time.monotonic() < self.until:
+        while not self.stop.is_set():
             try:
                 with Wire(self.address) as wire:
                     self._use(wire)
@@ -199,21 +215,31 @@ def test_everything_at_once(monkeypatch: pytest.MonkeyPatch, raises: bool) -> No
         "max_streams": 2,
         "slow_request": 0.05,
     }
-    with in_thread(make_app(inside, most), **settings) as served:
-        until = time.monotonic() + SECONDS
-        clients = [Client(served, seed, until) for seed in range(CLIENTS)]
+    clock, stop = Clock(), threading.Event()
+    with in_thread(make_app(inside, most), clock=clock, **settings) as served:
+        clients = [Client(served, seed, stop) for seed in range(CLIENTS)]
         threads = [threading.Thread(target=client.run) for client in clients]
+        began = time.monotonic()
+
+        def over() -> bool:
+            seconds = time.monotonic() - began
+            enough = sum(client.statuses[200] for client in clients) > ANSWERS
+            return seconds > (SECONDS if enough else PATIENCE)
+
         for thread in threads:
             thread.start()
-        while time.monotonic() < until:
-            served.look()
+        try:
+            while not over():
+                served.look()
+        finally:
+            stop.set()
         for thread in threads:
             thread.join()
         assert [client.failures for client in clients if client.failures] == []
         statuses = sum((client.statuses for client in clients), Counter[int]())
         assert statuses.keys() <= {0, 200, 408, 500, 503, 504}, statuses
         assert not statuses[500] or raises, "only a view that was interrupted has an excuse"
-        assert statuses[200] > 50, statuses
+        assert statuses[200] > ANSWERS, statuses
         assert most["bounded"] <= 2
 
         connections, loop, watchdog = served.engine._connections, served.engine._loop, served.engine._watchdog
@@ -230,5 +256,6 @@ def test_everything_at_once(monkeypatch: pytest.MonkeyPatch, raises: bool) -> No
         assert loop._streams == 0  # type: ignore[attr-defined]  # both loops have it
         if isinstance(loop, Leadership):
             wait_until(lambda: loop._places.busy == 0, "all threads to be free")
+        clock.stop()
         for _ in range(10):
             assert get(served.address, "/quick/1").body == content("1", b"")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from flask import Flask, Response, request, send_file
 
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.spool import PRESSURE, Spool
-from serving import ManualClock, Served, defaults, flask, in_thread, run, wait_until
+from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Wire, get, is_reset
 
 resource = pytest.importorskip("resource")
@@ -189,9 +189,10 @@ def test_full_file_system(tmp_path: Path, small_disk: Path, way: str) -> None:
                 with Wire(address) as slow:
                     slow.send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
                     received = 0
+                    ends = select.poll()
+                    ends.register(slow.socket, 0)  # its errors, and nothing else
+                    assert ends.poll(1000 * PATIENCE), "it is not cut"
                     with contextlib.suppress(*RESETS):
-                        pause = threading.Event()
-                        pause.wait(0.3)
                         while data := slow.socket.recv(MIB):
                             received += len(data)
                     assert received < 12_000_000
@@ -389,13 +390,19 @@ def test_long_responses_hold_no_thread(tmp_path: Path) -> None:
             began = clock.now
 
             def is_answered() -> bool:
-                clock.advance(0.5)
+                if not any(is_at_work(channel) for channel in _channels(served)):
+                    clock.advance(0.5)
                 served.look()
                 return any(done.target == "/" for done in served.done)
 
             wait_until(is_answered, f"an answer beside {target}")
             assert clock.now - began < 60
             assert waiting.response().body == b"hello"
+
+
+def is_at_work(channel: Channel) -> bool:
+    """Whether a thread runs its request, and does not wait for its client."""
+    return channel.running and channel.queued_at is None and not channel.holds_thread
 
 
 def _channels(served: Served) -> list[Channel]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Blueprint, Flask, request
 
-from serving import PATIENCE, Served, in_thread, wait_until
+from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -46,7 +46,7 @@ def app() -> Iterator[Flask]:
 
 @pytest.fixture
 def health(app: Flask) -> Iterator[Served]:
-    with in_thread(app, threads=2) as served:
+    with in_thread(app, threads=2, clock=ManualClock()) as served:
         yield served
         release.set()
 
@@ -180,7 +180,8 @@ def test_pipelined_behind_a_request_that_runs(health: Served) -> None:
 
 def test_while_stopping(app: Flask, tmp_path: Path) -> None:
     """A server that finishes its last requests is alive and not ready, and says so on connections that are open still."""
-    with in_thread(app, bind=f"unix:{tmp_path}/s") as served, contextlib.ExitStack() as stack:
+    clock = ManualClock()  # or connections could be idle for long enough to be closed
+    with in_thread(app, clock=clock, bind=f"unix:{tmp_path}/s") as served, contextlib.ExitStack() as stack:
         holder, live, ready = (stack.enter_context(Wire(served.address)) for _ in range(3))
         for wire in (live, ready):
             wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
-from serving import Command, defaults, flask, run, wait_until
+from flask_prodserve.engine.channel import DRAIN_IDLE_SECONDS
+from serving import Command, ManualClock, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Wire
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -78,19 +81,22 @@ def test_running_requests_are_finished(server: Command, folder: Path, number: in
     assert "stopped; 1 request finished, 0 cut" in server.output
 
 
-def test_keep_alive_client_in_use_is_told(server: Command) -> None:
-    """A connection that was just used may send one more request after SIGTERM, and is told that it was the last."""
-    with Wire(server.address) as wire:
+def test_keep_alive_client_in_use_is_told() -> None:
+    """A connection that was just used may send one more request to a server that stops, and is told that it was the last."""
+    app = Flask("stopping")
+    app.add_url_rule("/", view_func=lambda: "hello")
+    clock = ManualClock()
+    with in_thread(app, clock=clock) as served, Wire(served.address) as wire:
         wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         assert wire.response().get("connection") is None
-        server.signal(signal.SIGTERM)
-        wait_until(lambda: _is_refused(server), "the listener to close")
+        clock.advance(DRAIN_IDLE_SECONDS)
+        served.engine.stop()
+        wait_until(lambda: all(server.draining for server in served.engine._servers), "the listener to close")
         wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         response = wire.response()
         assert response.body == b"hello"
         assert response.get("connection") == "close"
         assert wire.closed()
-    assert server.exit_code() == 0
 
 
 def test_idle_connections_do_not_delay(server: Command) -> None:
@@ -143,16 +149,21 @@ def test_stop_under_load(server: Command) -> None:
                 wire = Wire(address)
             except (ConnectionError, *RESETS):
                 return  # refused: the listener is closed; over TLS also in a handshake, when nothing has been sent yet
+            answered, asked = 0, 0.0
             try:
                 with wire:
                     while True:
+                        asked_before, asked = asked, time.monotonic()
                         wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
                         response = wire.response()
+                        answered += 1
                         statuses.append(response.status)
                         if response.get("connection") == "close":
                             break
             except BaseException as error:  # whatever it is, it is the finding
-                failures.append(error)
+                # But a client that is kept from running may be idle for so long that its connection is closed.
+                if not answered or time.monotonic() - asked_before < DRAIN_IDLE_SECONDS:
+                    failures.append(error)
                 return
 
     threads = [threading.Thread(target=client, args=[statuses]) for statuses in answered]

@@ -16,7 +16,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CLOSING_SECONDS = 0.05
+from serving import PATIENCE
+
+CLOSING_SECONDS = PATIENCE / 400
 """How long before the first refusal a connection to a Unix socket may have been made that is reset with the listener."""
 
 IDLE_SECONDS = 0.9
@@ -37,7 +39,7 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What happened *at* that time to request *number*, on a connection *opened* then, which *pid* had answered on before and which had
-    been *idle* for so many seconds since.
+    been *idle* for so many seconds at most: since its client had asked the last time.
     """
 
     kind: str

@@ -196,7 +196,7 @@ class _Client:
         self._load = load
         self._socket: socket.socket | None = None
         self._connected = self._asking = self._retried = False
-        self._opened = self._began = self._answered_at = 0.0
+        self._opened = self._began = self._began_before = 0.0
         self._number = 0
         self._received = b""
         self._pid: int | None = None
@@ -209,7 +209,8 @@ class _Client:
             self._end()
             return
         self._number = next(self._load.numbers)
-        self._asking, self._retried, self._began = True, False, now
+        self._asking, self._retried = True, False
+        self._began_before, self._began = self._began, now
         if self._socket is not None and self._has_ended():
             self.close()  # which the server may do while it is idle, and a client sees before it asks
         self._ask(now)
@@ -351,7 +352,7 @@ class _Client:
         if int(number) != self._number:
             self._fail("body", now, repr(body))
             return
-        self._pid, self._answered_at = int(pid), now
+        self._pid = int(pid)
         self._load.answered[self._pid] += 1
         self._load.last[self._name] = Answer(self._name, self._number, now, self._pid, version)
         if last or not self.kind.keeps:
@@ -363,7 +364,8 @@ class _Client:
         self._load.at(now + self._load.spread(self.kind.pause), self.begin)
 
     def _failure(self, kind: str, now: float, detail: str) -> Failure:
-        idle = 0.0 if self._pid is None else self._began - self._answered_at
+        # Both ends may have been kept from running: what counts is what the server may have seen at most.
+        idle = 0.0 if self._pid is None else now - self._began_before
         return Failure(kind, self._name, self._number, self._opened, now, self._pid, idle, detail)
 
     def _fail(self, kind: str, now: float, detail: str = "") -> None:

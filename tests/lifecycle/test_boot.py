@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 from server import is_alive, serving, supervised
 
-from serving import wait_until
+from flask_prodserve.units import format_duration
+from serving import PATIENCE, wait_until
 
 pytestmark = supervised
+
+BOOT_TIMEOUT = format_duration(PATIENCE / 10)
+"""Enough to import Flask and all that is needed to serve, also where the machine is busy."""
 
 DIES_WHEN_IT_SERVES = """
 import socket
@@ -38,6 +42,21 @@ with open("starts", "a") as starts:
     starts.write("x")
 threading.Thread(target=die, daemon=True).start()
 """
+
+READY_AT = """
+import pathlib
+import signal
+
+from flask_prodserve import ProdServe
+
+
+@ProdServe(app).worker_started
+def started(app):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.{signal}])
+    pathlib.Path("starting").touch()
+    signal.sigwait([signal.{signal}])
+"""
+"""An app that is ready just when its worker is told to end."""
 
 
 @pytest.mark.parametrize(
@@ -81,22 +100,35 @@ def test_crash_loop(tmp_path: Path) -> None:
 def test_hanging_import(tmp_path: Path) -> None:
     """A first worker that is not ready after BOOT_TIMEOUT is killed with its stacks in the log, and the exit code is 3."""
     with serving(
-        tmp_path, "--boot-timeout", "1s", more="def wait_for_ever():\n    time.sleep(1000)\n\nwait_for_ever()"
+        tmp_path, "--boot-timeout", BOOT_TIMEOUT, more="def wait_for_ever():\n    time.sleep(1000)\n\nwait_for_ever()"
     ) as server:
         assert server.command.exit_code() == 3
-        assert "BOOT_TIMEOUT (1s)" in server.command.output
+        assert f"BOOT_TIMEOUT ({BOOT_TIMEOUT})" in server.command.output
         assert " in wait_for_ever\n" in server.command.output
 
 
 def test_hanging_import_of_new_code(tmp_path: Path) -> None:
     """New code that is not ready after BOOT_TIMEOUT is given up with its stacks in the log, and the old workers go on."""
-    with serving(tmp_path, "--boot-timeout", "2s") as server:
+    with serving(tmp_path, "--boot-timeout", BOOT_TIMEOUT) as server:
         server.wait_for_workers(2)
         with server.under_load() as load:
             old = server.workers
             server.deploy("2", "def wait_for_ever():\n    time.sleep(1000)\n\nwait_for_ever()")
             server.signal(signal.SIGHUP)
             server.command.wait_for(" in wait_for_ever\n")
+            wait_until(lambda: server.workers == old, "the new worker to be killed")
+            load.wait_for(20)
+
+
+def test_new_code_that_is_ready_too_late(tmp_path: Path) -> None:
+    """New code that gets ready in the moment in which it is given up is given up all the same, and the old workers go on."""
+    with serving(tmp_path, "--boot-timeout", BOOT_TIMEOUT) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.deploy("2", READY_AT.format(signal="SIGABRT"))
+            server.signal(signal.SIGHUP)
+            server.command.wait_for("the new code is not served")
             wait_until(lambda: server.workers == old, "the new worker to be killed")
             load.wait_for(20)
 
@@ -110,6 +142,17 @@ def test_stop_while_starting(tmp_path: Path) -> None:
         server.signal(signal.SIGTERM)
         assert server.command.exit_code() == 0
         assert not is_alive(worker)
+
+
+def test_stop_in_the_moment_in_which_it_is_ready(tmp_path: Path) -> None:
+    """SIGTERM while the first worker runs what belongs to its start ends the server with exit code 0, although that worker gets ready."""
+    # The signal comes from the supervisor, which has closed its listeners.
+    with serving(tmp_path, workers=1, more=READY_AT.format(signal="SIGTERM")) as server:
+        wait_until((tmp_path / "starting").exists, "the worker to start")
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+        assert "Traceback" not in server.command.output
+        assert "serving app=" not in server.command.output
 
 
 def test_pidfile(tmp_path: Path) -> None:

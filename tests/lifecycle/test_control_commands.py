@@ -11,6 +11,7 @@ import pytest
 from server import Server, is_alive, serving, supervised
 
 from serving import PATIENCE, environment, flask, wait_until
+from wire import Wire
 
 pytestmark = supervised
 
@@ -69,6 +70,22 @@ def test_commands(tmp_path: Path) -> None:
             assert _control(tmp_path, "stop").returncode == 0
             assert server.command.exit_code() == 0
             load.wait_ended()
+
+
+def test_status_while_stopping(tmp_path: Path) -> None:
+    """A server that waits for its last request still tells how it is, and where it was reached."""
+    with serving(tmp_path, "--graceful-timeout", "600s") as server:
+        server.wait_for_workers(2)
+        serves = _status(server)
+        with Wire(server.command.address) as wire:
+            wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
+            wait_until(lambda: any(worker["busy"] for worker in _status(server)["workers"]), "the request to begin")
+            server.signal(signal.SIGTERM)
+            wait_until(lambda: _status(server)["state"] == "stopping", "the stop")
+            stops = _status(server)
+            assert stops["listen"] == serves["listen"] == [server.command.url]
+            assert _control(tmp_path, "stop", "--now").returncode == 0
+        assert server.command.exit_code() == 0
 
 
 def test_failed_reload_is_reported(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from server import Server, is_alive, serving, supervised
 
-from serving import wait_until
+from serving import PATIENCE, wait_until
 from wire import Wire, get
 
 pytestmark = supervised
 
-DELAY = 1.5
-"""Seconds of DRAIN_DELAY."""
+DELAY = 0.075 * PATIENCE
+"""Seconds of DRAIN_DELAY: in which readiness can be asked for, and a client that connects be answered."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

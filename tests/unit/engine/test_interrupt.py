@@ -13,12 +13,11 @@ import pytest
 
 from flask_prodserve.engine import interrupt
 from flask_prodserve.engine.interrupt import Interruptible
+from serving import PATIENCE
 
 TRIES = 20_000
 HITS = 200
 """Blocks that have to be hit for a test to say anything; it goes on until they are."""
-
-PATIENCE = 20.0
 
 
 class Stop(BaseException):

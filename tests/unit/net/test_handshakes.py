@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from flask_prodserve.net.handshakes import overlook_new
-
-PATIENCE = 20.0
+from serving import PATIENCE
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])

@@ -18,6 +18,7 @@ import pytest
 from flask_prodserve.errors import ExitCode, LogFileError
 from flask_prodserve.observe.access_log import MAX_LINE, AccessLog, open_access_log
 from flask_prodserve.observe.events import RequestDone
+from serving import PATIENCE
 
 EVENT = RequestDone(
     finished_at=1795233289.1234,  # 2026-11-21 03:54:49 UTC
@@ -234,7 +235,7 @@ def test_standard_streams(destination: str, stream: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(destination=destination, count=1, end="os._exit(0)")],
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     output = {"out": done.stdout, "err": done.stderr}
@@ -297,7 +298,7 @@ def test_descriptor_is_not_inherited_and_goes_with_the_log(tmp_path: Path) -> No
     log.reopen()
     assert len(os.listdir("/proc/self/fd")) == len(before) + 1
     child = [sys.executable, "-c", "import os; print([os.path.realpath(f.path) for f in os.scandir('/proc/self/fd')])"]
-    listed = subprocess.run(child, close_fds=False, capture_output=True, text=True, timeout=30, check=True).stdout
+    listed = subprocess.run(child, close_fds=False, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     assert "access.log" not in listed
     log.close()
     del log
@@ -372,7 +373,7 @@ def test_rotation_under_load_loses_nothing(tmp_path: Path) -> None:
             path.rename(tmp_path / f"access.log.{rotation}")
             log.reopen()
         for worker in workers:
-            worker.join(timeout=30)
+            worker.join(timeout=PATIENCE)
     matches = [COMBINED.fullmatch(line) for file in tmp_path.iterdir() for line in file.read_text().splitlines()]
     targets = [match and match["target"] for match in matches]
     assert sorted(map(str, targets)) == sorted(
@@ -390,7 +391,7 @@ def test_lines_of_processes_on_one_pipe_do_not_mix() -> None:
     os.close(writer)
     with open(reader, encoding="ascii") as pipe:
         lines = pipe.read().splitlines()
-    assert [process.wait(timeout=30) for process in processes] == [0, 0]
+    assert [process.wait(timeout=PATIENCE) for process in processes] == [0, 0]
     assert len(lines) == 400
     assert all(COMBINED.fullmatch(line) for line in lines)
     assert {len(set(re.findall("/([xy]+)\\.\\.\\.", line)[0])) for line in lines} == {1}
@@ -478,7 +479,7 @@ def test_closed_pipe_fails_no_request(monkeypatch: pytest.MonkeyPatch, caplog: p
             for worker in workers:
                 worker.start()
             for worker in workers:
-                worker.join(timeout=30)
+                worker.join(timeout=PATIENCE)
     (message,) = lost_and_found(caplog)
     assert "Broken pipe" in message
 

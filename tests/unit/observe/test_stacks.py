@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flask_prodserve.observe.stacks import stack_of
-
-PATIENCE = 20.0
+from serving import PATIENCE
 
 
 def outer(function: Callable[[], object]) -> None:
