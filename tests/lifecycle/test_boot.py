@@ -124,12 +124,13 @@ def test_new_code_that_is_ready_too_late(tmp_path: Path) -> None:
     """New code that gets ready in the moment in which it is given up is given up all the same, and the old workers go on."""
     with serving(tmp_path, "--boot-timeout", BOOT_TIMEOUT) as server:
         server.wait_for_workers(2)
-        with server.under_load() as load:
+        with server.under_load():
             old = server.workers
-            server.deploy("2", READY_AT.format(signal="SIGABRT"))
-            server.signal(signal.SIGHUP)
-            server.command.wait_for("the new code is not served")
-            wait_until(lambda: server.workers == old, "the new worker to be killed")
+        server.deploy("2", READY_AT.format(signal="SIGABRT"))
+        server.signal(signal.SIGHUP)
+        server.command.wait_for("the new code is not served")
+        wait_until(lambda: server.workers == old, "the new worker to be killed, with whom it has accepted")
+        with server.under_load() as load:
             load.wait_for(20)
 
 
