@@ -21,7 +21,6 @@ from typing import IO, TYPE_CHECKING, Any
 from ..net.client_certificates import variables
 from .adjustments import RECEIVE_BYTES, EngineAdjustments
 from .channel import Channel
-from .outgoing import KEEP_BYTES
 from .output import READ_BYTES
 from .parser import RequestParser
 from .reply import Reply
@@ -37,6 +36,9 @@ MOST_BYTES = READ_BYTES
 """Given to it otherwise: each time the GIL goes to another thread and has to be had again. What of it was not taken has to be given again,
 in one piece, and no more than this is read from a file.
 """
+
+LONG_BYTES = 1 << 21
+"""Whose encryption takes about a millisecond: for less it is not worth while to pass the lead on."""
 
 _SPEAKS_HTTPS = Reply(400, "This port speaks https: write https:// in place of http://.")
 
@@ -155,7 +157,7 @@ class TLSChannel(Channel):
 
     def _give_way(self, size: int) -> None:
         """Encryption of much takes its time, in which others can run."""
-        if size > KEEP_BYTES:
+        if size > LONG_BYTES:
             self.server.loop.give_way()
 
     def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
