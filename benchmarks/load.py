@@ -2,8 +2,9 @@
 
 wrk is the client, closed-loop: a connection sends its next request when it has the response. Latencies are wrk's, from the first byte
 written to the last byte read, without the time to connect. Where a connection stalls, wrk adds the requests that it would have sent
-meanwhile (its correction for "coordinated omission"). An error is a status above 399, a connection that failed or ended early,
-or a response that took longer than TIMEOUT_SECONDS.
+meanwhile (its correction for "coordinated omission"). It is nice: where a server keeps all processors busy, the client waits for one,
+and does not take one away at each response. An error is a status above 399, a connection that failed or ended early, or a response
+that took longer than TIMEOUT_SECONDS.
 
 The mix of fast and slow requests: ``mix.lua`` runs one wrk thread for each connection and times both kinds by itself, since wrk cannot
 tell them apart. Its percentiles are those of the fast requests, uncorrected. That the slow ones are one in ten is counted per
@@ -144,7 +145,8 @@ def _client_cpu() -> float:
 
 def _wrk(row: Row, server: Server, seconds: int) -> dict[str, Any]:
     threads = row.connections if row.slow_path else 1
-    command = ["wrk", f"-t{threads}", f"-c{row.connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_SECONDS}s"]
+    command = ["nice", "-n10", "wrk", f"-t{threads}", f"-c{row.connections}", f"-d{seconds}s"]
+    command += [f"--timeout={TIMEOUT_SECONDS}s"]
     if row.close:
         command += ["-H", "Connection: close"]
     if row.slow_path:

@@ -74,6 +74,14 @@ def _gunicorn(worker: str, *more: str, app: str = "apps:app") -> tuple[str, ...]
     )
 
 
+def _granian(workers: int, *more: str) -> tuple[str, ...]:
+    return (
+        *("{python}", "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", "{port}", "--http", "1"),
+        *("--workers", str(workers), "--blocking-threads", "{threads}", "--no-ws", "--no-access-log"),
+        *("--backlog", str(MAX_CONNECTIONS), "--log-level", "warning", *more, "apps:app"),
+    )
+
+
 _UWSGI = (
     *("{scripts}/uwsgi", "--http-socket", "127.0.0.1:{port}", "--threads", "{threads}", "--module", "apps:app"),
     *("--virtualenv", "{prefix}", "--need-app", "--single-interpreter", "--die-on-term", "--disable-logging"),
@@ -81,11 +89,6 @@ _UWSGI = (
     *("--listen", "1024", "--add-header", "Connection: close"),
 )
 
-_GRANIAN = (
-    *("{python}", "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", "{port}", "--http", "1"),
-    *("--workers", "1", "--blocking-threads", "{threads}", "--no-ws", "--no-access-log"),
-    *("--backlog", str(MAX_CONNECTIONS), "--log-level", "warning"),
-)
 
 _OUR_TLS = ("--tls-cert", "tls/cert.pem", "--tls-key", "tls/key.pem")
 _GUNICORN_TLS = ("--certfile", "tls/cert.pem", "--keyfile", "tls/key.pem")
@@ -146,8 +149,16 @@ PEERS = (
     Peer(
         "granian",
         "granian",
-        (*_GRANIAN, "apps:app"),
+        _granian(1),
         note="its I/O runs outside the GIL in a thread of its own; two processes, of which one supervises: its memory counts",
+        tls=_GRANIAN_TLS,
+    ),
+    Peer(
+        "granian-2",
+        "granian",
+        _granian(2),
+        note="with two workers; only where it is asked for",
+        by_default=False,
         tls=_GRANIAN_TLS,
     ),
     Peer("cheroot", "cheroot", ("{python}", "runners.py", "cheroot", "{port}", "{threads}")),
@@ -189,7 +200,7 @@ PEERS = (
     Peer(
         "granian-static",
         "granian",
-        (*_GRANIAN, "--static-path-mount", "static", "apps:app"),
+        _granian(1, "--static-path-mount", "static"),
         note="--static-path-mount: sends the files without Python",
         static=True,
     ),

@@ -1,6 +1,7 @@
 """A server under test as a process: started, waited for, measured from outside through /proc (Linux), and surely ended.
 
-Each server is the leader of a session of its own, so that signals reach it together with every process that it has started.
+Each server leads a process group of its own, so that signals reach it together with every process that it has started. The session is the
+client's as well: Linux shares processors between sessions first (sched(7), "autogroup"), and to be nice says something within one only.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=self._output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,
+                    preexec_fn=os.setpgrp,  # no other thread is there; process_group comes with Python 3.11
                 )
             except OSError as error:
                 raise ServerFailed(f"{self.peer.name} cannot be run: {error}") from error
@@ -66,7 +67,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._undo:
-            _end_session(self._process)
+            _end_group(self._process)
 
     def url(self, path: str) -> str:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
@@ -135,8 +136,8 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURING)}
 
 
-def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the whole session, then SIGKILL; also to children that have outlived their parent."""
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the whole group, then SIGKILL; also to children that have outlived their parent."""
     family = [process.pid, *_tree(process.pid)]
     try:
         with contextlib.suppress(ProcessLookupError):

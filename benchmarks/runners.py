@@ -67,7 +67,7 @@ def nginx(port: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "nginx.conf").write_text(text)
         account = ["-g", "user root;"] if os.geteuid() == 0 else []
-        subprocess.run([program, "-p", folder, "-c", "nginx.conf", *account])  # noqa: S603  # until it is stopped, with its session
+        subprocess.run([program, "-p", folder, "-c", "nginx.conf", *account])  # noqa: S603  # until it is stopped, with its group
 
 
 if __name__ == "__main__":

@@ -404,7 +404,7 @@ class Leadership:
             channel.handle_write()
         else:
             channel.settle()
-            self._places.quick_at = channel.last_activity
+            self._places.quick_at = monotonic()
         return True
 
     # Changes of the lead.

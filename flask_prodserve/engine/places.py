@@ -23,7 +23,7 @@ QUICK_SECONDS = 1.0
 
 
 class Places:
-    """*most* is how many there are. ``quick_at`` is when the last quick request was answered."""
+    """*most* is how many there are. ``quick_at`` is when the last quick request was answered, by the monotonic clock."""
 
     __slots__ = ("_patient", "_patient_first", "_ready", "busy", "most", "quick_at")
 
