@@ -21,7 +21,7 @@ QUEUE_TIMEOUT = 10
 SMUGGLED = b"GET /held/2 HTTP/1.1\r\nHost: test\r\n\r\n"
 """A body that would do as a request."""
 
-on_both_loops = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("way")
 
 
 @dataclass
@@ -95,7 +95,6 @@ def full(held: Held, *, threads: int = 1, **options: Any) -> Iterator[Full]:
             held.release.set()
 
 
-@on_both_loops
 def test_shed_at_queue_timeout(held: Held) -> None:
     """Requests that wait longer than QUEUE_TIMEOUT, and not before, get 503 with Retry-After; the app never hears of them."""
     with full(held) as server:
@@ -123,7 +122,6 @@ def test_shed_at_queue_timeout(held: Held) -> None:
         assert {done.target for done in server.served.done if done.status == 503} == {"/held/1", "/held/2", "/held/3"}
 
 
-@on_both_loops
 def test_what_is_pipelined_behind_a_shed_request(held: Held) -> None:
     """The next request of a connection takes its own place in the queue when the one before has been shed."""
     with full(held) as server:
@@ -138,7 +136,6 @@ def test_what_is_pipelined_behind_a_shed_request(held: Held) -> None:
         assert wire.response().body == b"2"
 
 
-@on_both_loops
 @pytest.mark.parametrize(("length", "room", "status"), [(1000, 10, 413), (len(SMUGGLED), 1 << 20, 503)])
 def test_refused_requests_are_not_shed(held: Held, length: int, room: int, status: int) -> None:
     """A request that is refused keeps that answer, however late it is, so that its body is never taken for the next request."""
@@ -174,7 +171,6 @@ def test_refused_requests_are_not_shed(held: Held, length: int, room: int, statu
     assert not served.engine.cuts.counts["QUEUE_TIMEOUT"]
 
 
-@on_both_loops
 def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
     """What was kept of requests that are shed, or whose client left, is given back."""
 
@@ -196,7 +192,6 @@ def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
         wait_until(lambda: spool.size == 0, "the bodies to be given back")
 
 
-@on_both_loops
 def test_body_whose_client_leaves_when_the_request_before_it_ends(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """What there is of a body behind a request is given back, also where the connection ends between that request and the loop's turn."""
     settle = Channel.settle
@@ -222,7 +217,6 @@ def test_body_whose_client_leaves_when_the_request_before_it_ends(held: Held, mo
         assert kept == [1000]
 
 
-@on_both_loops
 @pytest.mark.parametrize("how", ["reset", "closed"])
 def test_client_that_left_the_queue(held: Held, how: str) -> None:
     """A request whose client left while it waited is dropped, without a word to the app, and is no sign of overload."""
@@ -246,7 +240,6 @@ def test_client_that_left_the_queue(held: Held, how: str) -> None:
         assert held.called == [0, 2]
 
 
-@on_both_loops
 def test_one_warning_a_minute(held: Held, caplog: pytest.LogCaptureFixture) -> None:
     """One line a minute says for how long all threads have been busy, how many wait, and which rules hold the threads, since when."""
 
@@ -275,7 +268,6 @@ def test_one_warning_a_minute(held: Held, caplog: pytest.LogCaptureFixture) -> N
         assert re.search(r"\(\d+ more since the last such line\)", warnings()[1])
 
 
-@on_both_loops
 def test_a_warning_where_little_is_allowed(held: Held, caplog: pytest.LogCaptureFixture) -> None:
     """Where QUEUE_TIMEOUT is short, the log says who holds the threads all the same."""
     with full(held, queue_timeout=0.5) as server:
@@ -285,7 +277,6 @@ def test_a_warning_where_little_is_allowed(held: Held, caplog: pytest.LogCapture
         assert "1 x GET /held/<int:number> (oldest 0.6s)" in caplog.text
 
 
-@on_both_loops
 def test_standing_queue(held: Held) -> None:
     """Where the queue has not been empty for QUEUE_TIMEOUT, a tenth of it is allowed, but enough are kept for the threads."""
     with full(held) as server:
@@ -303,7 +294,6 @@ def test_standing_queue(held: Held) -> None:
         assert held.called == [0, 4]
 
 
-@on_both_loops
 def test_a_queue_that_was_empty(held: Held) -> None:
     """Once the queue has been empty, all of QUEUE_TIMEOUT is allowed again."""
     with full(held) as server:
@@ -318,7 +308,6 @@ def test_a_queue_that_was_empty(held: Held) -> None:
         assert server.served.engine._watchdog.queued == 3
 
 
-@on_both_loops
 def test_readiness(held: Held) -> None:
     """For two seconds after a request was shed the server is not ready, so that balancers send requests elsewhere; it is alive."""
     with full(held) as server:
@@ -334,7 +323,6 @@ def test_readiness(held: Held) -> None:
         assert get(address, "/readyz").status == 200
 
 
-@on_both_loops
 def test_steward_sees_the_queue_by_itself(held: Held) -> None:
     """Without anybody's help a request is shed soon after its time."""
     with (
