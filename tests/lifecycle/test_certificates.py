@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import shutil
 import signal
@@ -33,6 +34,12 @@ def install(pair: Pair, folder: Path) -> None:
         fresh.replace(folder / name)
 
 
+def ask(connection: http.client.HTTPSConnection) -> bytes:
+    """An answer, which has the id of the process in it."""
+    connection.request("GET", "/echo/1")
+    return connection.getresponse().read()
+
+
 def shown(address: object) -> str:
     assert isinstance(address, tuple)
     return ssl.get_server_certificate(address).strip()
@@ -46,22 +53,31 @@ def text(pair: Pair) -> str:
 def test_new_certificates_without_a_reload(tmp_path: Path, pairs: list[Pair], workers: int) -> None:
     """Each process shows new certificates by itself, soon after they are there, and open connections go on."""
     before, after = pairs
+    count = max(workers, 1)
     install(before, tmp_path)
-    with serving(tmp_path, "--tls-cert", "live.pem", "--tls-key", "live.key", workers=workers) as server:
+    with (
+        serving(tmp_path, "--tls-cert", "live.pem", "--tls-key", "live.key", workers=workers) as server,
+        contextlib.ExitStack() as stack,
+    ):
         address = server.command.address
         assert isinstance(address, tuple)
         assert shown(address) == text(before)
+        connections: dict[bytes, http.client.HTTPSConnection] = {}
+
+        def connect() -> None:
+            connection = http.client.HTTPSConnection(*address, timeout=PATIENCE, context=context_for(before))
+            stack.callback(connection.close)
+            connections[ask(connection)] = connection
+
+        # Those that stay open, so that each process has one in the end.
+        wait_until(lambda: connect() or len(connections) == count, "all processes to answer")
         running = server.workers
-        connection = http.client.HTTPSConnection(*address, timeout=PATIENCE, context=context_for(before))
-        connection.request("GET", "/echo/1")
-        first = connection.getresponse().read()
         install(after, tmp_path)
-        count = max(workers, 1)
         wait_until(lambda: server.command.output.count("new connections get the new certificates") == count)
         assert {shown(address) for _ in range(10)} == {text(after)}
-        connection.request("GET", "/echo/1")
-        assert connection.getresponse().read() == first
-        connection.close()
+        assert {answer: ask(connection) for answer, connection in connections.items()} == {
+            answer: answer for answer in connections
+        }
         assert server.workers == running
 
 
