@@ -150,8 +150,9 @@ def test_what_waits_is_remembered(held: Held) -> None:
             wait_until(trusted, "quick requests to be trusted again")
 
 
-def test_one_thread_serves_a_quiet_app(held: Held) -> None:
-    """Threads are started when they are needed: a client of quick requests needs one, and a few more where the machine is busy."""
+def test_one_thread_serves_a_quiet_app(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads are started when they are needed: a client of quick requests needs one."""
+    takes_nothing_over(monkeypatch)  # a busy machine makes slow requests of quick ones
     with in_thread(held.app, threads=64) as served:
         if not isinstance(served.engine._loop, Leadership):
             return
@@ -159,7 +160,7 @@ def test_one_thread_serves_a_quiet_app(held: Held) -> None:
             for _ in range(50):
                 wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
                 wire.response()
-        assert served.engine._loop._members < 10
+        assert served.engine._loop._members == 1
 
 
 def test_a_thread_that_computes_does_not_stop_the_others(held: Held) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from serving import Command, flask, run, wait_until
+from serving import PATIENCE, Command, flask, run, wait_until
 from wire import Wire, get
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="these are signals of Unix")
 
-DELAY = 0.2
-"""Seconds of DRAIN_DELAY."""
+DELAY = 0.075 * PATIENCE
+"""Seconds of DRAIN_DELAY: in which readiness can be asked for."""
 
 APP = """
 import os, threading
@@ -67,6 +67,7 @@ def test_hooks_and_stop(server: Command) -> None:
     server.wait_for("once begins")
     told = time.monotonic()
     server.signal(signal.SIGTERM)
+    wait_until(lambda: get(server.address, "/readyz").status == 503, "readiness to turn")
     assert server.exit_code() == 0
     assert time.monotonic() - told > DELAY
     said = [server.output.index(text) for text in ("started", "once begins", "once ends", "stopping hook", "stopped;")]
