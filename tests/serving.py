@@ -80,6 +80,11 @@ class Served:
     def wait_until(condition: Callable[[], object]) -> None:
         wait_until(condition)
 
+    def wait_for_queue(self, count: int) -> None:
+        """Until *count* requests wait for a thread or for others of their endpoint, and the server knows since when."""
+        wait_until(lambda: self.engine._watchdog.queued == count, f"{count} requests to be queued")
+        self.settle()
+
     def look(self) -> None:
         """Have the server look at its deadlines, as it does every half second, and return when it has done what is due."""
         self.settle()

@@ -213,7 +213,11 @@ def test_more_threads_than_the_system_gives(folder: Path) -> None:
         + "@app.get('/held')\n"
         + "def held():\n    while not Path('release').exists(): threading.Event().wait(0.05)\n    return 'held'\n"
     )
-    limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29)); os.execv(sys.executable, sys.argv[1:])"
+    # Large stacks, so that there is still room for everything else when there is none for another one.
+    limited = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_STACK, (2**29, 2**29)); "
+        "resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34)); os.execv(sys.executable, sys.argv[1:])"
+    )
     arguments = [sys.executable, "-c", limited, *flask("serve", "--port", "0", "--threads", "500")]
     with run(arguments, cwd=folder) as command, contextlib.ExitStack() as connections:
         wires = [connections.enter_context(Wire(command.address)) for _ in range(100)]

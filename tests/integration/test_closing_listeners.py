@@ -13,7 +13,7 @@ from flask import Flask
 from flask_prodserve.net.listeners import Listener
 from flask_prodserve.net.loads import Loads
 from flask_prodserve.units import SystemdAddress
-from serving import PATIENCE, Served, in_thread, wait_until
+from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
 pytestmark = [
@@ -75,7 +75,7 @@ def test_listeners_of_systemd(app: Flask) -> None:
 
 def test_clients_that_wait_are_served(app: Flask) -> None:
     """Who has connected when the stop begins is served."""
-    with in_thread(app) as served:
+    with in_thread(app, clock=ManualClock()) as served:  # none is idle for too long, however late it asks
         wires = [Wire(served.address) for _ in range(20)]
         served.engine.stop()
         for wire in wires:

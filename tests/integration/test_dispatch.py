@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 from flask import Flask, Response, request
 
-from flask_prodserve.engine import leadership, places
+from flask_prodserve.engine import leadership, places, sharing
 from flask_prodserve.engine.blocking_memory import BlockingMemory
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.net.loads import Loads
@@ -120,6 +120,7 @@ def test_a_queued_client_that_leaves(held: Held) -> None:
             wait_until(lambda: sum(channel.running for channel in served.engine._connections.channels.values()) == 2)
             queued.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # with a reset
         wait_until(lambda: served.engine._loop.__class__ is not Leadership or len(served.engine._connections) == 1)
+        served.settle()  # it may be in the middle of that
         held.release.set()
         assert first.response().body == b"held"
         get_hello(served, 1)
@@ -269,6 +270,10 @@ def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch
 
 def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """While all threads of one process are busy, new connections go to the other one; afterwards both accept again."""
+    monkeypatch.setattr(
+        sharing, "LEAVE_SECONDS", PATIENCE
+    )  # nobody is ever taken for one who has stopped without a word
+    monkeypatch.setattr("flask_prodserve.net.loads.STALE_SECONDS", PATIENCE)
     descriptor = Loads.create(2)
     loads = [Loads(descriptor, slot) for slot in range(2)]
     os.close(descriptor)

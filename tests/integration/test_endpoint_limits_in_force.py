@@ -177,7 +177,7 @@ def queue(served: Served, stack: contextlib.ExitStack, *targets: str) -> list[Wi
     for target in targets:
         before = queued(served)
         wires += start(served, stack, target)
-        wait_until(lambda before=before: queued(served) == before + 1, "it to wait")
+        served.wait_for_queue(before + 1)
     return wires
 
 
@@ -382,7 +382,7 @@ def test_share_is_given_back_after_timeouts(bounded: Bounded) -> None:
         bounded.release.clear()
         start(served, stack, "/report/6", "/report/7", "/report/8")
         bounded.wait_for(2)
-        wait_until(lambda: queued(served) == 1)
+        served.wait_for_queue(1)
         assert bounded.none_came()
 
 
@@ -514,7 +514,7 @@ def test_blueprint_and_class(bounded: Bounded) -> None:
         queue(served, stack, "/shop/one/3", "/shop/two/4")
         poster = stack.enter_context(Wire(served.address))
         poster.send(b"POST /item HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n")
-        wait_until(lambda: queued(served) == 3)
+        served.wait_for_queue(3)
         with Wire(served.address) as wire:
             wire.send(b"GET /shop/one/9 HTTP/1.1\r\nHost: test\r\nContent-Length: 11\r\n\r\n")
             assert wire.socket.recv(12) == b"HTTP/1.1 413"

@@ -159,7 +159,7 @@ def test_while_all_threads_are_busy(health: Served) -> None:
         wires = [stack.enter_context(Wire(health.address)) for _ in range(5)]
         for wire in wires:
             wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
-        wait_until(lambda: health.engine._watchdog.queued == 3)
+        health.wait_for_queue(3)
         for _ in range(20):
             assert get(health.address, "/livez").status == 200
             assert get(health.address, "/readyz").status == 200

@@ -75,7 +75,7 @@ class Full:
             wire = self.stack.enter_context(Wire(self.served.address))
             before = self.served.engine._watchdog.queued
             ask(wire, number)
-            wait_until(lambda before=before: self.served.engine._watchdog.queued == before + 1, "it to be queued")
+            self.served.wait_for_queue(before + 1)
             wires.append(wire)
         return wires
 
@@ -130,7 +130,7 @@ def test_what_is_pipelined_behind_a_shed_request(held: Held) -> None:
         held.clock.advance(QUEUE_TIMEOUT + 1)
         server.served.look()
         assert wire.response().status == 503
-        wait_until(lambda: server.served.engine._watchdog.queued == 1, "the next one to wait")
+        server.served.wait_for_queue(1)
         server.served.look()
         held.release.set()
         assert wire.response().body == b"2"
@@ -183,7 +183,7 @@ def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
         wires = [server.stack.enter_context(Wire(server.served.address)) for _ in range(2)]
         for wire in wires:
             wire.send(b"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
-        wait_until(lambda: server.served.engine._watchdog.queued == 2)
+        server.served.wait_for_queue(2)
         assert spool.size == 2_000_000
         wires[0].socket.close()
         held.clock.advance(QUEUE_TIMEOUT + 1)

@@ -248,7 +248,7 @@ def test_all_threads_stuck(stuck: Stuck) -> None:
         assert get(served.address, "/livez").status == 200
         waiting = stack.enter_context(Wire(served.address))
         ask(waiting, "/")
-        wait_until(lambda: served.engine._watchdog.queued == 1)
+        served.wait_for_queue(1)
         stuck.clock.advance(TIMEOUT + 1)
         served.look()
         assert [wire.response().status for wire in wires] == [504] * 3
@@ -272,7 +272,7 @@ def test_capacity_is_kept(stuck: Stuck) -> None:
             for wire in wires:
                 ask(wire)
             stuck.wait_for(threads)
-            wait_until(lambda: served.engine._watchdog.queued == 2)
+            served.wait_for_queue(2)
             served.look()
             assert stuck.none_came()
             stuck.release.set()
@@ -377,7 +377,7 @@ def test_time_in_the_queue_does_not_count(stuck: Stuck) -> None:
         ask(first)
         stuck.wait_for(1)
         ask(second)
-        wait_until(lambda: served.engine._watchdog.queued == 1)
+        served.wait_for_queue(1)
         stuck.clock.advance(TIMEOUT - 1)
         stuck.release.set()
         assert first.response().body == b"late"
@@ -442,7 +442,7 @@ def test_a_stuck_thread_that_returns_while_another_runs(stuck: Stuck) -> None:
         for wire in wires:
             ask(wire)
         stuck.wait_for(threads)
-        wait_until(lambda: served.engine._watchdog.queued == 2, "the others to wait")
+        served.wait_for_queue(2)
         assert stuck.none_came()
         stuck.release.set()
         assert [wire.response().body for wire in wires] == [b"late"] * len(wires)
