@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask, Response, request, send_file, stream_with_context
 
-from serving import Served, in_thread
+from serving import PATIENCE, Served, in_thread
 from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -83,7 +83,9 @@ def make_app() -> Flask:
 def served(way: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     app = make_app()
     app.config["FOLDER"] = tmp_path_factory.mktemp("files")
-    with in_thread(app, max_body_size=LIMIT) as served:
+    with in_thread(
+        app, max_body_size=LIMIT, queue_timeout=10 * PATIENCE
+    ) as served:  # nobody has asked for more than it can
         yield served
 
 
