@@ -154,10 +154,14 @@ class _Turn:
 
     def _ready(self, number: int) -> None:
         worker = self._worker(number)
-        if worker is None or worker.phase is not Phase.BOOTING:
+        if worker is None:
             return
-        self._set(replace(worker, phase=Phase.READY, since=self._now, deadline=self._report_deadline()))
-        self.state = replace(self.state, settled=max(self.state.settled, worker.generation))
+        if worker.phase is Phase.BOOTING:
+            self._set(replace(worker, phase=Phase.READY, since=self._now, deadline=self._report_deadline()))
+            self.state = replace(self.state, settled=max(self.state.settled, worker.generation))
+        elif worker.phase is Phase.KILLED and worker.deadline is not None and self.state.exit_code == ExitCode.STOPPED:
+            # It had begun to serve when it was told to end, and that signal does not end it any more.
+            self._drain(worker, self._rules.drain_delay, last=True)
 
     def _report_deadline(self) -> float | None:
         return self._now + self._rules.worker_timeout if self._rules.worker_timeout else None

@@ -387,6 +387,8 @@ class Supervisor:
                 handle.why = why
             case messages.Ready() if self._is_booting(number):
                 self._ready(handle)
+            case messages.Ready():
+                self._carry_out(events.Ready(number))
             case messages.Report():
                 handle.report = message
                 self._carry_out(events.Reported(number, message.served, message.healthy, message.memory))

@@ -20,6 +20,34 @@ DELAY = 0.075 * PATIENCE
 """Seconds of DRAIN_DELAY: in which readiness can be asked for, and a client that connects be answered."""
 
 
+SECOND_IS_SAID_TO_BE_READY_LATE = """
+import signal
+
+from flask_prodserve.process.link import Link
+from flask_prodserve.process.messages import Ready
+
+send = Link.send
+
+
+def send_late(link, message, *more):
+    if isinstance(message, Ready):
+        try:
+            open("first", "x").close()
+        except FileExistsError:
+            told = []
+            obey = signal.getsignal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, lambda *arguments: told.append(arguments))
+            while not told:
+                time.sleep(0.01)
+            obey(*told[0])
+    return send(link, message, *more)
+
+
+Link.send = send_late
+"""
+"""An app whose second worker tells the supervisor only when it is told to end that it serves."""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_under_load(tmp_path: Path, number: int) -> None:
     """SIGTERM and SIGINT under load: every request that was accepted is answered, nothing is reset, and the exit code is 0."""
@@ -29,6 +57,18 @@ def test_stop_under_load(tmp_path: Path, number: int) -> None:
             load.wait_for(50)
             load.expect_end()
             server.signal(number)
+            assert server.command.exit_code() == 0
+            load.wait_ended()
+    assert "0 cut" in server.command.output
+
+
+def test_stop_while_a_worker_gets_ready(tmp_path: Path) -> None:
+    """A worker that serves already when the stop begins, but has just not been heard of, finishes what it has accepted."""
+    with serving(tmp_path, more=SECOND_IS_SAID_TO_BE_READY_LATE) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            load.expect_end()
+            server.signal(signal.SIGTERM)
             assert server.command.exit_code() == 0
             load.wait_ended()
     assert "0 cut" in server.command.output

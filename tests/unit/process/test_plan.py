@@ -364,8 +364,21 @@ def test_stop_while_starting() -> None:
     server = Server()
     server.happen(Tick())
     assert server.happen(Stop()) == [Kill(1, signal.SIGTERM)]
-    assert server.happen(Ready(1)) == []
     assert server.happen(Exited(1, -signal.SIGTERM)) == [Exit(0)]
+
+
+def test_stop_while_a_worker_gets_ready() -> None:
+    """A worker that has begun to serve by then is told to drain, and may take as long as any; what is to be killed is not held up."""
+    server = started(1, replace(RULES, drain_delay=5))
+    assert server.happen(Scale(2)) == [Spawn(2, 1)]
+    assert server.happen(Stop()) == [Kill(2, signal.SIGTERM), Drain(1, 5, last=True)]
+    assert server.happen(Ready(2)) == [Drain(2, 5, last=True)]
+    assert server.wait(34.9) == []
+    assert server.happen(Exited(1, 0), Exited(2, 0)) == [Exit(0)]
+    server = started(1)
+    server.happen(Scale(2), Stop())
+    assert server.wait(KILL_SECONDS) == [Kill(2, signal.SIGKILL)]
+    assert server.happen(Ready(2)) == []
 
 
 def test_stop_that_takes_too_long() -> None:
