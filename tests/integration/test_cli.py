@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flask_prodserve.settings import TABLE
-from serving import Command, environment, flask, run, wait_until
+from serving import PATIENCE, Command, environment, flask, run, wait_until
 from wire import Wire, get
 
 APP = "from flask import Flask\napp = Flask(__name__)\n@app.get('/')\ndef index(): return 'hello'\n"
@@ -218,7 +218,8 @@ def test_more_threads_than_the_system_gives(folder: Path) -> None:
         "import os, resource, sys; resource.setrlimit(resource.RLIMIT_STACK, (2**29, 2**29)); "
         "resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34)); os.execv(sys.executable, sys.argv[1:])"
     )
-    arguments = [sys.executable, "-c", limited, *flask("serve", "--port", "0", "--threads", "500")]
+    options = ["--port", "0", "--threads", "500", "--queue-timeout", f"{10 * PATIENCE}s"]
+    arguments = [sys.executable, "-c", limited, *flask("serve", *options)]
     with run(arguments, cwd=folder) as command, contextlib.ExitStack() as connections:
         wires = [connections.enter_context(Wire(command.address)) for _ in range(100)]
         for wire in wires:
