@@ -30,6 +30,9 @@ CLIENTS = 10
 ROUNDS = 120
 """Batches of one to six requests for each client."""
 
+SETTINGS: dict[str, object] = {"threads": THREADS, "max_connections": 200, "queue_timeout": 10 * PATIENCE}
+"""No machine is too slow for this."""
+
 HOLD_UP_SECONDS = 0.004
 """As long as it takes to lose the lead, and more."""
 
@@ -143,7 +146,7 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
     for owner, names in POINTS.items():
         for name in names:
             monkeypatch.setattr(owner, name, delayed(getattr(owner, name), HOLD_UP_SECONDS))
-    with in_thread(make_app(folder), threads=THREADS, max_connections=200) as served:
+    with in_thread(make_app(folder), **SETTINGS) as served:
         runs = served.engine._loop
         clients = [Client(served.address, seed) for seed in range(CLIENTS)]
         threads = [threading.Thread(target=client.run) for client in clients]
@@ -237,7 +240,7 @@ def test_a_client_that_left_releases_its_thread() -> None:
 def test_nothing_leaks(folder: str) -> None:
     """After mixed load with random disconnects the process has as many threads, descriptors and channels as before."""
     seconds = float(os.environ.get("TEST_LEAK_SECONDS", "3"))
-    with in_thread(make_app(folder), threads=THREADS, max_connections=200) as served:
+    with in_thread(make_app(folder), **SETTINGS) as served:
 
         def load(seed: int) -> None:
             until = time.monotonic() + seconds
