@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, request, send_file
 
+from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
@@ -143,6 +144,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the moment at which threads are held up, each request is answered once, whole and in order, and nothing is left over."""
+    monkeypatch.setattr(
+        watchdog, "GONE_SECONDS", PATIENCE
+    )  # who has shut down its sending side gets its answer all the same
     for owner, names in POINTS.items():
         for name in names:
             monkeypatch.setattr(owner, name, delayed(getattr(owner, name), HOLD_UP_SECONDS))
