@@ -16,6 +16,7 @@ A connection that is closed after a response is shut down for writing first and 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Mapping
@@ -272,6 +273,8 @@ class Channel(Outgoing):
         elif phase in (Phase.SENDING, Phase.FLUSHING):
             self.reset()
         else:
+            with self.output_lock, contextlib.suppress(OSError, ValueError):  # gone, or in a handshake
+                self.shut_down_sending()  # so that who sends something in this very moment sees an end, and no reset
             self.handle_close()
 
     def stop_lingering(self) -> None:

@@ -140,6 +140,22 @@ def test_nothing_after_connect(served: Served, clock: ManualClock, nothing: byte
     assert served.done == []
 
 
+def test_a_byte_in_the_moment_of_the_cut(served: Served, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends something just when the server closes sees an end, and no reset."""
+    close = Channel.handle_close
+
+    def close_late(channel: Channel) -> None:
+        if channel.connected:
+            socket.socket.send(wire.socket, b"x")  # past TLS
+        close(channel)
+
+    with Client(served.address) as wire:
+        channel_of(served)
+        monkeypatch.setattr(Channel, "handle_close", close_late)
+        pass_time(served, clock, 16)
+        assert wire.closed()
+
+
 @pytest.mark.parametrize("request_before", [False, True])
 def test_drip_of_a_head(
     served: Served, clock: ManualClock, caplog: pytest.LogCaptureFixture, request_before: bool

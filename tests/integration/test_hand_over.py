@@ -260,6 +260,7 @@ def test_nothing_leaks(folder: str) -> None:
 
         get(served.address, "/quick/1/10")
         wait_until(lambda: not served.engine._connections)
+        served.settle()  # it may be in the middle of that
         descriptors = len(os.listdir("/proc/self/fd"))
         threads = [threading.Thread(target=load, args=[seed]) for seed in range(4)]
         for thread in threads:
