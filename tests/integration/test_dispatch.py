@@ -270,9 +270,8 @@ def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch
 
 def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """While all threads of one process are busy, new connections go to the other one; afterwards both accept again."""
-    monkeypatch.setattr(
-        sharing, "LEAVE_SECONDS", PATIENCE
-    )  # nobody is ever taken for one who has stopped without a word
+    # Nobody is ever taken for one who has stopped without a word.
+    monkeypatch.setattr(sharing, "LEAVE_SECONDS", PATIENCE)
     monkeypatch.setattr("flask_prodserve.net.loads.STALE_SECONDS", PATIENCE)
     descriptor = Loads.create(2)
     loads = [Loads(descriptor, slot) for slot in range(2)]

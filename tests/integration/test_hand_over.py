@@ -144,9 +144,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the moment at which threads are held up, each request is answered once, whole and in order, and nothing is left over."""
-    monkeypatch.setattr(
-        watchdog, "GONE_SECONDS", PATIENCE
-    )  # who has shut down its sending side gets its answer all the same
+    # Who has shut down its sending side gets its answer all the same.
+    monkeypatch.setattr(watchdog, "GONE_SECONDS", PATIENCE)
     for owner, names in POINTS.items():
         for name in names:
             monkeypatch.setattr(owner, name, delayed(getattr(owner, name), HOLD_UP_SECONDS))

@@ -83,9 +83,8 @@ def make_app() -> Flask:
 def served(way: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     app = make_app()
     app.config["FOLDER"] = tmp_path_factory.mktemp("files")
-    with in_thread(
-        app, max_body_size=LIMIT, queue_timeout=10 * PATIENCE
-    ) as served:  # nobody has asked for more than it can
+    # Nobody asks for more than it can, however slow the machine.
+    with in_thread(app, max_body_size=LIMIT, queue_timeout=10 * PATIENCE) as served:
         yield served
 
 
