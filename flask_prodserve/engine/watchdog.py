@@ -40,6 +40,9 @@ GONE_SECONDS = 1.0
 SATURATED_SECONDS = 1.0
 """How long requests wait for a thread before it is worth a warning."""
 
+UNSEEN_SECONDS = 5.0
+"""How long requests wait before none is said to run: all threads may be between two of them when they are looked at."""
+
 SUPPOSED_SPEED = 1 << 16
 """Bytes a second that a client is supposed to take as long as nothing is known of it."""
 
@@ -276,6 +279,8 @@ class Watchdog:
         for channel in [*self._connections.channels.values(), *self._connections.left]:
             if isinstance(task := channel.task, Task):
                 ages.setdefault(self._describe(task.head), []).append(now - task.began)
+        if not ages and now - self._queue_empty_at < UNSEEN_SECONDS:
+            return  # the next look sees more
         holders = sorted(ages.items(), key=lambda entry: -len(entry[1]))
         if holders:
             running = "Running: " + ", ".join(

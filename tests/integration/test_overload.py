@@ -60,6 +60,10 @@ def held() -> Iterator[Held]:
     held.release.set()
 
 
+class Nobody:
+    """No task is this."""
+
+
 @dataclass
 class Full:
     """A server whose threads are all busy, and clients."""
@@ -275,6 +279,23 @@ def test_a_warning_where_little_is_allowed(held: Held, caplog: pytest.LogCapture
         held.clock.advance(0.6)
         server.served.look()
         assert "1 x GET /held/<int:number> (oldest 0.6s)" in caplog.text
+
+
+def test_nobody_seems_to_run(held: Held, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That threads are between two requests when they are looked at is no news; where it stays so, it is the processor they wait for."""
+
+    def warns() -> bool:
+        return "None is running at this moment" in caplog.text
+
+    with full(held, queue_timeout=1000) as server:
+        server.queue(1)
+        monkeypatch.setattr("flask_prodserve.engine.watchdog.Task", Nobody)
+        held.clock.advance(2)
+        server.served.look()
+        assert not warns()
+        held.clock.advance(4)
+        server.served.look()
+        assert warns()
 
 
 def test_standing_queue(held: Held) -> None:
