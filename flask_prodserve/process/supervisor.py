@@ -387,7 +387,7 @@ class Supervisor:
                 handle.why = why
             case messages.Ready() if self._is_booting(number):
                 self._ready(handle)
-            case messages.Ready():
+            case messages.Ready():  # too late to change anything here, but it has to drain
                 self._carry_out(events.Ready(number))
             case messages.Report():
                 handle.report = message
@@ -402,7 +402,7 @@ class Supervisor:
                 handle.tell_stacks(text)
 
     def _is_booting(self, number: int) -> bool:
-        """Whether a worker is still to start. It may have been told to end while it said how far it is, and nothing is left for it then."""
+        """Whether a worker is still to start. It may have been told to end while it said how far it is: then nothing is opened for it."""
         return any(worker.number == number for worker in self._state.of(Phase.BOOTING))
 
     def _serve(self, handle: Handle, loaded: messages.Loaded) -> None:

@@ -4,8 +4,8 @@ Python imports this by itself when it starts, also in the servers that tests run
 TEST_DELAYS is the chance of a hold-up at each call and each return (0.01), TEST_LONGEST_DELAY its longest time in seconds (0.05), and
 TEST_DELAYS_IN a folder: ``flask_prodserve`` (this), or ``tests``, where it is the clients that are late.
 
-Use it with TEST_PATIENCE=3. Tests that raise exceptions in other threads, that measure, or that give a deadline of milliseconds fail
-rightly with it.
+Use it with TEST_PATIENCE=3. Tests that raise exceptions in other threads (they hit the hold-up), that measure, or whose deadlines are
+milliseconds may fail with it, and mean nothing by that.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _meant: dict[CodeType, bool] = {}
 
 
 def hold_up(frame: FrameType, event: str, argument: object) -> None:
+    """For :func:`sys.setprofile`."""
     if event not in ("call", "return"):
         return
     code = frame.f_code
