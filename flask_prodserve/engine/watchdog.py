@@ -40,7 +40,7 @@ GONE_SECONDS = 1.0
 SATURATED_SECONDS = 1.0
 """How long requests wait for a thread before it is worth a warning."""
 
-UNSEEN_SECONDS = 5.0
+UNSEEN_SECONDS = 2.0
 """How long requests wait before none is said to run: all threads may be between two of them when they are looked at."""
 
 SUPPOSED_SPEED = 1 << 16

@@ -290,10 +290,10 @@ def test_nobody_seems_to_run(held: Held, caplog: pytest.LogCaptureFixture, monke
     with full(held, queue_timeout=1000) as server:
         server.queue(1)
         monkeypatch.setattr("flask_prodserve.engine.watchdog.Task", Nobody)
-        held.clock.advance(2)
+        held.clock.advance(1.5)
         server.served.look()
         assert not warns()
-        held.clock.advance(4)
+        held.clock.advance(1)
         server.served.look()
         assert warns()
 
