@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 RECEIVE_BYTES = 65536
-"""Read at a time. At least a whole TLS record (16 KiB), so that none stays behind in OpenSSL where the loop cannot see it."""
+"""Read at a time."""
 
 RECEIVE_BODY_BYTES = 1 << 18
 """The same in the middle of a request, which is mostly a body then."""

@@ -59,6 +59,8 @@ class Channel(Outgoing):
     scheme = "http"
     handshakes = False
     """Whether the next bytes belong to a handshake. The loop's."""
+    handshake_waits = False
+    """Whether something of one, or of what TLS has to say later, waits until the client takes it. Nothing is read meanwhile. The loop's."""
     asks_app = True
     """Whether the app answers what comes here."""
 
@@ -115,10 +117,17 @@ class Channel(Outgoing):
     def readable(self) -> bool:
         if self._lingering is not None:
             return True
-        return not (self.running or self.output.size or self.close_when_flushed or self.will_close)
+        return not (
+            self.running or self.output.size or self.close_when_flushed or self.will_close or self.handshake_waits
+        )
 
     def writable(self) -> bool:
-        return bool(self.output.size or (self.close_when_flushed and not self.running) or self.will_close)
+        return bool(
+            self.output.size
+            or (self.close_when_flushed and not self.running)
+            or self.will_close
+            or self.handshake_waits
+        )
 
     def handle_read(self) -> None:
         """For waitress's loop."""
@@ -223,7 +232,7 @@ class Channel(Outgoing):
             except (OSError, ValueError):  # closed
                 return None
             if self.output.size or left:
-                taken = self.output.sent - left
+                taken = self.taken_by_system - left
                 if self._sending is None or (flushing and self._sending.response != self.answered):
                     self._sending = _Sending(self.answered, now, taken)
                 return self._sending.waiting(Phase.FLUSHING if flushing else Phase.SENDING, taken, now)
@@ -243,6 +252,11 @@ class Channel(Outgoing):
             return Waiting(Phase.BODY, request.body_began, self.last_activity, request.body_received)
         return Waiting(Phase.IDLE if self.answered else Phase.CONNECTED, self._idle_from, self.last_activity, 0)
 
+    @property
+    def taken_by_system(self) -> int:
+        """How many bytes of the output have been sent so far, or a little less: it is not locked."""
+        return self.output.sent
+
     def speed(self, now: float) -> float | None:
         """At how many bytes a second the client takes what is kept for it, as of the last look; None where that says nothing yet."""
         sending = self._sending
@@ -252,7 +266,7 @@ class Channel(Outgoing):
 
     def catch_up(self) -> None:
         """Do what there is to do with the socket: it may be the loop that is late, and not the client."""
-        if self._sending is not None:
+        if self._sending is not None or self.handshake_waits:
             self.handle_write()
         elif self.read():
             self.server.loop.submit(self)

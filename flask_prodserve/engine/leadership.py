@@ -342,7 +342,7 @@ class Leadership:
                     channel.handle_write()
                 else:
                     channel.pause()
-            elif channel.output.size or channel.close_when_flushed or channel.will_close:
+            elif channel.writable():
                 channel.handle_write()
             elif channel.read():
                 return True

@@ -38,6 +38,7 @@ _LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     """Half of a channel."""
 
+    at_a_time = 1 << 16
     connected: bool
     running: bool
     will_close = False
@@ -185,7 +186,7 @@ def _hung_up(sock: socket.socket) -> bool:
             return True
         return bool(poll.poll(0))
     try:
-        return socket.socket.recv(sock, 1, socket.MSG_PEEK) == b""  # not ssl's, which has no flags
+        return sock.recv(1, socket.MSG_PEEK) == b""
     except BlockingIOError:
         return False
     except OSError:

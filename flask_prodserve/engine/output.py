@@ -16,9 +16,6 @@ from .spool import Spool
 IN_MEMORY = 1 << 20
 """Bytes that are kept in memory for one client. More go into a file, and these as well: a thousand clients would fill the memory."""
 
-READ_BYTES = 1 << 16
-"""Read at a time from a file that the kernel cannot send by itself."""
-
 SEND_BYTES = 1 << 20
 """Sent at a time from a file, so that a fast client does not keep the loop to itself."""
 
@@ -27,7 +24,9 @@ SPOOL_BYTES = 1 << 24
 
 
 class Transport(Protocol):
-    """Where output goes."""
+    """Where output goes. *at_a_time*: bytes to read from a file that cannot be sent by itself."""
+
+    at_a_time: int
 
     def send_bytes(self, data: bytes | bytearray) -> int:
         """Send what goes without waiting, and return how much that was. Raises OSError."""
@@ -158,7 +157,7 @@ class _File:
             sent = transport.send_file(self._descriptor, self._offset, count)
         if sent is None:
             self._file.seek(self._offset)
-            data = self._file.read(min(count, READ_BYTES))
+            data = self._file.read(min(count, transport.at_a_time))
             if not data:
                 raise OSError("a file became shorter while it was sent")
             sent = transport.send_bytes(data)

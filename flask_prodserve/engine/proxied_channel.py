@@ -3,8 +3,8 @@
 Lives here: what becomes of a channel when its header has come. Reading the header is ``protocol.proxy_v1v2``'s business, whether a peer has
 to send one the server's. Rules:
 
-- Nothing behind the header is taken from the system: OpenSSL reads there next. What has come of the header is taken at once,
-  though, or the loop, which is told of what can be read, would come round for the same bytes again and again.
+- Nothing behind the header is taken from the system, but left to the class that reads there next. What has come of the header is taken
+  at once, though, or the loop, which is told of what can be read, would come round for the same bytes again and again.
 - A header is no progress: HEADER_TIMEOUT runs from the moment in which the connection was accepted.
 - The client that it names takes the proxy's place: it counts against MAX_CONNECTIONS_PER_CLIENT, and its word in X-Forwarded-* is what
   any peer's is: taken if it is one more trusted proxy by its address, and else removed. That TRUSTED_PROXIES has ``*`` or ``unix`` says
@@ -32,8 +32,7 @@ class ProxiedChannel(Channel):
         if self._held is None:
             return super().receive(size)
         try:
-            # Not ssl's recv(), which has no flags and begins the handshake.
-            seen = socket.socket.recv(self.socket, MAX_HEADER, socket.MSG_PEEK)
+            seen = self.socket.recv(MAX_HEADER, socket.MSG_PEEK)
         except BlockingIOError:
             return None
         if not seen:
@@ -47,7 +46,7 @@ class ProxiedChannel(Channel):
                 f"that of {self.addr[0] or 'a Unix socket'} is refused, since {error.reason}",
             )
             return b""
-        self._held += socket.socket.recv(self.socket, len(seen) if header is None else header.length - len(self._held))
+        self._held += self.socket.recv(len(seen) if header is None else header.length - len(self._held))
         if header is None:
             return None
         self._held = None

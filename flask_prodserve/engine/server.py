@@ -25,7 +25,7 @@ from .loop import Loop
 from .proxied_channel import proxied
 from .redirect_channel import RedirectChannel
 from .reply import Reply
-from .tls_channel import TLSChannel
+from .tls_channel import WIDE_CONNECTIONS, TLSChannel
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -80,6 +80,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.clock = adjustments.clock
         self.loop = loop
         self.tls = tls
+        self.wide_connections = threading.Semaphore(WIDE_CONNECTIONS)
         self.request_done = request_done
         self.error_logger = error_logger
         self.https_port = https_port

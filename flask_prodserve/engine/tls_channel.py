@@ -1,13 +1,21 @@
 """A client connection over TLS, non-blocking.
 
+OpenSSL never sees the socket. What comes from the client is given to it, and what it makes for the client is sent from here, a whole
+response at a time where the client takes that: if OpenSSL wrote to the system itself, it would do so record by record, which for 1 MB
+takes a quarter of the time that encryption, sending and all else take together.
+
 - OpenSSL's connection object must not be used by two threads at once: the loop's thread reads only while the channel is not running, and
   whoever sends then holds ``output_lock``. So does whoever closes.
-- A handshake happens inside the first reads. What it has to send goes out as part of them, and waits for room, if it must, in
-  ``_handshake_sends``. Until it is over the connection is in the phase CONNECTED, so that HEADER_TIMEOUT holds for it from accept.
-- Nothing that epoll does not see stays behind: OpenSSL takes one record at a time from the socket, and each read has room for all of it.
+- A handshake happens inside the first reads. Until it is over the connection is in the phase CONNECTED, so that HEADER_TIMEOUT holds for
+  it from accept.
+- Nothing that epoll does not see stays behind: of what has been read, OpenSSL gives all that can be opened at once. That includes the
+  client's close_notify, after which there is nothing to wait for when its requests are answered.
+- Output that is sealed stays output until the system has taken all that was sealed with it, and only then is more sealed. So nothing
+  is sealed twice, and a client is waited for as without TLS; its progress is ``taken_by_system``.
+- Nothing is read while what OpenSSL itself has to say waits for the client, which cannot have it make answers that it does not take.
+- A client that begins a message of the handshake after the handshake, and does not end it, is cut when there is something to be sent.
 - A message's length is known from its head, so that an end without close_notify is an end like any other: what is incomplete is
   never taken for complete (RFC 9112, section 9.8).
-- Neither renegotiation nor anything else lets a client make a write wait for a read (``net.tls``).
 """
 
 from __future__ import annotations
@@ -21,7 +29,6 @@ from typing import IO, TYPE_CHECKING, Any
 from ..net.client_certificates import variables
 from .adjustments import RECEIVE_BYTES, EngineAdjustments
 from .channel import Channel
-from .output import READ_BYTES
 from .parser import RequestParser
 from .reply import Reply
 
@@ -30,12 +37,17 @@ if TYPE_CHECKING:
     from .server import Server
 
 RECORD_BYTES = 1 << 14
-"""A whole record (RFC 8446, section 5.1). Given to OpenSSL at a time for a client that is slow, whose progress is seen by that."""
+"""A whole record (RFC 8446, section 5.1). Sealed at a time for a client that has not taken all of what came before."""
 
-MOST_BYTES = READ_BYTES
-"""Given to it otherwise: each time the GIL goes to another thread and has to be had again. What of it was not taken has to be given again,
-in one piece, and no more than this is read from a file.
+SEALED_BYTES = 1 << 16
+"""The most that is sealed at a time otherwise. As much memory, and a third more, is kept until the connection ends, and for what has been
+received as well.
 """
+
+WIDE_BYTES = 1 << 20
+"""The same for the first WIDE_CONNECTIONS of a listener that have use for it."""
+
+WIDE_CONNECTIONS = 32
 
 LONG_BYTES = 1 << 21
 """Whose encryption takes about a millisecond: for less it is not worth while to pass the lead on."""
@@ -47,15 +59,21 @@ class TLSChannel(Channel):
     scheme = "https"
     handshakes = True
 
-    socket: Any
-    """A NamedSocket; a plain one where ``_plain``."""
     _begun = False
     """Whether anything has come."""
     _plain = False
     """Whether the client does not speak TLS. It is told so, in its own words, and nothing else."""
-    _handshake_sends = False
-    _again = 0
-    """How much OpenSSL has to be given again, at least, after it could send only a part."""
+    _sealed: memoryview | bytes = b""
+    """What OpenSSL has made for the client, and the system has not taken."""
+    _ahead = 0
+    """So many bytes at the beginning of the output are sealed."""
+    at_a_time = RECORD_BYTES
+    """How much is sealed next, and read from a file for that."""
+    _wide = False
+    """Whether this is one of those for which more is sealed."""
+    _said_end = False
+    """Whether close_notify is made, if it can be."""
+    _client_said_end = False
 
     def __init__(
         self,
@@ -67,25 +85,28 @@ class TLSChannel(Channel):
         turned_away: Reply | None = None,
     ) -> None:
         assert server.tls is not None
-        # Linux has this, and TCP.
-        self._corks = hasattr(socket, "TCP_CORK") and sock.family != getattr(socket, "AF_UNIX", None)
-        tls_socket = server.tls.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        try:
-            # Python makes a plain socket of one that is not connected any more. What still is now was then.
-            tls_socket.getpeername()
-            super().__init__(server, tls_socket, addr, adj, map, turned_away)
-        except OSError:
-            tls_socket.close()
-            raise
+        self._from_client, self._to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        # A NamedConnection.
+        self._tls: Any = server.tls.context.wrap_bio(self._from_client, self._to_client, server_side=True)
+        super().__init__(server, sock, addr, adj, map, turned_away)
 
-    def writable(self) -> bool:
-        return self._handshake_sends or super().writable()
+    # The loop's thread.
 
     def handle_write(self) -> None:
-        if self._handshake_sends and not super().writable():
-            self.handle_read()
-        else:
-            super().handle_write()
+        if self.handshake_waits:
+            with self.output_lock:
+                try:
+                    self.handshake_waits = self.connected and not self._send_sealed()
+                except OSError:
+                    self.handle_close()
+                    return
+        super().handle_write()
+
+    def read(self) -> bool:
+        complete = super().read()
+        if self._client_said_end and not complete and self.connected and self.readable():
+            self.handle_close()
+        return complete
 
     def received(self, data: bytes) -> bool:
         if not self._plain:
@@ -98,54 +119,85 @@ class TLSChannel(Channel):
         return True
 
     def receive(self, size: int) -> bytes | None:
-        if not self._begun:
-            self._begin()
-        if self._plain:
-            return super().receive(size)
-        data = self._record()
+        data = self._receive_some()
         if not data or size <= RECEIVE_BYTES:
             return data
         # In the middle of a request all that is there counts as sent, as it does without TLS.
-        records, taken = [data], len(data)
+        parts, taken = [data], len(data)
         with contextlib.suppress(OSError):  # which comes again
-            while taken < size and (data := self._record()):
-                records.append(data)
+            while taken < size and not self.handshake_waits and (data := self._receive_some()):
+                parts.append(data)
                 taken += len(data)
-        return b"".join(records)
+        return b"".join(parts)
 
-    def _record(self) -> bytes | None:
-        """What a record has, after a handshake, as far as it is there. As :meth:`receive`."""
-        self._handshake_sends = False
+    def _receive_some(self) -> bytes | None:
+        """As :meth:`receive`, with no more at a time than OpenSSL is to keep memory for."""
+        data = super().receive(RECEIVE_BYTES)
+        if not data:
+            return data
+        if not self._begun:
+            self._begun = True
+            # A handshake begins with 22 (RFC 8446, section 5.1), and what people type, or HTTP, with a letter.
+            if data[:1].isalpha():
+                self._plain = True
+                self.handshakes = False
+        return data if self._plain or self._said_end else self._open(data)
+
+    def _open(self, data: bytes) -> bytes | None:
+        """What is in the records that *data* completes, after a handshake, whose answers are sent from here. As :meth:`receive`."""
+        self._from_client.write(data)
+        records = []
         try:
-            data: bytes = self.socket.recv(RECORD_BYTES)
-        except (ssl.SSLWantReadError, BlockingIOError):  # the latter once it is shut down
-            return None
-        except ssl.SSLWantWriteError:
-            self._handshake_sends = True
-            return None
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            return b""
+            while self._from_client.pending:
+                record = self._tls.read(RECORD_BYTES)
+                if not record:
+                    self._client_said_end = True
+                    break
+                if self.handshakes:
+                    self.handshakes = False
+                    self.environ = variables(self._tls, self._tls.server_name)
+                records.append(record)
+        except ssl.SSLWantReadError:
+            pass
         except ssl.SSLError as error:
             if self.handshakes:
                 self.adj.cuts.count("TLS", f"handshakes fail, lately with {error.reason}", logging.INFO)
+            with contextlib.suppress(OSError):
+                self._send_answers()  # the alert
             raise
-        if data and self.handshakes:
-            self.handshakes = False
-            self.environ = variables(self.socket, self.socket.server_name)
-        return data
+        if self._to_client.pending:
+            self.handshake_waits = not self._send_answers()
+        if not records:
+            return b"" if self._client_said_end else None
+        return records[0] if len(records) == 1 else b"".join(records)
 
-    def _begin(self) -> None:
-        """See what the client speaks. A handshake begins with 22 (RFC 8446, section 5.1), and what people type, or HTTP, with a letter."""
-        try:
-            first = socket.socket.recv(self.socket, 1, socket.MSG_PEEK)  # not ssl's, which has no flags
-        except BlockingIOError:
-            return
-        self._begun = True
-        if first.isalpha():
-            self._plain = True
-            self.handshakes = False
-            self.socket = socket.socket(fileno=self.socket.detach())
-            self.socket.setblocking(False)
+    def shut_down_sending(self) -> bool:
+        """Send close_notify, so that the client can tell an end from a cut (RFC 8446, section 6.1), and then what ends any connection."""
+        return self._send_end() and super().shut_down_sending()
+
+    def handle_close(self) -> None:
+        with self.output_lock:
+            if self.socket is not None:
+                if not self.output.size:
+                    with contextlib.suppress(OSError):  # gone
+                        self._send_end()
+                if self._wide:
+                    self.server.wide_connections.release()
+                # With the connection, and not only when nobody knows the channel any more.
+                self._sealed = b""
+                del self._tls, self._from_client, self._to_client
+            super().handle_close()
+
+    @property
+    def taken_by_system(self) -> int:
+        return super().taken_by_system + max(self._ahead - len(self._sealed), 0)
+
+    # The running thread.
+
+    def settle(self) -> None:
+        if self._client_said_end:
+            self.close_when_flushed = True
+        super().settle()
 
     def write(self, response: Response, data: bytes | memoryview) -> None:
         self._give_way(len(data))
@@ -160,50 +212,61 @@ class TLSChannel(Channel):
         if size > LONG_BYTES:
             self.server.loop.give_way()
 
+    # Whoever holds ``output_lock``, and the loop's thread while the channel is not running.
+
     def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
         if self._plain:
             return super().send_bytes(data)
-        if len(data) <= RECORD_BYTES or not self._corks:
-            return self._send_records(data)
-        # Each record is a write to the system, which would send each as a packet of its own.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        try:
-            return self._send_records(data)
-        finally:
-            with contextlib.suppress(OSError):  # gone
-                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-
-    def _send_records(self, data: bytes | bytearray | memoryview) -> int:
         sent = 0
         with memoryview(data) as view:
-            while sent < len(view):
-                size = self._again or (RECORD_BYTES if self.output.size else MOST_BYTES)
-                try:
-                    sent += self.socket.send(view[sent : sent + size])
-                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                    self._again = size
-                    break
-                self._again = 0
+            while not self._sealed or self._send_sealed():
+                counted = min(self._ahead, len(view) - sent)
+                self._ahead -= counted
+                sent += counted
+                if sent == len(view):
+                    return sent
+                count = self._tls.write(view[sent : sent + self.at_a_time])
+                self._sealed = self._to_client.read()
+                # After the other: ``taken_by_system`` may be asked in between, and must not say too much.
+                self._ahead = count
+                if max(len(view), self.output.size) - sent - count > self.at_a_time:
+                    self._widen()
+        self.at_a_time = RECORD_BYTES
         return sent
+
+    def _widen(self) -> None:
+        """Seal more at a time from now on, until the client does not take that."""
+        if self.at_a_time < SEALED_BYTES:
+            self.at_a_time *= 4
+        elif self.at_a_time < WIDE_BYTES and (self._wide or self.server.wide_connections.acquire(blocking=False)):
+            self._wide = True
+            self.at_a_time *= 4
+
+    def _send_end(self) -> bool:
+        """Send close_notify, once. Returns whether it has gone."""
+        if self._plain:
+            return True
+        if not self._said_end:
+            self._said_end = True
+            # What the client says to it is of no interest; in the middle of a handshake there is none.
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+        return self._send_answers()
+
+    def _send_answers(self) -> bool:
+        """Send what is sealed, and then what OpenSSL has to say by itself. Returns and raises as :meth:`_send_sealed`."""
+        self._sealed = b"".join((self._sealed, self._to_client.read()))
+        return self._send_sealed()
+
+    def _send_sealed(self) -> bool:
+        """Send what is sealed. Returns whether all of it has gone. Raises OSError."""
+        sent = super().send_bytes(self._sealed)
+        if sent < len(self._sealed):
+            self._sealed = memoryview(self._sealed)[sent:]
+            return False
+        self._sealed = b""
+        return True
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
         """Not past OpenSSL."""
         return None
-
-    def shut_down_sending(self) -> bool:
-        """Send close_notify, so that the client can tell an end from a cut (RFC 8446, section 6.1), and then what ends any connection."""
-        if not self._plain:
-            try:
-                self.socket.unwrap()
-            except ssl.SSLWantWriteError:
-                return False
-            except ssl.SSLError:
-                pass  # it is sent; what the client says to it, if it says something already, is of no interest
-        return super().shut_down_sending()
-
-    def handle_close(self) -> None:
-        with self.output_lock:
-            if self.socket is not None and not self._plain and not self.output.size:
-                with contextlib.suppress(OSError, ValueError):  # in a handshake, gone, or shut down already
-                    self.socket.unwrap()
-            super().handle_close()

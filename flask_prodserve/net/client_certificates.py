@@ -28,7 +28,7 @@ _SPECIAL = re.compile(r'[\\",+;<>=]|^[ #]| $')
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 
 
-def variables(connection: ssl.SSLSocket, name: str | None) -> dict[str, str]:
+def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
     """For the WSGI environment: the TLS *connection*, whose handshake is over, of a client that has asked for *name*."""
     cipher = connection.cipher()
     found = {
@@ -49,7 +49,7 @@ def variables(connection: ssl.SSLSocket, name: str | None) -> dict[str, str]:
 
 
 def distinguished_name(subject: Iterable[Iterable[tuple[str, str]]]) -> str:
-    """A *subject*, as :meth:`ssl.SSLSocket.getpeercert` shows it, in the form of RFC 4514: the last part first, in ASCII."""
+    """A *subject*, as :meth:`ssl.SSLObject.getpeercert` shows it, in the form of RFC 4514: the last part first, in ASCII."""
     return ",".join(
         "+".join(f"{_SHORT_NAMES.get(kind, kind)}={_escaped(value)}" for kind, value in part)
         for part in reversed(list(subject))

@@ -32,7 +32,7 @@ _SERVER_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,252}[a-z0-9_])?")
 """A host name as clients ask for it (RFC 6066, section 3): ASCII, without a dot at the end; in lower case here."""
 
 
-class NamedSocket(ssl.SSLSocket):
+class NamedConnection(ssl.SSLObject):
     """Knows which *server_name* its client has asked for, if it is one."""
 
     server_name: str | None = None
@@ -83,7 +83,7 @@ def server_context(settings: TLS) -> ssl.SSLContext:
                 connection.context = by_name.get(name) or by_name.get(f"*.{name.partition('.')[2]}") or context
 
     default = contexts[0]
-    default.sslsocket_class = NamedSocket
+    default.sslobject_class = NamedConnection
     default.sni_callback = choose
     for context in contexts:
         _verify_clients(context, settings)
@@ -107,8 +107,6 @@ def _context(cert: str, key: str, settings: TLS) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = getattr(ssl.TLSVersion, f"TLSv{settings.tls_min_version.replace('.', '_')}")
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    # Who has shut down its sending side still gets its response, and no alert in place of it (see ``engine.tls_channel``).
-    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 3
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.set_ciphers(settings.tls_ciphers)

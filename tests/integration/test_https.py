@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, jsonify, request
+from flask import Flask, Response, jsonify, request, send_file
 
 from certificates import Pair, make, openssl
-from flask_prodserve.net.tls import Certificates, NamedSocket
+from flask_prodserve.engine.outgoing import Outgoing
+from flask_prodserve.engine.tls_channel import RECORD_BYTES, TLSChannel
+from flask_prodserve.net.tls import Certificates
+from flask_prodserve.net.unsent import unacknowledged
 from flask_prodserve.settings.table import TLS
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
@@ -325,7 +329,7 @@ def test_handshake_whose_client_takes_nothing(folder: Path) -> None:
             narrow.sendall(to_server.read())
             wait_until(lambda: len(served.engine._connections) == 1)
             (channel,) = served.engine._connections.channels.values()
-            wait_until(lambda: channel._handshake_sends, "the handshake to wait for room")  # type: ignore[attr-defined]  # a TLSChannel
+            wait_until(lambda: channel.handshake_waits, "the handshake to wait for room")
             while True:
                 try:
                     secure.do_handshake()
@@ -346,6 +350,39 @@ def test_handshake_whose_client_takes_nothing(folder: Path) -> None:
 # Records.
 
 
+class Records:
+    """A client whose records go out when it is told to, after a handshake whose end has not gone out either."""
+
+    def __init__(self, wire: Wire, pair: Pair, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
+        self.socket = wire.socket
+        self.to_server, self.to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context(cafile=pair.cert)
+        context.maximum_version = version
+        self.secure = context.wrap_bio(self.to_client, self.to_server, server_hostname="localhost")
+        while True:
+            try:
+                self.secure.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self.send()
+                self.to_client.write(self.socket.recv(65536))
+
+    def send(self) -> None:
+        self.socket.sendall(self.to_server.read())
+
+    def read(self) -> bytes:
+        """What comes next; nothing after close_notify."""
+        while True:
+            try:
+                return self.secure.read(65536)
+            except ssl.SSLZeroReturnError:
+                return b""
+            except ssl.SSLWantReadError:
+                part = self.socket.recv(65536)
+                assert part, "an end without close_notify"
+                self.to_client.write(part)
+
+
 def test_requests_in_records_of_any_size(localhost: Pair) -> None:
     """Nothing that came along in one packet is forgotten: neither pipelined requests nor the tail of a body, however it is cut."""
     body = bytes(50_000)
@@ -353,27 +390,37 @@ def test_requests_in_records_of_any_size(localhost: Pair) -> None:
     with in_thread(make_app(), **localhost.settings) as served:
         for size in (1, 7, 1000, 16384, 16385, 1 << 20):
             data = (HEAD * 3 if size == 1 else upload * 3 + HEAD) * 2
-            to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-            context = ssl.create_default_context(cafile=localhost.cert)
-            secure = context.wrap_bio(to_client, to_server, server_hostname="localhost")
             with Wire(served.address) as wire:
-                while True:
-                    try:
-                        secure.do_handshake()
-                        break
-                    except ssl.SSLWantReadError:
-                        wire.send(to_server.read())
-                        to_client.write(wire.socket.recv(65536))
+                records = Records(wire, localhost)
                 for start in range(0, len(data), size):
-                    secure.write(data[start : start + size])
-                wire.send(to_server.read())  # the end of the handshake, and all records, at once
+                    records.secure.write(data[start : start + size])
+                records.send()  # the end of the handshake as well
                 received = b""
                 expected = 6 if size == 1 else 8
                 while received.count(b"HTTP/1.1 200 OK") < expected or not received.endswith(b"}\n"):
-                    with contextlib.suppress(ssl.SSLWantReadError):
-                        received += secure.read(65536)
-                        continue
-                    to_client.write(wire.socket.recv(65536))
+                    received += records.read()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    "rest", [b"", b"\r\n", HEAD[:9], b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n1"]
+)
+@pytest.mark.parametrize("requests", [0, 1, 2])
+def test_end_in_one_packet_with_data(localhost: Pair, version: ssl.TLSVersion, rest: bytes, requests: int) -> None:
+    """What is complete is answered, and then there is nothing to wait for, though TCP's connection is open."""
+    no_time = ManualClock()  # no deadline passes
+    with in_thread(make_app(), clock=no_time, **localhost.settings) as served, Wire(served.address) as wire:
+        records = Records(wire, localhost, version)
+        if requests or rest:
+            records.secure.write(HEAD * requests + rest)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            records.secure.unwrap()
+        records.send()
+        received = b""
+        while part := records.read():
+            received += part
+        assert received.count(b"HTTP/1.1 200 OK") == received.count(b"HTTP/1.1") == requests
+        assert wire.socket.recv(1) == b""
 
 
 def test_body_that_is_cut(localhost: Pair) -> None:
@@ -401,21 +448,21 @@ def test_half_closed(localhost: Pair) -> None:
 def test_end_for_which_there_is_no_room(localhost: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever of a response waits for its client, close_notify comes after it: an end is never taken for a cut."""
     app = Flask("ends")
-    refused: list[NamedSocket] = []
-    unwrap = NamedSocket.unwrap
+    refused: list[Outgoing] = []
+    send_bytes = Outgoing.send_bytes
 
-    def unwrap_later(sock: NamedSocket) -> socket.socket:
-        """As OpenSSL does where the system has no room: say so, and expect to be asked again."""
-        if sock not in refused:
-            refused.append(sock)
-            raise ssl.SSLWantWriteError
-        return unwrap(sock)
+    def send_later(channel: Outgoing, data: bytes | bytearray | memoryview) -> int:
+        """As a system that has no room for the end of each connection at first."""
+        if isinstance(channel, TLSChannel) and channel._said_end and channel not in refused:
+            refused.append(channel)
+            return 0
+        return send_bytes(channel, data)
 
     @app.get("/<int:size>")
     def sized(size: int) -> bytes:
         return bytes(size)
 
-    monkeypatch.setattr(NamedSocket, "unwrap", unwrap_later)
+    monkeypatch.setattr(Outgoing, "send_bytes", send_later)
     context = ssl.create_default_context(cafile=localhost.cert)
     with in_thread(app, **localhost.settings) as served:
         served.listeners[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -432,6 +479,112 @@ def test_end_for_which_there_is_no_room(localhost: Pair, monkeypatch: pytest.Mon
                         received += data
                     assert len(received.partition(b"\r\n\r\n")[2]) == size
     assert len(refused) == 50
+
+
+# Sealing: of a response much is sealed at a time.
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    """3 MB, in which no piece is like another."""
+    return b"".join(number.to_bytes(4, "big") for number in range(750_000))
+
+
+def make_much(content: bytes, path: Path) -> Flask:
+    app = Flask("much")
+    path.write_bytes(content)
+
+    @app.get("/")
+    def in_memory() -> bytes:
+        return content
+
+    @app.get("/parts")
+    def parts() -> Iterator[bytes]:
+        begin = 0
+        for size in itertools.cycle((1, 100, 16_384, 100_000, 1 << 20, 1_500_000)):
+            if begin >= len(content):
+                return
+            yield content[begin : begin + size]
+            begin += size
+
+    @app.get("/file")
+    def file() -> Response:
+        return send_file(path)
+
+    return app
+
+
+def take(
+    connection: ssl.SSLSocket, path: str, *, size: int = 1 << 20, then: Callable[[int], None] = lambda count: None
+) -> bytes:
+    """The body of a response without chunks, read *size* bytes at a time; *then* is told of how much has been read."""
+    connection.sendall(f"GET {path} HTTP/1.0\r\nHost: test\r\nConnection: keep-alive\r\n\r\n".encode())
+    received = bytearray()
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(size)
+    head, _, body = bytes(received).partition(b"\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", head)
+    parts = [body]
+    count = len(body)
+    while (length is None or count < int(length[1])) and (part := connection.recv(size)):
+        parts.append(part)
+        count += len(part)
+        then(len(head) + 4 + count)
+    return b"".join(parts)
+
+
+def test_much_arrives_in_order(localhost: Pair, content: bytes, tmp_path: Path) -> None:
+    """From memory, from a file, and in parts; to a client that takes all there is, and to one that takes it slowly."""
+    with in_thread(make_much(content, tmp_path / "file"), **localhost.settings) as served:
+        with connect(served, localhost.cert) as fast:
+            for path in ("/", "/file", "/", "/file", "/parts"):
+                assert take(fast, path) == content, path
+        served.listeners[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+        with connect(served, localhost.cert) as slow:
+            for path in ("/", "/file", "/parts"):
+                assert take(slow, path, size=10_000) == content, path
+
+
+def test_what_a_slow_client_takes_counts(localhost: Pair, content: bytes, tmp_path: Path) -> None:
+    """However much is sealed at a time, what the client takes of it is seen as it is taken."""
+    context = ssl.create_default_context(cafile=localhost.cert)
+    with in_thread(make_much(content, tmp_path / "file"), **localhost.settings) as served, socket.socket() as narrow:
+        assert not isinstance(served.address, str)
+        narrow.settimeout(PATIENCE)
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        narrow.connect(served.address)
+        with context.wrap_socket(narrow, server_hostname="localhost") as client:
+            wait_until(lambda: len(served.engine._connections) == 1)
+            (channel,) = served.engine._connections.channels.values()
+            before = 0
+
+            def counted() -> int:
+                with channel.output_lock:
+                    return channel.taken_by_system - unacknowledged(channel.socket)
+
+            def check(count: int) -> None:
+                # A hundredth is more than what records have besides their content.
+                expected = (before + count) * 0.99 - RECORD_BYTES
+                wait_until(lambda: counted() > expected, f"{count} bytes to count")
+
+            for path in ("/", "/", "/file"):  # from the second on it is known as one that takes much at a time
+                assert take(client, path, size=50_000, then=check) == content
+                before += len(content)
+
+
+def test_few_are_sealed_wide(localhost: Pair, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL keeps its memory for as long as there is the connection, so only some have it; a place is free when its connection ends."""
+    monkeypatch.setattr("flask_prodserve.engine.server.WIDE_CONNECTIONS", 2)
+    with in_thread(make_much(content, tmp_path / "file"), **localhost.settings) as served:
+        for _ in range(2):
+            with contextlib.ExitStack() as open_ones:
+                for number in range(4):
+                    assert take(open_ones.enter_context(connect(served, localhost.cert)), "/") == content, number
+                channels = list(served.engine._connections.channels.values())
+                assert sum(isinstance(channel, TLSChannel) and channel._wide for channel in channels) == 2
+            wait_until(lambda: not served.engine._connections)
+        (places,) = {channel.server.wide_connections for channel in channels}
+        assert [places.acquire(blocking=False) for _ in range(3)] == [True, True, False]
 
 
 # New files.

@@ -168,6 +168,8 @@ def test_no_body_where_it_is_full() -> None:
 class Client:
     """Takes as much as it is told."""
 
+    at_a_time = 65_536
+
     def __init__(self) -> None:
         self.room = 0
         self.received = b""
