@@ -120,6 +120,9 @@ class TLSChannel(Channel):
 
     def receive(self, size: int) -> bytes | None:
         data = self._receive_some()
+        if data is None and self.handshakes:
+            # With what ends the handshake the client's system lets go of the request behind it, if it follows Nagle (RFC 9293, 3.7.4).
+            data = self._receive_some()
         if not data or size <= RECEIVE_BYTES:
             return data
         # In the middle of a request all that is there counts as sent, as it does without TLS.

@@ -151,6 +151,7 @@ def test_refused_requests_are_not_shed(held: Held, length: int, room: int, statu
             held.wait_for(1)
         wire = stack.enter_context(Wire(served.address))
         wait_until(lambda: len(served.engine._connections) == (2 if status == 503 else 1))
+        served.settle()  # what ends the handshake is read: until then the client's system may hold back what follows
 
         def be_late() -> None:
             """In the loop, which reads what comes only when it would cut the client, and looks again before it has answered that."""
