@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 RECEIVE_BYTES = 65536
-"""Read at a time."""
+"""Read at a time from a client."""
 
 RECEIVE_BODY_BYTES = 1 << 18
 """The same in the middle of a request, which is mostly a body then."""

@@ -39,6 +39,7 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     """Half of a channel."""
 
     at_a_time = 1 << 16
+    """Bytes to read at a time from a file that the system cannot send by itself."""
     connected: bool
     running: bool
     will_close = False

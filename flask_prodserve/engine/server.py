@@ -80,7 +80,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.clock = adjustments.clock
         self.loop = loop
         self.tls = tls
-        self.wide_connections = threading.Semaphore(WIDE_CONNECTIONS)
+        self.wide_connections = threading.Semaphore(WIDE_CONNECTIONS)  # see TLSChannel
         self.request_done = request_done
         self.error_logger = error_logger
         self.https_port = https_port

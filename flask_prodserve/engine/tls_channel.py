@@ -48,6 +48,7 @@ WIDE_BYTES = 1 << 20
 """The same for the first WIDE_CONNECTIONS of a listener that have use for it."""
 
 WIDE_CONNECTIONS = 32
+"""As many as have 50 MB of such memory together."""
 
 LONG_BYTES = 1 << 21
 """Whose encryption takes about a millisecond: for less it is not worth while to pass the lead on."""
