@@ -31,6 +31,9 @@ HIGH_WATERMARK = 1 << 24
 KEEP_BYTES = 1 << 18
 """Kept at a time for a client that is slow, so that the loop's thread never waits long for ``output_lock``."""
 
+_MORE = getattr(socket, "MSG_MORE", 0)
+"""Has the system wait for more, for 200 ms at most (tcp(7), TCP_CORK), where it can."""
+
 _LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 """SO_LINGER, on, for no time."""
 
@@ -55,16 +58,16 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
 
     # The running thread.
 
-    def write(self, response: Response, data: bytes | memoryview) -> None:
+    def write(self, response: Response, data: bytes | memoryview, *, more: bool = False) -> None:
         """Send *data*; what the client does not take is kept and sent by the loop. Beyond HIGH_WATERMARK, wait for the client.
 
-        Raises ClientDisconnected, also where *response* has been given up.
+        *more* comes at once, and *data* may wait for that. Raises ClientDisconnected, also where *response* has been given up.
         """
         with self.output_lock:
             if response.abandoned:
                 raise ClientDisconnected
             response.begun = True
-            rest = self._send_or_wait(data)
+            rest = self._send_or_wait(data, more=more)
         if rest:
             self.server.loop.give_way()
         while rest:
@@ -84,12 +87,12 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             self.output.append_file(file, size)
             self._send_or_wait(b"")
 
-    def _send_or_wait(self, data: bytes | memoryview) -> bytes | memoryview:
+    def _send_or_wait(self, data: bytes | memoryview, *, more: bool = False) -> bytes | memoryview:
         """Send or keep a part of *data*, and return the rest, for which the lock should be let go for a moment."""
         if not self.connected:
             raise ClientDisconnected
         try:
-            rest = self._send_or_keep(data)
+            rest = self._send_or_keep(data, more=more)
         except OSError as error:
             # The loop closes it.
             self.will_close = True
@@ -105,13 +108,13 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                     raise ClientDisconnected
         return rest
 
-    def _send_or_keep(self, data: bytes | memoryview) -> bytes | memoryview:
+    def _send_or_keep(self, data: bytes | memoryview, *, more: bool = False) -> bytes | memoryview:
         output = self.output
         if output.size:
             output.send(self)
         if not output.size:
             while data:
-                sent = self.send_bytes(data)
+                sent = self.send_bytes(data, more=more)
                 output.sent += sent
                 if sent == len(data):
                     return b""
@@ -159,10 +162,10 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         if self._room is not None and (self.output.backlog <= HIGH_WATERMARK or not self.connected):
             self._room.notify_all()
 
-    def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
-        """Send what goes without waiting, and return how much that was."""
+    def send_bytes(self, data: bytes | bytearray | memoryview, *, more: bool = False) -> int:
+        """Send what goes without waiting, and return how much that was. Where *more* comes at once, the client may get it with that."""
         try:
-            sent: int = self.socket.send(data)
+            sent: int = self.socket.send(data, _MORE if more else 0)
         except BlockingIOError:
             return 0
         return sent

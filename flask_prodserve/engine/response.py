@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .parser import RequestParser
 
 JOINED_BYTES = 1 << 16
-"""How much of a body goes out in one piece with the head: it is copied for that, and other threads stand still meanwhile."""
+"""How much of a body is copied behind its head, to be sent with it: other threads stand still meanwhile."""
 
 CLIENT_CLOSED_REQUEST = 499
 """Logged, never sent: the client left before there was a response (nginx's number for it)."""
@@ -86,20 +86,20 @@ class Response:
 
     def send_file(self, file: IO[bytes], size: int) -> None:
         """Hand *file* to the channel, which sends *size* bytes of it and closes it."""
-        self._write(b"")
+        self._write(b"", more=size > 0)
         self._channel.write_file(file, size)
         self.body_bytes += size
 
     def finish(self) -> None:
         self._write(b"0\r\n\r\n" if self.head is not None and self.head.framing is Framing.CHUNKED else b"")
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, more: bool = False) -> None:
         unsent, self._unsent = self._unsent, b""
         if unsent and len(data) > JOINED_BYTES:
-            self._channel.write(self, unsent + data[:JOINED_BYTES])
-            self._channel.write(self, memoryview(data)[JOINED_BYTES:])
+            self._channel.write(self, unsent, more=True)
+            self._channel.write(self, data)
         elif unsent or data:
-            self._channel.write(self, unsent + data if unsent else data)
+            self._channel.write(self, unsent + data if unsent else data, more=more)
 
 
 def report(

@@ -24,6 +24,8 @@ import contextlib
 import logging
 import socket
 import ssl
+import sys
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from ..net.client_certificates import variables
@@ -45,13 +47,20 @@ received as well.
 """
 
 WIDE_BYTES = 1 << 20
-"""The same for the first WIDE_CONNECTIONS of a listener that have use for it."""
+"""The same for the first WIDE_CONNECTIONS of a listener that have use for it, but for the memory, which is that of PIECE_BYTES."""
 
 WIDE_CONNECTIONS = 32
-"""As many as have 50 MB of such memory together."""
+"""As many as have 50 MB together where their clients stop taking it."""
+
+PIECE_BYTES = 1 << 18
+"""What OpenSSL is given of that at a time: little enough that what it makes is still in the processor's cache when it is taken from it."""
 
 LONG_BYTES = 1 << 21
 """Whose encryption takes about a millisecond: for less it is not worth while to pass the lead on."""
+
+# What has been sealed would be given back to the system each time, and taken from it again page by page, which takes as long as to seal
+# it: glibc keeps twice as much as the largest block that was freed so far (mallopt(3), M_MMAP_THRESHOLD). So one is, here.
+bytes(WIDE_BYTES)
 
 _SPEAKS_HTTPS = Reply(400, "This port speaks https: write https:// in place of http://.")
 
@@ -64,8 +73,8 @@ class TLSChannel(Channel):
     """Whether anything has come."""
     _plain = False
     """Whether the client does not speak TLS. It is told so, in its own words, and nothing else."""
-    _sealed: memoryview | bytes = b""
-    """What OpenSSL has made for the client, and the system has not taken."""
+    _sealed: Sequence[bytes | memoryview] = ()
+    """What OpenSSL has made for the client, and the system has not taken, in pieces of which none is empty. Replaced, and not changed."""
     _ahead = 0
     """So many bytes at the beginning of the output are sealed."""
     at_a_time = RECORD_BYTES
@@ -188,13 +197,13 @@ class TLSChannel(Channel):
                 if self._wide:
                     self.server.wide_connections.release()
                 # With the connection, and not only when nobody knows the channel any more.
-                self._sealed = b""
+                self._sealed = ()
                 del self._tls, self._from_client, self._to_client
             super().handle_close()
 
     @property
     def taken_by_system(self) -> int:
-        return super().taken_by_system + max(self._ahead - len(self._sealed), 0)
+        return super().taken_by_system + max(self._ahead - sum(map(len, self._sealed)), 0)
 
     # The running thread.
 
@@ -203,9 +212,9 @@ class TLSChannel(Channel):
             self.close_when_flushed = True
         super().settle()
 
-    def write(self, response: Response, data: bytes | memoryview) -> None:
+    def write(self, response: Response, data: bytes | memoryview, *, more: bool = False) -> None:
         self._give_way(len(data))
-        super().write(response, data)
+        super().write(response, data, more=more)
 
     def write_file(self, file: IO[bytes], size: int) -> None:
         self._give_way(size)
@@ -218,9 +227,12 @@ class TLSChannel(Channel):
 
     # Whoever holds ``output_lock``, and the loop's thread while the channel is not running.
 
-    def send_bytes(self, data: bytes | bytearray | memoryview) -> int:
+    def send_bytes(self, data: bytes | bytearray | memoryview, *, more: bool = False) -> int:
         if self._plain:
-            return super().send_bytes(data)
+            return super().send_bytes(data, more=more)
+        if more and not self._sealed and len(data) <= RECORD_BYTES:
+            held: int = self._tls.write(data)  # and read with what comes
+            return held
         sent = 0
         with memoryview(data) as view:
             while not self._sealed or self._send_sealed():
@@ -229,14 +241,20 @@ class TLSChannel(Channel):
                 sent += counted
                 if sent == len(view):
                     return sent
-                count = self._tls.write(view[sent : sent + self.at_a_time])
-                self._sealed = self._to_client.read()
-                # After the other: ``taken_by_system`` may be asked in between, and must not say too much.
-                self._ahead = count
-                if max(len(view), self.output.size) - sent - count > self.at_a_time:
+                self._seal(view[sent : sent + self.at_a_time])
+                if max(len(view), self.output.size) - sent - self._ahead > self.at_a_time:
                     self._widen()
         self.at_a_time = RECORD_BYTES
         return sent
+
+    def _seal(self, data: memoryview) -> None:
+        pieces, count = [], 0
+        while count < len(data):
+            count += self._tls.write(data[count : count + PIECE_BYTES])
+            pieces.append(self._to_client.read())
+        self._sealed = pieces
+        # After the other: ``taken_by_system`` may be asked in between, and must not say too much.
+        self._ahead = count
 
     def _widen(self) -> None:
         """Seal more at a time from now on, until the client does not take that."""
@@ -259,18 +277,38 @@ class TLSChannel(Channel):
 
     def _send_answers(self) -> bool:
         """Send what is sealed, and then what OpenSSL has to say by itself. Returns and raises as :meth:`_send_sealed`."""
-        self._sealed = b"".join((self._sealed, self._to_client.read()))
+        if self._to_client.pending:
+            self._sealed = (*self._sealed, self._to_client.read())
         return self._send_sealed()
 
     def _send_sealed(self) -> bool:
         """Send what is sealed. Returns whether all of it has gone. Raises OSError."""
-        sent = super().send_bytes(self._sealed)
-        if sent < len(self._sealed):
-            self._sealed = memoryview(self._sealed)[sent:]
-            return False
-        self._sealed = b""
+        while self._sealed:
+            sent = self._send_pieces(self._sealed)
+            if not sent:
+                return False
+            self._sealed = _without(self._sealed, sent)
         return True
+
+    def _send_pieces(self, pieces: Sequence[bytes | memoryview]) -> int:
+        """Send what goes without waiting, of all of them where the system can do that, and return how much that was."""
+        if len(pieces) == 1 or sys.platform == "win32":
+            return super().send_bytes(pieces[0])
+        try:
+            sent: int = self.socket.sendmsg(pieces)
+        except BlockingIOError:
+            return 0
+        return sent
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
         """Not past OpenSSL."""
         return None
+
+
+def _without(pieces: Sequence[bytes | memoryview], count: int) -> Sequence[bytes | memoryview]:
+    """*pieces* without their first *count* bytes."""
+    for number, piece in enumerate(pieces):
+        if count < len(piece):
+            return (memoryview(piece)[count:], *pieces[number + 1 :])
+        count -= len(piece)
+    return ()

@@ -451,12 +451,12 @@ def test_end_for_which_there_is_no_room(localhost: Pair, monkeypatch: pytest.Mon
     refused: list[Outgoing] = []
     send_bytes = Outgoing.send_bytes
 
-    def send_later(channel: Outgoing, data: bytes | bytearray | memoryview) -> int:
+    def send_later(channel: Outgoing, data: bytes | bytearray | memoryview, *, more: bool = False) -> int:
         """As a system that has no room for the end of each connection at first."""
         if isinstance(channel, TLSChannel) and channel._said_end and channel not in refused:
             refused.append(channel)
             return 0
-        return send_bytes(channel, data)
+        return send_bytes(channel, data, more=more)
 
     @app.get("/<int:size>")
     def sized(size: int) -> bytes:
@@ -573,7 +573,7 @@ def test_what_a_slow_client_takes_counts(localhost: Pair, content: bytes, tmp_pa
 
 
 def test_few_are_sealed_wide(localhost: Pair, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSL keeps its memory for as long as there is the connection, so only some have it; a place is free when its connection ends."""
+    """What is sealed waits in memory if the client stops taking it, so only some have much; a place is free when its connection ends."""
     monkeypatch.setattr("flask_prodserve.engine.server.WIDE_CONNECTIONS", 2)
     with in_thread(make_much(content, tmp_path / "file"), **localhost.settings) as served:
         for _ in range(2):

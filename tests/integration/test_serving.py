@@ -7,6 +7,9 @@ import io
 import itertools
 import json
 import random
+import socket
+import struct
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -251,6 +254,24 @@ def test_files(served: Served, size: int) -> None:
         assert (part.status, part.body) == (206, content[1:101])
     head = get(served.address, f"/file/{size}", method="HEAD")
     assert (head.body, head.get("content-length")) == (b"", str(size))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts segments, and has MSG_MORE")
+def test_head_and_file_in_one_segment(served: Served) -> None:
+    """A head does not go by itself, and wake the client, where its body comes at once."""
+    with Wire(served.address) as wire:
+        received = []
+        for _ in range(3):
+            wire.send(b"GET /file/10000 HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert len(wire.response().body) == 10_000
+            received.append(segments_received(wire.socket))
+        assert received[2] - received[1] == received[1] - received[0] == 1
+
+
+def segments_received(sock: socket.socket) -> int:
+    """How many segments with data have come (tcp_info's tcpi_data_segs_in, in linux/tcp.h)."""
+    (count,) = struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 156), 152)
+    return int(count)
 
 
 @pytest.mark.parametrize("kind", ["file", "memory", "buffer", "parts"])
