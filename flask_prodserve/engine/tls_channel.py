@@ -283,17 +283,16 @@ class TLSChannel(Channel):
 
     def _send_sealed(self) -> bool:
         """Send what is sealed. Returns whether all of it has gone. Raises OSError."""
-        while self._sealed:
-            sent = self._send_pieces(self._sealed)
+        while pieces := self._sealed:
+            together = len(pieces) > 1 and sys.platform != "win32"
+            sent = self._send_together(pieces) if together else super().send_bytes(pieces[0])
             if not sent:
                 return False
-            self._sealed = _without(self._sealed, sent)
+            self._sealed = _without(pieces, sent)
         return True
 
-    def _send_pieces(self, pieces: Sequence[bytes | memoryview]) -> int:
-        """Send what goes without waiting, of all of them where the system can do that, and return how much that was."""
-        if len(pieces) == 1 or sys.platform == "win32":
-            return super().send_bytes(pieces[0])
+    def _send_together(self, pieces: Sequence[bytes | memoryview]) -> int:
+        """As :meth:`send_bytes` of any channel."""
         try:
             sent: int = self.socket.sendmsg(pieces)
         except BlockingIOError:
