@@ -12,6 +12,8 @@ takes a quarter of the time that encryption, sending and all else take together.
   client's close_notify, after which there is nothing to wait for when its requests are answered.
 - Output that is sealed stays output until the system has taken all that was sealed with it, and only then is more sealed. So nothing
   is sealed twice, and a client is waited for as without TLS; its progress is ``taken_by_system``.
+- A head waits in OpenSSL's memory for what comes at once behind it. It counts as sent meanwhile: the running thread sends that next, and
+  whatever is sent in its place, an end for instance, takes the head along.
 - Nothing is read while what OpenSSL itself has to say waits for the client, which cannot have it make answers that it does not take.
 - A client that begins a message of the handshake after the handshake, and does not end it, is cut when there is something to be sent.
 - A message's length is known from its head, so that an end without close_notify is an end like any other: what is incomplete is
@@ -231,7 +233,7 @@ class TLSChannel(Channel):
         if self._plain:
             return super().send_bytes(data, more=more)
         if more and not self._sealed and len(data) <= RECORD_BYTES:
-            held: int = self._tls.write(data)  # and read with what comes
+            held: int = self._tls.write(data)
             return held
         sent = 0
         with memoryview(data) as view:
@@ -248,6 +250,7 @@ class TLSChannel(Channel):
         return sent
 
     def _seal(self, data: memoryview) -> None:
+        """Have OpenSSL make records of *data*, behind a head that may be waiting."""
         pieces, count = [], 0
         while count < len(data):
             count += self._tls.write(data[count : count + PIECE_BYTES])
