@@ -1,8 +1,8 @@
 """The loop where there is epoll: service threads take turns at leading it (leader/followers).
 
-One service thread, the *leader*, waits for events, reads, parses, and runs requests itself: no hand-over, no wake-up. The *steward*, which
-is the thread that calls :meth:`Leadership.turn`, takes the lead away from a leader that stays in one request, and gives it to a
-follower; the old leader finishes its request as a follower does. Requests that are known to keep a thread waiting are run by a leader
+One service thread, the *leader*, waits for events, reads, parses, and runs requests itself: no hand-over, no wake-up. The *steward* (see
+there), which is the thread that calls :meth:`Leadership.turn`, takes the lead away from a leader that stays in one request, and gives it to
+a follower; the old leader finishes its request as a follower does. Requests that are known to keep a thread waiting are run by a leader
 that has passed the lead on before.
 
 Invariants, none of which leans on the GIL:
@@ -10,22 +10,19 @@ Invariants, none of which leans on the GIL:
 1. One thread leads. The lead changes under ``_lock``: by the leader, outside of a request, or by the steward, while the
    leader is inside one (``_take_over``). A lead that nobody could be found for is ``_vacant`` until a thread has nothing else to do.
 2. Whether the leader still leads after a request is decided by one atomic ``pop`` of the claim that it made for it: it gets that back, or
-   the steward has it. So nobody waits for events with a lead that has ended. ``_claim`` is the claim of the one who leads now.
+   the steward has it. So nobody waits for events with a lead that has ended.
 3. ``_places`` counts the threads that run requests without the lead, never more than THREADS. At THREADS the leader runs nothing, but has
    requests wait there. Both change under ``_lock``, and a thread that finishes looks for what waits as it is counted off. So as long as
    anything waits that has a place, that place is taken, and nothing is forgotten.
 4. A channel that is running is read by nobody, and closed or paused by the leader only (see ``channel``).
 5. Channels stay registered while they run; only an event that comes meanwhile pauses one. So a common request needs no epoll_ctl().
-6. A claim that is made in the moment in which the steward lies down is seen when its turn ends: the take-over is late, and no more.
 """
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import logging
 import select
-import sys
 import threading
 import time
 from collections import deque
@@ -39,6 +36,7 @@ from .admission import take_out
 from .blocking_memory import BlockingMemory
 from .channel import Channel
 from .places import Places
+from .steward import PATIENCE, Claim, Steward
 from .trigger import Trigger
 
 if TYPE_CHECKING:
@@ -47,15 +45,6 @@ if TYPE_CHECKING:
     from .sharing import Sharing
 
 logger = logging.getLogger("flask_prodserve.engine")
-
-PATIENCE = 0.001
-"""Seconds that a leader may wait inside a request. About the time that a hand-over is worth (and a quick view takes a tenth of it)."""
-
-BURNING_PATIENCE = 0.010
-"""Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down."""
-
-SLEEPLESS_TURNS = 20
-"""How often the steward looks in vain before it lies down: waking it costs more than looking."""
 
 HANDSHAKE_SECONDS = 0.002
 """How long the leader goes on with TLS handshakes before others get their turn: each computes for as long as some views run."""
@@ -116,14 +105,8 @@ class Leadership:
         self._stuck = 0
         self._vacant = False
         self._stopping = False
-        # Between the leader and the steward.
-        self._claim: list[RequestHead | None] = []
         self._leader: _Member | None = None
-        self._patience = BURNING_PATIENCE if getattr(sys, "_is_gil_enabled", lambda: True)() else PATIENCE
-        self._bed = threading.Lock()
-        self._bed.acquire()
-        self._lies = False
-        self._woken = False
+        self._steward = Steward(self._take_over)
 
     # What the engine and the channels call; see ``loop``.
 
@@ -181,9 +164,10 @@ class Leadership:
         self._arrived.append(channel)
 
     def give_way(self) -> None:
-        claim, leader = self._claim, self._leader  # in this order: a leader makes its claims after it has become that
+        # In this order: a leader makes its claims after it has become that.
+        claim, leader = self._steward.claim, self._leader
         if leader is not None and leader.thread == threading.get_ident():
-            self._take_over(claim, waits=True)
+            self._take_over(claim, True)
 
     def lend(self, channel: Channel) -> None:
         with self._lock:
@@ -233,26 +217,10 @@ class Leadership:
         self.look()
 
     def turn(self, seconds: float) -> None:
-        deadline = Deadline(seconds)
-        vain = 0
-        while not self._woken and not deadline.passed():
-            if self._claim:
-                vain = 0
-                self._watch_leader()
-            elif vain < SLEEPLESS_TURNS:
-                vain += 1
-                time.sleep(PATIENCE)
-            else:
-                self._lies = True
-                if not self._claim and not self._woken:
-                    self._bed.acquire(timeout=deadline.remaining())
-                self._lies = False
-                vain = 0
-        self._woken = False
+        self._steward.turn(seconds)
 
     def wake(self) -> None:
-        self._woken = True
-        self._rouse()
+        self._steward.wake()
 
     def call(self, function: Callable[[], object]) -> None:
         done = threading.Event()
@@ -291,6 +259,7 @@ class Leadership:
     def _lead(self, member: _Member) -> None:
         """Lead until the lead is lost."""
         self._leader = member
+        self._steward.clock = member.clock
         events, handshakes, arrived, entries = self._events, self._handshakes, self._arrived, self._map
         budget = 0
         while not self._stopping:
@@ -381,9 +350,8 @@ class Leadership:
                 if self._places.taken:
                     self._places.add(channel)
                     return True
-        claim = self._claim = [head]
-        if self._lies:
-            self._rouse()
+        claim: Claim = [head]
+        began = self._steward.watch(claim)
         more = channel.answer()
         leads = True
         try:
@@ -393,6 +361,9 @@ class Leadership:
         if not leads:
             self._finish(self._go_on(channel, more))
             return False
+        ended = monotonic()
+        if ended - began > PATIENCE:
+            self._steward.suspect(ended)
         if kind is not None:
             self._memory.forget(kind)
         if self._admission is not None and (following := self._admission.release(channel)) is not None:
@@ -404,12 +375,12 @@ class Leadership:
             channel.handle_write()
         else:
             channel.settle()
-            self._places.quick_at = monotonic()
+            self._places.quick_at = ended
         return True
 
     # Changes of the lead.
 
-    def _take_over(self, claim: list[RequestHead | None], *, waits: bool) -> None:
+    def _take_over(self, claim: Claim, waits: bool) -> None:
         """End the lead of the leader that has made *claim*, if it is still inside that request. *waits*: not because it computes."""
         with self._lock:
             try:
@@ -535,25 +506,3 @@ class Leadership:
             daemon=True,  # a request that never ends must not keep the process alive
         ).start()
         self._members += 1
-
-    # The steward.
-
-    def _watch_leader(self) -> None:
-        """Wait for the end of the request that the leader is in; if that takes too long, take over."""
-        claim, leader = self._claim, self._leader
-        assert leader is not None, "a claim is a leader's"
-        began, computed_before = monotonic(), time.clock_gettime(leader.clock)
-        while not self._woken:
-            time.sleep(PATIENCE)
-            if not claim:
-                return
-            seconds = monotonic() - began
-            computed = time.clock_gettime(leader.clock) - computed_before
-            waits = computed < seconds / 2
-            if waits or seconds > self._patience:
-                self._take_over(claim, waits=waits)
-                return
-
-    def _rouse(self) -> None:
-        with contextlib.suppress(RuntimeError):  # awake already
-            self._bed.release()

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import pytest
 from flask import Flask, Response, request
 
-from flask_prodserve.engine import leadership, places, sharing
+from flask_prodserve.engine import leadership, places, sharing, steward
 from flask_prodserve.engine.blocking_memory import BlockingMemory
 from flask_prodserve.engine.leadership import Leadership
+from flask_prodserve.engine.steward import Steward
 from flask_prodserve.net.loads import Loads
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
@@ -76,7 +77,7 @@ def get_hello(served: Served, count: int = 20) -> None:
 
 def takes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, stewards leave leaders alone."""
-    monkeypatch.setattr(Leadership, "_watch_leader", lambda self: time.sleep(leadership.PATIENCE))
+    monkeypatch.setattr(Steward, "_watch_closely", lambda self: time.sleep(steward.PATIENCE))
 
 
 def test_requests_that_wait_do_not_stall_others(held: Held) -> None:
@@ -134,7 +135,7 @@ def test_what_waits_is_remembered(held: Held, monkeypatch: pytest.MonkeyPatch) -
         loop = served.engine._loop
         if not isinstance(loop, Leadership):
             return
-        loop._patience = PATIENCE  # a first request may compute for long where the machine is busy
+        loop._steward.patience = PATIENCE  # a first request may compute for long where the machine is busy
         with Wire(served.address) as wire:
             held.ask(wire)
             held.wait_for(1)

@@ -162,7 +162,7 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
         wait_until(lambda: not served.engine._connections, "the connections to be closed")
         if isinstance(runs, Leadership):
             wait_until(lambda: runs._places.busy == 0, "the threads to rest")
-            assert [len(queue) for queue in (runs._places, runs._arrived, runs._claim)] == [0] * 3
+            assert [len(queue) for queue in (runs._places, runs._arrived, runs._steward.claim)] == [0] * 3
             assert runs._members <= THREADS + 1
         assert get(served.address, "/quick/1/10").status == 200
 

@@ -431,7 +431,7 @@ def test_a_stuck_thread_that_returns_while_another_runs(stuck: Stuck) -> None:
                 ask(wire)
                 stuck.wait_for(1)
                 if isinstance(served.engine._loop, Leadership):
-                    wait_until(lambda: not served.engine._loop._claim, "the steward to take over")  # type: ignore[attr-defined]
+                    wait_until(lambda: not served.engine._loop._steward.claim, "the steward to take over")  # type: ignore[attr-defined]
                 stuck.clock.advance(TIMEOUT + 1)
                 served.look()
                 assert wire.response().status == 504
