@@ -31,11 +31,15 @@ from .process.messages import Drained, Loaded
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
 from .settings.table import Limits
 from .wsgi import stack
+from .wsgi.file_lookup import FileLookup
 from .wsgi.forwarded import PeerTrust
-from .wsgi.static_choice import with_static_files
+from .wsgi.mounts import Directory
+from .wsgi.static_choice import static_files
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from .wsgi.static import StaticFiles
 
 logger = logging.getLogger("flask_prodserve")
 
@@ -249,15 +253,18 @@ def engine_for(
     trust = PeerTrust(settings.proxy.trusted_proxies or ())
     sends_files = any(one.config["USE_X_SENDFILE"] for one in served_apps(app, settings))
 
-    def with_files(one: WSGIApplication, place: str = "") -> WSGIApplication:
-        return with_static_files(one, settings.files, place, says=says) if isinstance(one, Flask) else one
+    def files_of(one: WSGIApplication, place: str = "") -> StaticFiles | None:
+        return static_files(one, settings.files, place, says=says) if isinstance(one, Flask) else None
 
+    files = files_of(app)
+    mounted = [(mount, files_of(mount.loaded, mount.key)) for mount in settings.wsgi.mounts or ()]
+    has_files = files is not None or any(own is not None for _, own in mounted)
     return Engine(
         stack.build(
-            with_files(app),
+            app,
             settings.proxy,
             keep_forwarded=keep_forwarded,
-            mounts=[(mount, with_files(mount.loaded, mount.key)) for mount in settings.wsgi.mounts or ()],
+            mounts=[(mount, mount.loaded) for mount, _ in mounted],
             x_sendfile=settings.files.x_accel_mapping or (() if sends_files else None),
         ),
         listeners,
@@ -270,6 +277,7 @@ def engine_for(
         exempt=lambda address: not address or trust.covers(address),
         announcers=trust if settings.proxy.proxy_protocol else None,
         own_paths=lookup.own_paths,
+        file_for=FileLookup(Directory(files, mounted), settings.proxy).find if has_files else None,
         loads=loads,
         checked=checked,
         clock=clock,

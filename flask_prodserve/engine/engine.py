@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from ..settings.endpoint_limits import Endpoint
     from ..wsgi.forwarded import PeerTrust
+    from .task import FileFor
 
 logger = logging.getLogger("flask_prodserve.engine")
 
@@ -78,9 +79,10 @@ class Engine:
     *error_logger* gets the exceptions that the application let through. *kind* tells what kind of request a head is,
     in words for people, so that what is learnt of one serves the next of its kind. *endpoint_of* tells its endpoint, where any has
     limits. *exempt* says of which addresses MAX_CONNECTIONS_PER_CLIENT does not hold, *announcers* whose connections begin with
-    a PROXY header, if any do. *own_paths* are those that the app answers by
-    itself, so that no question after the server's health is answered there. *loads* is there where other processes accept from the same
-    listeners: a new connection is left to them while they would do better with it.
+    a PROXY header, if any do. *own_paths* are those that the app answers by itself, so that no question after the server's health is
+    answered there. *file_for* has what is answered to a request from a peer, and to which client, where that is a file, which goes out past
+    *application*. *loads* is there where other processes accept from the same listeners: a new connection is left to them while they would
+    do better with it.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Engine:
         exempt: Callable[[str], bool] = lambda address: not address,
         announcers: PeerTrust | None = None,
         own_paths: Container[str] = (),
+        file_for: FileFor | None = None,
         loads: Loads | None = None,
         clock: Clock = monotonic,
     ) -> None:
@@ -160,6 +163,7 @@ class Engine:
                 error_logger=error_logger,
                 health=health,
                 announcers=announcers,
+                file_for=file_for,
             )
             for listener in listeners
         ]

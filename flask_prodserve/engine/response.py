@@ -6,8 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from waitress.channel import ClientDisconnected
+
 from ..observe.events import RequestDone
-from ..protocol.response_head import Framing, ResponseHead, compose, http_date
+from ..protocol.response_head import Framing, ResponseHead, compose, compose_known, http_date
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -32,6 +34,8 @@ class Response:
         self.head: ResponseHead | None = None
         self.status = CLIENT_CLOSED_REQUEST
         self.body_bytes = 0
+        self.missing = 0
+        """Bytes that the head has announced and that were not sent."""
         self.excess = False
         self.begun = False
         """Whether the client has any of it. Changed under the channel's ``output_lock``."""
@@ -48,16 +52,10 @@ class Response:
     def keeps_alive(self) -> bool:
         return self.head is not None and self.head.keep_alive
 
-    @property
-    def missing(self) -> int:
-        """Bytes that the head announced and that were not sent."""
-        if self.head is None or self.head.framing is not Framing.LENGTH or self.head.length is None:
-            return 0
-        return self.head.length - self.body_bytes
-
     def start(self, status: str, fields: Sequence[tuple[str, str]], body_length: int | None) -> None:
         """Compose the head, which goes out with the first bytes. Raises InvalidResponse for what cannot be sent."""
-        self.head = compose(
+        # The fields of static files are tuples.
+        head = self.head = (compose_known if type(fields) is tuple else compose)(
             status,
             fields,
             method=self._method,
@@ -67,8 +65,9 @@ class Response:
             date=http_date(time.time()),
             server=self._channel.adj.server_header,
         )
-        self.status = int(status[:3])
-        self._unsent = self.head.data
+        self.status = head.status
+        self.missing = head.length or 0
+        self._unsent = head.data
 
     def send(self, data: bytes) -> None:
         """Send *data* as body, as far as there may be one."""
@@ -76,22 +75,32 @@ class Response:
         framing = self.head.framing
         if framing is Framing.NONE:
             data = b""
-        elif framing is Framing.LENGTH and len(data) > self.missing:
-            data = data[: self.missing]
-            self.excess = True
+        elif framing is Framing.LENGTH:
+            if len(data) > self.missing:
+                data = data[: self.missing]
+                self.excess = True
+            self.missing -= len(data)
         self.body_bytes += len(data)
         if framing is Framing.CHUNKED and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._write(data)
 
     def send_file(self, file: IO[bytes], size: int) -> None:
-        """Hand *file* to the channel, which sends *size* bytes of it and closes it."""
-        self._write(b"", more=size > 0)
+        """Send *size* bytes of *file* as body, from where it is. It is closed in the end, whatever happens."""
+        try:
+            self._write(b"", more=size > 0)
+        except ClientDisconnected:
+            file.close()
+            raise
         self._channel.write_file(file, size)
         self.body_bytes += size
+        self.missing -= size
 
     def finish(self) -> None:
-        self._write(b"0\r\n\r\n" if self.head is not None and self.head.framing is Framing.CHUNKED else b"")
+        if self.head is not None and self.head.framing is Framing.CHUNKED:
+            self._write(b"0\r\n\r\n")
+        elif self._unsent:
+            self._write(b"")
 
     def _write(self, data: bytes, *, more: bool = False) -> None:
         unsent, self._unsent = self._unsent, b""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from ..wsgi.forwarded import PeerTrust
+    from .task import FileFor
 
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -48,8 +49,8 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     """One listener. Several share the *loop*, its *map*, and the *connections*.
 
     *health* has what is answered without the app, by path. With *https_port*, all else is answered with a redirect to that port.
-    Connections from *announcers* begin with a PROXY header. Whoever cannot be served for want of descriptors is told so, with one that
-    is kept for this.
+    Connections from *announcers* begin with a PROXY header. For *file_for* see the engine. Whoever cannot be served for want of
+    descriptors is told so, with one that is kept for this.
     """
 
     effective_host: str
@@ -73,10 +74,12 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         error_logger: logging.Logger,
         health: Mapping[str, Callable[[], Reply]] = MappingProxyType({}),
         announcers: PeerTrust | None = None,
+        file_for: FileFor | None = None,
     ) -> None:
         self.listener = listener
         self.connections = connections
         self.health = health
+        self.file_for = file_for
         self.clock = adjustments.clock
         self.loop = loop
         self.tls = tls

@@ -1,4 +1,4 @@
-"""One call of the WSGI application (PEP 3333).
+"""One call of the WSGI application (PEP 3333), or a file in its place.
 
 Runs in a service thread. Rules: an exception of the app is logged exactly once and never shown to the client; before the head has
 gone out it becomes a 500, after that the connection is cut, so that the client can tell that the response is incomplete. However
@@ -25,10 +25,13 @@ from .reply import Reply, send_reply
 from .response import Response, report
 
 if TYPE_CHECKING:
+    from ..wsgi.static_file import FileAnswer
     from .channel import Channel
     from .parser import RequestParser
 
 Fields = list[tuple[str, str]]
+FileFor = Callable[[RequestHead, str], "tuple[FileAnswer, str] | None"]
+"""What has the answer to a request that came from a peer, if it is a file, and the address of its client."""
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 
@@ -55,17 +58,18 @@ class Task:
         self._status: str | None = None
         self._fields: Fields = []
         self._chunks: Iterable[bytes] = ()
-        self.environ: dict[str, Any] = {}
+        self.environ: dict[str, Any] = {"REMOTE_ADDR": channel.addr[0]}
+        """The app's, as soon as it is called."""
         self._app_seconds = 0.0
 
     def service(self) -> None:
-        environ = self.environ = self._environ()
         try:
-            if self.channel.adj.request_timeout_raise:
-                # In a context of its own: an exception that comes while the app puts one back would leave it for the next request.
-                contextvars.Context().run(self._call, environ)
-            else:
-                self._call(environ)
+            if not self._send_static_file():
+                if self.channel.adj.request_timeout_raise:
+                    # In a context of its own: an exception that comes while the app puts one back would leave it for the next request.
+                    contextvars.Context().run(self._call)
+                else:
+                    self._call()
         except ClientDisconnected:
             self.close_on_finish = True
         except BaseException as error:  # also SystemExit of a view: a request must not end a service thread
@@ -74,9 +78,26 @@ class Task:
             self.close_on_finish = not self.response.keeps_alive or self.response.missing > 0
         finally:
             if not self.response.abandoned:
-                report(self.channel, self.request, self.response, environ, self._app_seconds)
+                report(self.channel, self.request, self.response, self.environ, self._app_seconds)
 
-    def _call(self, environ: dict[str, Any]) -> None:
+    def _send_static_file(self) -> bool:
+        """Send the file that the request is for, past the app, if there is one. Returns whether there was."""
+        file_for = self.channel.server.file_for
+        found = None if file_for is None else file_for(self.head, self.channel.addr[0])
+        if found is None:
+            return False
+        (status, fields, content, file, size), client = found
+        self.environ["REMOTE_ADDR"] = client
+        self.response.start(status, fields, 0)
+        if file is None:
+            self.streaming_since = self._clock()
+            self.response.send(content)
+        else:
+            self.response.send_file(file, size)
+        return True
+
+    def _call(self) -> None:
+        environ = self.environ = self._environ()
         try:
             if self.channel.adj.request_timeout_raise:
                 with Interruptible() as self.interruptible:

@@ -55,6 +55,7 @@ class ResponseHead(NamedTuple):
     """The bytes of a head. *length* is that of the body where the framing is LENGTH; *corrections* are sentences for the log."""
 
     data: bytes
+    status: int
     framing: Framing
     length: int | None
     keep_alive: bool
@@ -133,7 +134,13 @@ def compose(
         lines.append("Connection: keep-alive\r\n")
     lines.append("\r\n")
     data = "".join(lines).encode("latin-1")
-    return ResponseHead(data, framing, length if framing is Framing.LENGTH else None, keep_alive, tuple(corrections))
+    if framing is not Framing.LENGTH:
+        length = None
+    return ResponseHead(data, code, framing, length, keep_alive, tuple(corrections))
+
+
+compose_known = lru_cache(256)(compose)
+"""The same for *fields* in a tuple, which cannot change, as those of a file: composed once a second."""
 
 
 @lru_cache(256)

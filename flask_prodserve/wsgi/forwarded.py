@@ -125,21 +125,27 @@ class Forwarded:
             for key in environ.keys() & MISLEADING_KEYS:
                 del environ[key]
             return self._app(environ, start_response)
-        said = {field: environ.pop(key) for field, key in _KEYS.items() if key in environ}
-        if said:
-            try:
-                _apply(self._origin({field: value for field, value in said.items() if field in self._fields}), environ)
-            except MalformedFieldError as error:
-                return _refuse(error, peer, start_response)
+        try:
+            apply_forwarded(environ, self._fields, self._trust)
+        except MalformedFieldError as error:
+            return _refuse(error, peer, start_response)
         return self._app(environ, start_response)
 
-    def _origin(self, said: dict[str, str]) -> Origin:
-        forwarded = said.pop("forwarded", "")
-        if any(said.values()):
-            return read_x_forwarded(said, self._trust.is_proxy)
-        if forwarded:
-            return read_forwarded(forwarded, self._trust.is_proxy)
-        return Origin()
+
+def apply_forwarded(environ: dict[str, Any], fields: frozenset[str], trust: PeerTrust) -> None:
+    """Do what :class:`Forwarded` does for a peer whom *trust* covers. Raises MalformedFieldError."""
+    said = {field: environ.pop(key) for field, key in _KEYS.items() if key in environ}
+    if said:
+        _apply(_origin({field: value for field, value in said.items() if field in fields}, trust), environ)
+
+
+def _origin(said: dict[str, str], trust: PeerTrust) -> Origin:
+    forwarded = said.pop("forwarded", "")
+    if any(said.values()):
+        return read_x_forwarded(said, trust.is_proxy)
+    if forwarded:
+        return read_forwarded(forwarded, trust.is_proxy)
+    return Origin()
 
 
 def _apply(origin: Origin, environ: dict[str, Any]) -> None:

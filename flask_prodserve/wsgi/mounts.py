@@ -2,7 +2,7 @@
 
 Rules:
 
-- The engine asks before it runs a request (for its limits), and the middleware when it does. Both ask one :class:`Directory`.
+- The engine asks before it runs a request (for its limits, and for files), and the middleware when it does. Both ask a :class:`Directory`.
 - A host counts before a path, and of several paths the longest. What nothing is mounted at goes to the main app.
 - Where no host is named, this is what Werkzeug's DispatcherMiddleware does (a test compares the two), in a time that does not grow
   with the square of the number of slashes that a client sends (9 ms for 8 KB, 150 times a small view), and with one slash at the start of

@@ -1,4 +1,4 @@
-"""The order of the wrappers, outermost first: forwarded, prefix, X-Sendfile, mounts; and around each Flask app its static files."""
+"""The order of the wrappers, outermost first: forwarded, prefix, X-Sendfile, mounts."""
 
 from __future__ import annotations
 

@@ -16,18 +16,15 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from wsgiref.headers import Headers
 
 from werkzeug.utils import get_content_type
 from whitenoise.base import WhiteNoise
 
-from .static_file import StaticFile, is_variant
+from .static_file import FileAnswer, StaticFile, is_variant
 from .static_folders import Folder, regular_files
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication
 
 # name.3f2a9c81.js, name-3f2a9c81.chunk.css, 3f2a9c81.js.map: at least 8 hexadecimal digits, with a letter and a digit, so that no date and
 # hardly a word is taken for one. To take a name for one costs its visitors updates for years, to overlook one a request a minute.
@@ -38,15 +35,13 @@ EndpointOf = Callable[[str], "str | None"]
 
 
 class StaticFiles(WhiteNoise):  # type: ignore[misc]  # whitenoise is not annotated
-    """WSGI middleware: serves what is in *folders* and what the app's own rules give to these, and calls *app* for all else.
+    """What is in *folders*, of an app whose own rules give it to these.
 
     *max_age* is in seconds; 0 has browsers ask every time. Takes as long as it takes to look at each file once.
     """
 
-    def __init__(
-        self, app: WSGIApplication, folders: Sequence[Folder], endpoint_of: EndpointOf, *, max_age: float
-    ) -> None:
-        super().__init__(app, max_age=int(max_age), allow_all_origins=False, immutable_file_test=is_immutable)
+    def __init__(self, folders: Sequence[Folder], endpoint_of: EndpointOf, *, max_age: float) -> None:
+        super().__init__(None, max_age=int(max_age), allow_all_origins=False, immutable_file_test=is_immutable)
         for folder in folders:
             found = regular_files(folder.path)
             root = os.path.join(folder.path, "")
@@ -59,14 +54,10 @@ class StaticFiles(WhiteNoise):  # type: ignore[misc]  # whitenoise is not annota
                 if endpoint_of(key) == folder.endpoint:
                     self.add_file_to_dictionary(key, path, stat_cache=found)
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        file = self.files.get(environ["PATH_INFO"])
-        if file is not None and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            response: Iterable[bytes] | None = file.respond(environ, start_response)
-            if response is not None:
-                return response
-        chunks: Iterable[bytes] = self.application(environ, start_response)
-        return chunks
+    def answer(self, path: str, method: str, fields: Mapping[str, Any]) -> FileAnswer | None:
+        """The answer to a request for *path*, a WSGI string; None where it is the app's. For *fields* see :meth:`.StaticFile.answer`."""
+        file: StaticFile | None = self.files.get(path)
+        return None if file is None else file.answer(method, fields)
 
     # What WhiteNoise asks while it makes the index.
 

@@ -11,9 +11,8 @@ from .routes import Routes
 from .static_folders import Folder, folders, passed_over
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
-
     from ..settings.table import Files
+    from .static import StaticFiles
 
 logger = logging.getLogger("flask_prodserve.static")
 
@@ -21,32 +20,31 @@ _NAMED = 3
 """Of what is around static files, so many are named in a log line."""
 
 
-def with_static_files(app: Any, files: Files, place: str = "", *, says: bool = False) -> WSGIApplication:
-    """*app*, a Flask app, with its static files in front of it, or as it is where it is to serve them itself.
+def static_files(app: Any, files: Files, place: str = "", *, says: bool = False) -> StaticFiles | None:
+    """Those of *app*, a Flask app; None where it is to serve them itself.
 
     *place* is the key that it is mounted by; *says*: log what is decided. Raises MissingExtraError where STATIC is on and cannot be.
     """
-    served: WSGIApplication = app
     if files.static == "off":
-        return served
+        return None
     if importlib.util.find_spec("whitenoise") is None:
         if files.static == "on":
             raise MissingExtraError(
                 "STATIC is on, and whitenoise, which it needs, is not installed.",
                 "pip install 'flask-prodserve[static]', or set STATIC to auto or off.",
             )
-        return served
+        return None
     routes = Routes(app.url_map, app.config["SERVER_NAME"])
     chosen = _chosen(app, files, routes, place, says=says)
     if not chosen:
-        return served
+        return None
     from .static import StaticFiles
 
     def endpoint_of(path: str) -> str | None:
         rule = routes.find("GET", path, "")
         return None if rule is None else rule.endpoint
 
-    return StaticFiles(served, chosen, endpoint_of, max_age=files.static_max_age)
+    return StaticFiles(chosen, endpoint_of, max_age=files.static_max_age)
 
 
 def _chosen(app: Any, files: Files, routes: Routes, place: str, *, says: bool) -> list[Folder]:

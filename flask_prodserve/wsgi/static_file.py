@@ -15,12 +15,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from werkzeug.http import is_resource_modified, parse_accept_header, parse_etags, parse_range_header
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
     from werkzeug.datastructures import Range
 
 SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
@@ -40,6 +39,16 @@ _KEPT_IN_304 = frozenset({"Cache-Control", "ETag", "Vary"})
 Fields = list[tuple[str, str]]
 
 
+class FileAnswer(NamedTuple):
+    """What a request for a file is answered with: *content*, or *size* bytes of *file*, from where it is; whoever sends them closes it."""
+
+    status: str
+    fields: Sequence[tuple[str, str]]
+    content: bytes = b""
+    file: IO[bytes] | None = None
+    size: int = 0
+
+
 class Variant:
     """The bytes at *path*, in *coding* (``""``: as they are), with what a response says of them."""
 
@@ -51,9 +60,10 @@ class Variant:
         self.size = found.st_size
         self.modified = found.st_mtime_ns
         self.etag = f'"{tag}-{self.size:x}-{coding}"' if coding else f'"{tag}-{self.size:x}"'
-        self.fields = [*base, ("ETag", self.etag), ("Content-Length", str(self.size))]
+        fields = [*base, ("ETag", self.etag), ("Content-Length", str(self.size))]
         if coding:
-            self.fields.append(("Content-Encoding", coding))
+            fields.append(("Content-Encoding", coding))
+        self.fields = tuple(fields)
 
     def is_unchanged(self, found: os.stat_result) -> bool:
         return found.st_mtime_ns == self.modified and found.st_size == self.size
@@ -88,23 +98,25 @@ class StaticFile:
         coded = [Variant(coding, path + SUFFIXES[coding], beside, base, tag) for coding, beside in fresh.items()]
         self._coded = tuple(sorted(coded, key=lambda variant: variant.size))
 
-    def respond(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes] | None:
-        """Answer a GET or HEAD; None, and nothing done, where the file is not as it was at the start."""
-        variant = self._choose(environ.get("HTTP_ACCEPT_ENCODING", "")) if self._coded else self._plain
+    def answer(self, method: str, fields: Mapping[str, Any]) -> FileAnswer | None:
+        """The answer to a request with *method* and *fields*, called as in a WSGI environment; None where it is the app's to answer: not
+        GET or HEAD, or the file is not as it was at the start.
+        """
+        if method not in ("GET", "HEAD"):
+            return None
+        variant = self._choose(fields.get("HTTP_ACCEPT_ENCODING", "")) if self._coded else self._plain
         try:
             if not self._plain.is_unchanged(os.stat(self._plain.path)):
                 return None
-            if not environ.keys().isdisjoint(_PRECONDITIONS) and (status := self._precondition(variant, environ)):
-                start_response(status, [field for field in variant.fields if field[0] in _KEPT_IN_304])
-                return ()
-            if environ["REQUEST_METHOD"] == "HEAD":
-                start_response("200 OK", variant.fields)
-                return ()
-            if "HTTP_RANGE" in environ and (wanted := self._range(variant, environ)) is not None:
-                return _send_part(variant, wanted, environ, start_response)
-            chunks = (_content(variant),) if variant.size <= SMALL else _wrapped(variant.open(), environ)
-            start_response("200 OK", variant.fields)
-            return chunks
+            if not fields.keys().isdisjoint(_PRECONDITIONS) and (status := self._precondition(variant, method, fields)):
+                return FileAnswer(status, [field for field in variant.fields if field[0] in _KEPT_IN_304])
+            if method == "HEAD":
+                return FileAnswer("200 OK", variant.fields)
+            if "HTTP_RANGE" in fields and (wanted := self._range(variant, fields)) is not None:
+                return _part(variant, wanted)
+            if variant.size <= SMALL:
+                return FileAnswer("200 OK", variant.fields, _content(variant))
+            return FileAnswer("200 OK", variant.fields, file=variant.open(), size=variant.size)
         except OSError:
             return None
 
@@ -118,54 +130,45 @@ class StaticFile:
                 chosen, best = variant, weight
         return chosen
 
-    def _precondition(self, variant: Variant, environ: dict[str, Any]) -> str | None:
+    def _precondition(self, variant: Variant, method: str, fields: Mapping[str, Any]) -> str | None:
         """The status where a precondition does not hold."""
-        if is_resource_modified(environ, etag=variant.etag, last_modified=self._last_modified):
+        asked = {**fields, "REQUEST_METHOD": method}
+        if is_resource_modified(asked, etag=variant.etag, last_modified=self._last_modified):
             return None
-        return "412 Precondition Failed" if parse_etags(environ.get("HTTP_IF_MATCH")) else "304 Not Modified"
+        return "412 Precondition Failed" if parse_etags(fields.get("HTTP_IF_MATCH")) else "304 Not Modified"
 
-    def _range(self, variant: Variant, environ: dict[str, Any]) -> Range | None:
+    def _range(self, variant: Variant, fields: Mapping[str, Any]) -> Range | None:
         """The one range that is wanted; None where all of it is to be sent."""
-        wanted = parse_range_header(environ["HTTP_RANGE"])
-        if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1 or not self._if_range(variant, environ):
+        wanted = parse_range_header(fields["HTTP_RANGE"])
+        if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1 or not self._if_range(variant, fields):
             return None
         return wanted
 
-    def _if_range(self, variant: Variant, environ: dict[str, Any]) -> bool:
+    def _if_range(self, variant: Variant, fields: Mapping[str, Any]) -> bool:
         """RFC 9110, section 13.1.5: a weak tag never matches here."""
-        said = environ.get("HTTP_IF_RANGE")
+        said = fields.get("HTTP_IF_RANGE")
         if said is None:
             return True
         if said.startswith("W/"):
             return False
-        only = {"HTTP_IF_RANGE": said, "HTTP_RANGE": environ["HTTP_RANGE"], "REQUEST_METHOD": "GET"}
+        only = {"HTTP_IF_RANGE": said, "HTTP_RANGE": fields["HTTP_RANGE"], "REQUEST_METHOD": "GET"}
         return not is_resource_modified(
             only, etag=variant.etag, last_modified=self._last_modified, ignore_if_range=False
         )
 
 
-def _send_part(
-    variant: Variant, wanted: Range, environ: dict[str, Any], start_response: StartResponse
-) -> Iterable[bytes]:
+def _part(variant: Variant, wanted: Range) -> FileAnswer:
     start, stop = wanted.ranges[0]
     if start < 0:  # the last so many bytes, of a shorter file all (RFC 9110, section 14.1.2)
         start = max(0, variant.size + start)
     stop = variant.size if stop is None else min(stop, variant.size)
     if start >= stop:
-        start_response("416 Range Not Satisfiable", [("Content-Range", f"bytes */{variant.size}")])
-        return ()
+        return FileAnswer("416 Range Not Satisfiable", [("Content-Range", f"bytes */{variant.size}")])
     file = variant.open()
     file.seek(start)
     fields = [field for field in variant.fields if field[0] != "Content-Length"]
     fields += [("Content-Range", f"bytes {start}-{stop - 1}/{variant.size}"), ("Content-Length", str(stop - start))]
-    start_response("206 Partial Content", fields)
-    return _wrapped(file, environ)
-
-
-def _wrapped(file: IO[bytes], environ: dict[str, Any]) -> Iterable[bytes]:
-    """For the server's own way of sending files: from here on, as many bytes as Content-Length says."""
-    chunks: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
-    return chunks
+    return FileAnswer("206 Partial Content", fields, file=file, size=stop - start)
 
 
 @lru_cache(maxsize=KEPT)

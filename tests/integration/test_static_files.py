@@ -18,8 +18,9 @@ from flask import Blueprint, Flask, send_file
 
 from flask_prodserve.errors import MissingExtraError
 from flask_prodserve.settings import arguments, resolve
-from flask_prodserve.wsgi.static_choice import with_static_files
-from serving import in_thread, wait_until
+from flask_prodserve.wsgi.static_choice import static_files
+from flask_prodserve.wsgi.static_file import FileAnswer, StaticFile
+from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Response, Wire, get
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -350,13 +351,105 @@ def test_apps_of_many_hosts(folder: Path) -> None:
         assert get(served.address, "/static/style.css").status == 404
 
 
-def test_a_mounted_app(folder: Path) -> None:
-    """An app that is mounted beside another one has its own files served, below its place."""
-    with in_thread(Flask("main"), mounts={"/shop": make_app(folder)}) as served:
-        response = get(served.address, "/shop/static/style.css")
-        assert response.status == 200
-        assert not by_app(response)
-        assert get(served.address, "/static/style.css").status == 404
+def test_mounted_apps(folder: Path) -> None:
+    """An app that is mounted beside another one has its own files served, below its place or on its host, and both below a prefix."""
+    main, other = make_app(folder / "main"), make_app(folder / "other")
+    write(folder / "main/static/main.css", "main")
+    write(folder / "other/static/other.css", "other")
+    mounts = {"/shop": make_app(folder), "other.test": other}
+    with in_thread(main, mounts=mounts, url_prefix="/all") as served:
+        for host, target, status, body in [
+            ("test", "/all/static/main.css", 200, b"main"),
+            ("test", "//all/static/main.css", 200, b"main"),
+            ("test", "/all/shop/static/style.css", 200, b"body {}"),
+            ("other.test:80", "/all/static/other.css", 200, b"other"),
+            ("test", "http://test/all/static/main.css?x=1", 200, b"main"),
+            ("test", "/all/static/%6dain.css", 200, b"main"),
+            ("test", "/all/static/style.css", 404, None),
+            ("other.test", "/all/static/main.css", 404, None),
+            ("test", "/static/main.css", 404, None),
+            ("test", "/all/shop/static/../static/style.css", 404, None),
+        ]:
+            with Wire(served.address) as wire:
+                wire.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                response = wire.response()
+            assert response.status == status, (host, target)
+            assert not by_app(response)
+            if body is not None:
+                assert response.body == body
+
+
+def test_who_asks_for_a_file(folder: Path) -> None:
+    """A request through a trusted proxy is logged with its client's address, and refused where the proxy makes no sense; what others say
+    of themselves is nothing.
+    """
+    said = "X-Forwarded-For: 192.0.2.7"
+    for trusted, seen in [("198.51.100.1", "127.0.0.1"), ("127.0.0.1", "192.0.2.7")]:
+        with in_thread(make_app(folder), trusted_proxies=trusted) as served:
+            assert get(served.address, "/static/style.css", said).status == 200
+            wrong = get(served.address, "/static/style.css", "X-Forwarded-Proto: gopher").status
+            wait_until(lambda done=served.done: len(done) == 2)
+            done = served.done[0]
+        assert wrong == (400 if seen == "192.0.2.7" else 200)
+        assert (done.remote_addr, done.target, done.status) == (seen, "/static/style.css", 200)
+        assert done.response_bytes == 7
+        assert done.app_seconds == 0
+
+
+def test_an_error_in_front_of_the_app(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What goes wrong where a file is looked for is answered and logged as where it goes wrong in the app."""
+    monkeypatch.setattr(StaticFile, "answer", lambda self, method, fields: 1 / 0)
+    with in_thread(make_app(folder)) as served:
+        assert get(served.address, "/static/style.css").status == 500
+        assert get(served.address, "/nothing").status == 404
+    assert "Exception on /static/style.css [GET]" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_many_small_files_for_a_slow_client(folder: Path) -> None:
+    """A client that asks for many small files at once, more than is kept for it, and does not read them, has a stream and no thread."""
+    write(folder / "static/small.bin", bytes(60_000))
+    app = make_app(folder)
+    app.add_url_rule("/", "index", lambda: "hello")
+    clock = ManualClock()
+    with in_thread(app, threads=1, clock=clock, min_send_rate=0) as served, Wire(served.address) as wire:
+        wire.send(b"GET /static/small.bin HTTP/1.1\r\nHost: test\r\n\r\n" * 600)
+        wait_until(
+            lambda: any(channel.holds_thread for channel in list(served.engine._connections.channels.values())),
+            "a thread to wait for the client",
+        )
+        clock.advance(5)
+        served.look()
+        assert get(served.address).body == b"hello"
+        for _ in range(600):
+            assert wire.response().body == bytes(60_000)
+
+
+def test_a_folder_that_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that does not answer holds up those who ask for its files, until they time out, and nobody else."""
+    asked, hangs = threading.Semaphore(0), threading.Event()
+    answer = StaticFile.answer
+
+    def hang(self: StaticFile, method: str, fields: Any) -> FileAnswer | None:
+        asked.release()
+        assert hangs.wait(PATIENCE)
+        return answer(self, method, fields)
+
+    monkeypatch.setattr(StaticFile, "answer", hang)
+    app = make_app(folder)
+    app.add_url_rule("/", "index", lambda: "hello")
+    clock = ManualClock()
+    with in_thread(app, threads=2, request_timeout=30, clock=clock) as served, Wire(served.address) as wire:
+        wire.send(b"GET /static/large.bin HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert asked.acquire(timeout=PATIENCE)
+        assert get(served.address).body == b"hello"
+        clock.advance(31)
+        served.look()
+        assert wire.response().status == 504
+        hangs.set()
+        assert get(served.address, "/static/large.bin").body == (folder / "static/large.bin").read_bytes()
 
 
 def test_what_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -365,7 +458,7 @@ def test_what_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(4):
         _before_request(app)
     with caplog.at_level(logging.INFO, "flask_prodserve"):
-        assert with_static_files(app, resolve([]).settings.files, "/shop", says=True) is app
+        assert static_files(app, resolve([]).settings.files, "/shop", says=True) is None
     [record] = caplog.records
     assert "/shop/static/" in record.getMessage()
     assert "test_static_files._before_request" in record.getMessage()
@@ -379,7 +472,7 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert by_app(get(served.address, "/static/style.css"))
     on = resolve([arguments({"static": "on"}, "test")]).settings.files
     with pytest.raises(MissingExtraError, match=r"flask-prodserve\[static\]"):
-        with_static_files(make_app(folder), on)
+        static_files(make_app(folder), on)
 
 
 def slow_clients(served: Any, target: str, *fields: str) -> Iterator[Wire]:
