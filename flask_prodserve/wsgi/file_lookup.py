@@ -33,6 +33,7 @@ class FileLookup:
         fields: dict[str, Any] = head.fields
         client = peer
         if self._trust.covers(peer):
+            # The scheme decides about the port of a host only, which no mount looks at.
             fields = {**fields, "REMOTE_ADDR": peer, "wsgi.url_scheme": "http"}
             try:
                 apply_forwarded(fields, self._fields, self._trust)
