@@ -277,7 +277,7 @@ def engine_for(
         exempt=lambda address: not address or trust.covers(address),
         announcers=trust if settings.proxy.proxy_protocol else None,
         own_paths=lookup.own_paths,
-        file_for=FileLookup(Directory(files, mounted), settings.proxy).find if has_files else None,
+        file_for=FileLookup(Directory(files, mounted), settings.proxy, trust).find if has_files else None,
         loads=loads,
         checked=checked,
         clock=clock,

@@ -40,7 +40,8 @@ Claim = list["RequestHead | None"]
 class Steward:
     """*take_over* is called with the claim of a leader that has lost its right to it, and whether it waits, and does not compute.
 
-    *claim* is that of the leader, and *clock* the CPU clock of its thread: changed by whoever leads.
+    *claim* is that of the leader, and *clock* the CPU clock of its thread: changed by whoever leads. *patience* is for how many seconds a
+    leader may compute, and how often it is looked at where nothing is suspected.
     """
 
     def __init__(self, take_over: Callable[[Claim, bool], object]) -> None:

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .forwarded import PeerTrust, apply_forwarded
+from .forwarded import apply_forwarded
 from .forwarded_fields import MalformedFieldError
-from .mounts import Directory
 from .prefix import path_below
 
 if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
     from ..settings.table import Proxy
+    from .forwarded import PeerTrust
+    from .mounts import Directory
     from .static import StaticFiles
     from .static_file import FileAnswer
 
 
 class FileLookup:
-    """*directory* has the static files of each app, None for an app that has none."""
+    """*directory* has the static files of each app, None for an app that has none. *trust* is what TRUSTED_PROXIES says."""
 
-    def __init__(self, directory: Directory[StaticFiles | None], proxy: Proxy) -> None:
+    def __init__(self, directory: Directory[StaticFiles | None], proxy: Proxy, trust: PeerTrust) -> None:
         self._directory = directory
         self._prefix = proxy.url_prefix or ""
-        self._trust = PeerTrust(proxy.trusted_proxies or ())
+        self._trust = trust
         self._fields = frozenset(proxy.proxy_headers)
 
     def find(self, head: RequestHead, peer: str) -> tuple[FileAnswer, str] | None:

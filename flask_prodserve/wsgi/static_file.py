@@ -52,7 +52,7 @@ class FileAnswer(NamedTuple):
 class Variant:
     """The bytes at *path*, in *coding* (``""``: as they are), with what a response says of them."""
 
-    __slots__ = ("coding", "etag", "fields", "modified", "path", "size")
+    __slots__ = ("coding", "etag", "fields", "fields_of_304", "modified", "path", "size")
 
     def __init__(self, coding: str, path: str, found: os.stat_result, base: Fields, tag: str) -> None:
         self.coding = coding
@@ -64,6 +64,7 @@ class Variant:
         if coding:
             fields.append(("Content-Encoding", coding))
         self.fields = tuple(fields)
+        self.fields_of_304 = tuple(field for field in fields if field[0] in _KEPT_IN_304)
 
     def is_unchanged(self, found: os.stat_result) -> bool:
         return found.st_mtime_ns == self.modified and found.st_size == self.size
@@ -109,7 +110,7 @@ class StaticFile:
             if not self._plain.is_unchanged(os.stat(self._plain.path)):
                 return None
             if not fields.keys().isdisjoint(_PRECONDITIONS) and (status := self._precondition(variant, method, fields)):
-                return FileAnswer(status, [field for field in variant.fields if field[0] in _KEPT_IN_304])
+                return FileAnswer(status, variant.fields_of_304)
             if method == "HEAD":
                 return FileAnswer("200 OK", variant.fields)
             if "HTTP_RANGE" in fields and (wanted := self._range(variant, fields)) is not None:
