@@ -29,6 +29,7 @@ from .observe.stacks import all_stacks
 from .process.hooks import AppsHooks, OnceRunning
 from .process.messages import Drained, Loaded
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
+from .settings.mounts import Mount
 from .settings.table import Limits
 from .wsgi import stack
 from .wsgi.file_lookup import FileLookup
@@ -37,8 +38,6 @@ from .wsgi.mounts import Directory
 from .wsgi.static_choice import static_files
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
-
     from .wsgi.static import StaticFiles
 
 logger = logging.getLogger("flask_prodserve")
@@ -253,11 +252,13 @@ def engine_for(
     trust = PeerTrust(settings.proxy.trusted_proxies or ())
     sends_files = any(one.config["USE_X_SENDFILE"] for one in served_apps(app, settings))
 
-    def files_of(one: WSGIApplication, place: str = "") -> StaticFiles | None:
-        return static_files(one, settings.files, place, says=says) if isinstance(one, Flask) else None
+    def files_of(mount: Mount) -> StaticFiles | None:
+        one, age = mount.loaded, mount.static_max_age
+        said = settings.files if age is None else dataclasses.replace(settings.files, static_max_age=age)
+        return static_files(one, said, mount.key, says=says) if isinstance(one, Flask) else None
 
-    files = files_of(app)
-    mounted = [(mount, files_of(mount.loaded, mount.key)) for mount in settings.wsgi.mounts or ()]
+    files = static_files(app, settings.files, says=says)
+    mounted = [(mount, files_of(mount)) for mount in settings.wsgi.mounts or ()]
     has_files = files is not None or any(own is not None for _, own in mounted)
     return Engine(
         stack.build(

@@ -37,13 +37,26 @@ class Pair:
         return {"tls_cert": self.cert, "tls_key": self.key}
 
 
-def make(folder: Path, name: str, *, subject: str = "", names: str = "", by: Pair | None = None, days: int = 2) -> Pair:
+EC = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+RSA = ("rsa:2048",)
+
+
+def make(
+    folder: Path,
+    name: str,
+    *,
+    subject: str = "",
+    names: str = "",
+    by: Pair | None = None,
+    days: int = 2,
+    key: tuple[str, ...] = EC,
+) -> Pair:
     """A certificate with the *subject* that OpenSSL's ``-subj`` takes, for *names* (``DNS:a,IP:127.0.0.1``), signed *by* an authority or
-    itself, and its key; NAME.pem and NAME.key in *folder*. It is over where *days* is negative.
+    itself, and its key of the kind *key*; NAME.pem and NAME.key in *folder*. It is over where *days* is negative.
     """
     folder.mkdir(exist_ok=True, parents=True)
     pair = Pair(str(folder / f"{name}.pem"), str(folder / f"{name}.key"))
-    arguments = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-utf8", "-keyout", pair.key]
+    arguments = ["-newkey", *key, "-nodes", "-utf8", "-keyout", pair.key]
     arguments += ["-subj", subject or f"/CN={name}"]
     if names:
         arguments += ["-addext", f"subjectAltName={names}"]

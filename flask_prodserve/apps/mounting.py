@@ -4,7 +4,8 @@ Rules:
 
 - What is wrong with one of them names its mount and its import string; where its code has failed, the traceback begins in that code.
 - Settings are the server's, and so the main app's. Of a mounted Flask app its ENDPOINT_LIMITS count and, inside of it, its
-  MAX_CONTENT_LENGTH, unless the command line or the environment say MAX_BODY_SIZE; of all others it is said that they do not.
+  MAX_CONTENT_LENGTH and SEND_FILE_MAX_AGE_DEFAULT, unless the command line or the environment say MAX_BODY_SIZE or STATIC_MAX_AGE; of all
+  others it is said that they do not.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from .attached import app_layers, state_of
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_THEIR_OWN = frozenset({"ENDPOINT_LIMITS", "MAX_BODY_SIZE", "REPLACE_RUN"})
+_THEIR_OWN = frozenset({"ENDPOINT_LIMITS", "MAX_BODY_SIZE", "STATIC_MAX_AGE", "REPLACE_RUN"})
 """Settings that a mounted app may have: those that count inside of it, and one that is about being run alone."""
 
 
@@ -83,13 +84,14 @@ def _with_its_own(mount: Mount, app: Flask, main: Resolved, stronger: Set[str], 
                     "What the main app says holds for all of them.",
                 )
             )
-    says_size = any("MAX_BODY_SIZE" in layer.values for layer in layers)
+    says = {name for layer in layers for name in layer.values} - stronger
     limits = own.settings.limits.endpoint_limits
     repeated = "ENDPOINT_LIMITS" in stronger and limits == main.settings.limits.endpoint_limits
     return replace(
         mount,
         endpoint_limits=() if repeated else limits,
-        max_body=own.settings.limits.max_body_size if says_size and "MAX_BODY_SIZE" not in stronger else None,
+        max_body=own.settings.limits.max_body_size if "MAX_BODY_SIZE" in says else None,
+        static_max_age=own.settings.files.static_max_age if "STATIC_MAX_AGE" in says else None,
     )
 
 

@@ -35,8 +35,11 @@ class Mount:
     source: str
     application: Callable[..., Iterable[bytes]] | None = None
     endpoint_limits: tuple[tuple[str, EndpointLimits], ...] = ()
-    """What a mounted Flask app's own config says of its endpoints, and *max_body* of all of them, in bytes."""
+    """What a mounted Flask app's own config says of its endpoints, *max_body* of all of them, in bytes, and *static_max_age* of its static
+    files, in seconds.
+    """
     max_body: int | None = None
+    static_max_age: float | None = None
 
     @property
     def key(self) -> str:

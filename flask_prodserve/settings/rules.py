@@ -112,13 +112,13 @@ def _contradictions_of_tls(settings: Settings, origins: Mapping[str, str], unrea
 
 
 def _taken(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]:
-    """A path can be answered by one only. Below a mount, health paths are the server's still: whoever sets them knows the mount."""
+    """A path can be answered by one only, and health paths are the server's on every host, those of a mount as well."""
     health = settings.health
     taken = {health.liveness_path: "LIVENESS_PATH", health.readiness_path: "READINESS_PATH"}
     for mount in settings.wsgi.mounts or ():
-        if not mount.host and not settings.proxy.url_prefix and (name := taken.get(mount.path)):
+        if not settings.proxy.url_prefix and (name := taken.get(mount.path)):
             yield Problem(
-                f"MOUNTS ({origins['MOUNTS']}) has {mount.path}, which is {name} ({origins[name]}).",
+                f"MOUNTS ({origins['MOUNTS']}) has {mount.key}, and {mount.path} is {name} ({origins[name]}).",
                 f"Mount it elsewhere, or set {name} to another path or to off.",
             )
 

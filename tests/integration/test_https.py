@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, jsonify, request, send_file
 
-from certificates import Pair, make, openssl
+from certificates import RSA, Pair, make, openssl
 from flask_prodserve.engine.outgoing import Outgoing
 from flask_prodserve.engine.tls_channel import RECORD_BYTES, TLSChannel
 from flask_prodserve.net.tls import Certificates
@@ -110,9 +110,20 @@ def test_versions_and_suites(localhost: Pair) -> None:
             ("-tls1", *weak),
             ("-tls1_1", *weak),
             ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256"),
-            ("-tls1_2", "-cipher", "aNULL:eNULL:RSA:@SECLEVEL=0"),
+            ("-tls1_2", "-cipher", "aNULL:eNULL:@SECLEVEL=0"),
         ):
             assert "Cipher is (NONE)" in s_client(served, *refused), refused
+
+
+def test_suites_of_an_rsa_key(folder: Path) -> None:
+    """An RSA key signs and never decrypts, which would give everything away to who gets it later; nothing but authenticated encryption."""
+    pair = make(folder, "rsa", names="DNS:localhost", key=RSA)
+    with in_thread(make_app(), **pair.settings) as served:
+        assert "TLSv1.3, Cipher is TLS_" in s_client(served)
+        for suite in ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-CHACHA20-POLY1305"):
+            assert f"TLSv1.2, Cipher is {suite}" in s_client(served, "-tls1_2", "-cipher", suite)
+        for suite in ("AES256-GCM-SHA384", "AES128-GCM-SHA256", "AES128-SHA", "ECDHE-RSA-AES128-SHA256", "CAMELLIA"):
+            assert "Cipher is (NONE)" in s_client(served, "-tls1_2", "-cipher", f"{suite}:@SECLEVEL=0"), suite
 
 
 def test_minimum_version(localhost: Pair) -> None:
@@ -217,6 +228,15 @@ def test_optional_client_certificate(localhost: Pair, authority: Pair, client: P
             assert ask(connection)["SSL_CLIENT_VERIFY"] == "SUCCESS"
         with connect(served, certificate=stranger) as connection, pytest.raises((ssl.SSLError, ConnectionError)):
             ask(connection)
+
+
+def test_no_client_certificate(localhost: Pair, authority: Pair, client: Pair) -> None:
+    """With 'none' nobody is asked, although there is an authority."""
+    settings = {"tls_client_ca": authority.cert, "tls_client_cert": "none", **localhost.settings}
+    with in_thread(make_app(), **settings) as served:
+        for certificate in (None, client):
+            with connect(served, certificate=certificate) as connection:
+                assert ask(connection)["SSL_CLIENT_VERIFY"] == "NONE"
 
 
 def test_every_name_asks_for_certificates(folder: Path, localhost: Pair, authority: Pair) -> None:
@@ -621,6 +641,51 @@ def test_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     certificates.look()
     certificates.look()
     assert "No such file" in caplog.records[-1].getMessage()
+
+
+def test_new_certificate_of_a_name_and_new_authority(folder: Path, localhost: Pair, tmp_path: Path) -> None:
+    """Every file is watched, the second pair and the authority of the clients, too; others stay what they are, and open connections go on."""
+    shops = [make(folder / f"shop-{number}", "shop", names="DNS:shop.example") for number in (1, 2)]
+    authorities = [make(folder / f"authority-{number}", "ca", subject=f"/CN={number}") for number in (1, 2)]
+    clients = [make(folder / f"client-{number}", "client", by=by) for number, by in enumerate(authorities)]
+    live = Pair(str(tmp_path / "shop.pem"), str(tmp_path / "shop.key"))
+    live_authority = str(tmp_path / "ca.pem")
+
+    def install(*files: tuple[str, str]) -> None:
+        for source, target in files:
+            Path(f"{target}.new").write_bytes(Path(source).read_bytes())
+            Path(f"{target}.new").replace(target)
+
+    def refused(certificate: Pair) -> bool:
+        with connect(served, certificate=certificate) as connection:
+            try:
+                ask(connection)
+            except (ssl.SSLError, ConnectionError):
+                return True
+            return False
+
+    def shown(name: str, certificate: Pair) -> bytes | None:
+        with connect(served, name=name, certificate=certificate) as connection:
+            return connection.getpeercert(binary_form=True)
+
+    install((shops[0].cert, live.cert), (shops[0].key, live.key), (authorities[0].cert, live_authority))
+    settings = {"tls_cert": [localhost.cert, live.cert], "tls_key": [localhost.key, live.key]}
+    with in_thread(make_app(), tls_client_ca=live_authority, **settings) as served:
+        certificates = served.engine._servers[0].tls
+        with connect(served, certificate=clients[0]) as open_one:
+            ask(open_one)
+            assert shown("shop.example", clients[0]) == _encoded(shops[0])
+            install((shops[1].cert, live.cert), (shops[1].key, live.key))
+            certificates.look()
+            certificates.look()
+            assert shown("shop.example", clients[0]) == _encoded(shops[1])
+            assert shown("localhost", clients[0]) == _encoded(localhost)
+            assert [refused(client) for client in clients] == [False, True]
+            install((authorities[1].cert, live_authority))
+            certificates.look()
+            certificates.look()
+            assert [refused(client) for client in clients] == [True, False]
+            assert ask(open_one)["SSL_CLIENT_VERIFY"] == "SUCCESS"
 
 
 # The redirect.

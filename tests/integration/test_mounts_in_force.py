@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from http.cookiejar import CookieJar
@@ -18,7 +19,7 @@ from flask_prodserve.process.hooks import AppsHooks
 from flask_prodserve.protocol.request_head import RequestHead
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import SettingsError, arguments
-from serving import PATIENCE, Served, in_thread, wait_until
+from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get, opener
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -101,6 +102,28 @@ def test_whole_mount(app: Flask, gate: Gate) -> None:
         for wire in wires:
             wire.socket.close()
     assert gate.most == 2
+
+
+def test_queue_timeout_of_a_mount(app: Flask, gate: Gate) -> None:
+    """Who waits for a share of the mount gets 503 after the queue_timeout of the mount, whatever that of others is."""
+    limits = {"/gate": {"max_concurrency": 1, "queue_timeout": 5}}
+    settings = {"endpoint_limits": limits, "request_timeout": 0, "queue_timeout": 60}
+    clock = ManualClock()
+    with in_thread(app, clock=clock, mounts={"/gate": gate}, **settings) as served, contextlib.ExitStack() as stack:
+        inside, waiting = (stack.enter_context(Wire(served.address)) for _ in range(2))
+        for wire in (inside, waiting):
+            wire.send(b"GET /gate HTTP/1.1\r\nHost: test\r\n\r\n")
+            wait_until(lambda: gate.inside, "one request inside")
+        served.wait_for_queue(1)
+        clock.advance(4)
+        served.look()
+        assert served.engine._watchdog.queued == 1
+        clock.advance(2)
+        served.look()
+        assert waiting.response().status == 503
+        gate.open.set()
+        assert inside.response().body == b"through"
+    assert gate.most == 1
 
 
 def test_whole_mount_of_a_flask_app(app: Flask) -> None:
@@ -278,7 +301,7 @@ def test_what_mount_refuses(app: Flask) -> None:
     other = ProdServe()
     other.mount("/livez", make_app("a"))
     other.init_app(app)
-    with pytest.raises(SettingsError, match=r"MOUNTS \(ProdServe.mount\(\)\) has /livez, which is LIVENESS_PATH"):
+    with pytest.raises(SettingsError, match=r"MOUNTS \(ProdServe.mount\(\)\) has /livez, and /livez is LIVENESS_PATH"):
         resolve_for(app, [])
 
 

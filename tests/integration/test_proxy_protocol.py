@@ -273,6 +273,21 @@ def test_byte_by_byte(header: bytes, listener: str, tmp_path: Path, scheme: str)
         assert ask(wire)["url"] == f"{scheme}://test/"
 
 
+@pytest.mark.parametrize("header", HEADERS)
+def test_where_http_is_redirected(header: Callable[..., bytes], localhost: Pair) -> None:
+    """A header comes before the request that is redirected, too, and who must send one cannot do without."""
+    settings = {"bind": f"{BALANCER}:0", "tls_redirect_bind": "localhost:0", **localhost.settings}
+    with serving(**settings) as served:
+        with Wire(served.addresses[-1], handshake=False) as wire:
+            wire.send(header(CLIENT) + HEAD)
+            assert wire.response().status == 308
+        with Wire(served.addresses[-1], handshake=False) as wire:
+            wire.send(HEAD)
+            assert closed(wire)
+        wait_until(lambda: served.engine.cuts.counts == {"PROXY_PROTOCOL": 1})
+        assert [(done.remote_addr, done.status) for done in served.done] == [(CLIENT, 308)]
+
+
 @pytest.mark.parametrize("way", ["epoll", "portable"], indirect=True)
 def test_handshake_in_the_same_packet(localhost: Pair) -> None:
     """A handshake that comes in one packet with the header is left to OpenSSL, and so is a header inside TLS: no header then."""

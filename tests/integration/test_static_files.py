@@ -277,6 +277,30 @@ def test_max_age(folder: Path, config: dict[str, Any], settings: dict[str, Any],
         assert get(served.address, "/static/style.css").get("cache-control") == said
 
 
+@pytest.mark.parametrize(
+    ("of_main", "of_other", "given", "said"),
+    [
+        (7, 3, {}, "max-age=3, public"),
+        (7, 0, {}, "no-cache"),
+        (7, None, {}, "max-age=7, public"),
+        (None, 3, {}, "max-age=3, public"),
+        (7, 3, {"static_max_age": "1h"}, "max-age=3600, public"),
+    ],
+)
+def test_max_age_in_a_mount(
+    folder: Path, of_main: int | None, of_other: int | None, given: dict[str, Any], said: str
+) -> None:
+    """A mounted app's own key holds of its own files, or else the main app's; what the server was started with is stronger than both."""
+    main, other = make_app(folder), make_app(folder)
+    main.config["SEND_FILE_MAX_AGE_DEFAULT"] = of_main
+    other.config["SEND_FILE_MAX_AGE_DEFAULT"] = of_other
+    with in_thread(main, mounts={"/other": other}, **given) as served:
+        assert get(served.address, "/other/static/style.css").get("cache-control") == said
+        assert get(served.address, "/static/style.css").get("cache-control") == (
+            "max-age=3600, public" if given else f"max-age={of_main or 60}, public"
+        )
+
+
 def login_required(view: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(view)
     def guarded(**arguments: Any) -> Any:
@@ -500,3 +524,38 @@ def test_slow_clients_hold_no_thread(folder: Path, target: str, fields: list[str
         finally:
             for wire in slow:
                 wire.socket.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sendfile"), reason="this system has no sendfile(2)")
+@pytest.mark.parametrize("target", ["/static/large.bin", "/download"])
+@pytest.mark.parametrize(
+    ("fields", "status", "size"),
+    [([], 200, SIZE), (["Range: bytes=1000-200999"], 206, 200_000)],
+    ids=["whole", "range"],
+)
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_large_files_by_sendfile(
+    folder: Path,
+    way: str,
+    target: str,
+    fields: list[str],
+    status: int,
+    size: int,
+    unix: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system sends large files and ranges of them past Python, static ones and those of send_file; but for TLS, where they are encrypted."""
+    sent: list[int] = []
+    sendfile = os.sendfile
+
+    def counting(*arguments: int) -> int:
+        sent.append(sendfile(*arguments))
+        return sent[-1]
+
+    monkeypatch.setattr(os, "sendfile", counting)
+    app = make_app(folder)
+    app.add_url_rule("/download", "download", lambda: send_file(folder / "static/large.bin"))
+    with in_thread(app, **({"bind": f"unix:{folder}/socket"} if unix else {})) as served:
+        response = get(served.address, target, *fields)
+    assert (response.status, len(response.body)) == (status, size)
+    assert sum(sent) == (0 if way == "tls" else size)

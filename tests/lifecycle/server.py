@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class Server:
         """Its children, also those that are about to start or to end."""
         return children(self.pid)
 
-    def load(self, **counts: int) -> Load:
-        return Load(self.command.address, **counts)
+    def load(self, *, tls: ssl.SSLContext | None = None, **counts: int) -> Load:
+        return Load(self.command.address, tls=tls, **counts)
 
     def signal(self, number: int) -> None:
         self.command.signal(number)
@@ -74,9 +75,9 @@ class Server:
         deploy(self.folder, version, more)
 
     @contextlib.contextmanager
-    def under_load(self, **counts: int) -> Iterator[Load]:
+    def under_load(self, *, tls: ssl.SSLContext | None = None, **counts: int) -> Iterator[Load]:
         """A load that all workers have answered, and that has had no problem when the block ends."""
-        with self.load(**counts) as load:
+        with self.load(tls=tls, **counts) as load:
             load.wait_for_processes(len(self.workers))
             yield load
             problems = load.result().problems

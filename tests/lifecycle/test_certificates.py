@@ -21,9 +21,21 @@ pytestmark = supervised
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make(tmp_path_factory.mktemp("authority"), "authority")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, authority: Pair) -> list[Pair]:
     folder = tmp_path_factory.mktemp("pairs")
-    return [make(folder / name, "it", names="DNS:localhost,IP:127.0.0.1") for name in ("before", "after")]
+    names = "DNS:localhost,IP:127.0.0.1"
+    return [make(folder / name, "it", names=names, by=authority) for name in ("before", "after")]
+
+
+@pytest.fixture(scope="module")
+def context(authority: Pair) -> ssl.SSLContext:
+    """A client's."""
+    return ssl.create_default_context(cafile=authority.cert)
 
 
 def install(pair: Pair, folder: Path) -> None:
@@ -50,7 +62,9 @@ def text(pair: Pair) -> str:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_new_certificates_without_a_reload(tmp_path: Path, pairs: list[Pair], workers: int) -> None:
+def test_new_certificates_without_a_reload(
+    tmp_path: Path, pairs: list[Pair], context: ssl.SSLContext, workers: int
+) -> None:
     """Each process shows new certificates by itself, soon after they are there, and open connections go on."""
     before, after = pairs
     count = max(workers, 1)
@@ -65,7 +79,7 @@ def test_new_certificates_without_a_reload(tmp_path: Path, pairs: list[Pair], wo
         connections: dict[bytes, http.client.HTTPSConnection] = {}
 
         def connect() -> None:
-            connection = http.client.HTTPSConnection(*address, timeout=PATIENCE, context=context_for(before))
+            connection = http.client.HTTPSConnection(*address, timeout=PATIENCE, context=context)
             stack.callback(connection.close)
             connections[ask(connection)] = connection
 
@@ -79,6 +93,27 @@ def test_new_certificates_without_a_reload(tmp_path: Path, pairs: list[Pair], wo
             answer: answer for answer in connections
         }
         assert server.workers == running
+
+
+def test_new_certificates_under_load(tmp_path: Path, pairs: list[Pair], context: ssl.SSLContext) -> None:
+    """While clients go on asking over TLS, new certificates come in by themselves, with a reload and with an upgrade: no handshake and no
+    request notices.
+    """
+    before, after = pairs
+    install(before, tmp_path)
+    with serving(tmp_path, "--tls-cert", "live.pem", "--tls-key", "live.key") as server:
+        server.wait_for_workers(2)
+        with server.under_load(tls=context) as load:
+            install(after, tmp_path)
+            wait_until(lambda: server.command.output.count("new connections get the new certificates") == 2)
+            load.wait_for(50)
+            for pair, number in ((before, signal.SIGHUP), (after, signal.SIGUSR2), (before, signal.SIGHUP)):
+                old = server.workers
+                install(pair, tmp_path)
+                server.signal(number)
+                server.wait_renewed(load, old)
+                server.wait_for_workers(2)
+                assert shown(server.command.address) == text(pair)
 
 
 def test_redirect_through_reload_and_upgrade(tmp_path: Path, pairs: list[Pair]) -> None:
@@ -110,7 +145,3 @@ def renew(server: Server, number: int) -> None:
     old = server.workers
     server.signal(number)
     wait_until(lambda: len(server.workers) == 2 and not server.workers & old, "new workers")
-
-
-def context_for(pair: Pair) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=pair.cert)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import select
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Blueprint, Flask
 
+import proxy_header
 from certificates import Pair
 from serving import in_thread
 from wire import Response, Wire
@@ -84,36 +88,61 @@ def make_app(folder: Path) -> Flask:
     return app
 
 
-@pytest.fixture(scope="module", params=["tcp", "unix", "tls", "prefix"])
-def connect(
+Ask = Callable[[str], Response]
+
+LISTENERS = {
+    "tcp": {},
+    "unix": {"bind": "unix:{folder}/app.sock"},
+    "tls": {},
+    "tls on unix": {"bind": "unix:{folder}/tls.sock"},
+    "proxy protocol": {"trusted_proxies": "127.0.0.1", "proxy_protocol": "on"},
+    "forwarded prefix": {"trusted_proxies": "127.0.0.1"},
+    "own prefix": {"url_prefix": "/place"},
+    "mount": {},
+    "portable": {},
+}
+"""The settings of a server that is asked in each of these ways."""
+
+
+@pytest.fixture(scope="module", params=list(LISTENERS))
+def ask(
     request: pytest.FixtureRequest, folder: Path, localhost: Pair, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], Wire]]:
-    """Opens a connection to a server of one kind, which trusts the prefix that requests with X-Forwarded-Prefix name."""
-    files = tmp_path_factory.mktemp("listener")
-    settings: dict[str, object] = {}
-    client = ssl.create_default_context()
-    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-    if request.param == "unix":
-        settings = {"bind": f"unix:{files / 'app.sock'}"}
-    elif request.param == "tls":
-        settings = {**localhost.settings}
-    elif request.param == "prefix":
-        settings = {"trusted_proxies": "127.0.0.1"}
-    with in_thread(make_app(folder), keepalive_timeout=100, **settings) as served:
-
-        def connected() -> Wire:
-            wire = Wire(served.address)
-            if request.param == "tls":
-                wire.socket = client.wrap_socket(wire.socket)
-            return wire
-
-        yield connected
+) -> Iterator[Ask]:
+    """Asks the app for a path, below its place, in a request that names an X-Forwarded-Prefix, too, whether that is trusted or not."""
+    kind: str = request.param
+    own = tmp_path_factory.mktemp("listener")
+    settings: dict[str, Any] = {name: value.format(folder=own) for name, value in LISTENERS[kind].items()}
+    if "tls" in kind:
+        settings |= localhost.settings
+    app = make_app(folder)
+    if kind == "mount":
+        settings["mounts"] = {"/place": app}
+        app = Flask("main", static_folder=None)
+    place = "/place" if kind in ("own prefix", "mount") else ""
+    announced = proxy_header.line("192.0.2.1") if kind == "proxy protocol" else b""
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "portable":
+            patch.delattr(select, "epoll", raising=False)
+        with in_thread(app, keepalive_timeout=100, **settings) as served:
+            client = ssl.create_default_context(cafile=localhost.cert) if "tls" in kind else None
+            yield functools.partial(_ask, served.address, place=place, announced=announced, client=client)
 
 
-def ask(connect: Callable[[], Wire], path: str) -> Response:
-    with connect() as wire:
-        lines = [f"GET {path} HTTP/1.1", "Host: test", "X-Forwarded-Prefix: /outer", "Connection: close", "", ""]
-        wire.send("\r\n".join(lines).encode())
+def _ask(
+    address: tuple[str, int] | str,
+    path: str,
+    *,
+    place: str = "",
+    announced: bytes = b"",
+    client: ssl.SSLContext | None = None,
+) -> Response:
+    scheme, slashes, rest = path.partition("http://test")
+    lines = [f"GET {scheme}{slashes}{place}{rest} HTTP/1.1" if slashes else f"GET {place}{path} HTTP/1.1", "Host: test"]
+    lines += ["X-Forwarded-Prefix: /outer", "Connection: close", "", ""]
+    with Wire(address) as wire:
+        if client is not None:
+            wire.socket = client.wrap_socket(wire.socket, server_hostname="localhost")
+        wire.send(announced + "\r\n".join(lines).encode())
         return wire.response()
 
 
@@ -128,21 +157,32 @@ def ask(connect: Callable[[], Wire], path: str) -> Response:
         "/static/elsewhere/linked.css",
     ],
 )
-def test_public_files(connect: Callable[[], Wire], path: str) -> None:
-    """What is below the folder is served, also where a link leads, as Flask serves it."""
-    response = ask(connect, path)
+def test_public_files(ask: Ask, path: str) -> None:
+    """What is below the folder is served, also where a link leads, and by the server: Flask names the file in a field of its own."""
+    response = ask(path)
     assert (response.status, response.body) == (200, PUBLIC)
+    assert response.get("content-disposition") is None
 
 
-def test_no_path_leads_out(connect: Callable[[], Wire], folder: Path) -> None:
+def test_no_path_leads_out(ask: Ask, folder: Path) -> None:
     """No spelling of a way out gets the secret, or an error of the server's own making."""
     for path in PATHS:
-        response = ask(connect, path.replace("{secret}", str(folder / "secret.txt")))
+        response = ask(path.replace("{secret}", str(folder / "secret.txt")))
         assert SECRET not in response.body, path
         assert response.status in (308, 400, 404), path
 
 
-def test_names_that_are_none(connect: Callable[[], Wire]) -> None:
+def test_redirects_lead_nowhere(folder: Path, localhost: Pair) -> None:
+    """Where http is redirected to https nobody gets a file, public or not."""
+    settings = {"bind": "127.0.0.1:0", "tls_redirect_bind": "localhost:0", **localhost.settings}
+    with in_thread(make_app(folder), **settings) as served:
+        for path in ["/static/a.css", *PATHS]:
+            response = _ask(served.addresses[-1], path.replace("{secret}", str(folder / "secret.txt")))
+            assert response.status in (308, 400), path
+            assert not {SECRET, PUBLIC} & set(response.body.split()), path
+
+
+def test_names_that_are_none(ask: Ask) -> None:
     """Other cases, links that lead nowhere or in a circle, folders and pipes are not found, and nothing waits for them."""
     for path in (
         "/static/A.CSS",
@@ -153,4 +193,4 @@ def test_names_that_are_none(connect: Callable[[], Wire]) -> None:
         "/static/sub",
         "/static/sub/",
     ):
-        assert ask(connect, path).status in (404, 308), path
+        assert ask(path).status in (404, 308), path
