@@ -644,7 +644,7 @@ def test_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_new_certificate_of_a_name_and_new_authority(folder: Path, localhost: Pair, tmp_path: Path) -> None:
-    """Every file is watched, the second pair and the authority of the clients, too; others stay what they are, and open connections go on."""
+    """Every file is watched: the second pair, the authority of the clients. Others stay what they are, and open connections go on."""
     shops = [make(folder / f"shop-{number}", "shop", names="DNS:shop.example") for number in (1, 2)]
     authorities = [make(folder / f"authority-{number}", "ca", subject=f"/CN={number}") for number in (1, 2)]
     clients = [make(folder / f"client-{number}", "client", by=by) for number, by in enumerate(authorities)]

@@ -544,7 +544,7 @@ def test_large_files_by_sendfile(
     unix: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The system sends large files and ranges of them past Python, static ones and those of send_file; but for TLS, where they are encrypted."""
+    """The system sends large files and ranges of them past Python, static ones and those of send_file; not over TLS, of course."""
     sent: list[int] = []
     sendfile = os.sendfile
 
