@@ -112,17 +112,26 @@ class Forwarded:
 
     X-Forwarded-Prefix goes before SCRIPT_NAME, and PATH_INFO stays as it is, as with Werkzeug's ProxyFix: the proxy must have removed
     the prefix from the path. Where it does not, the prefix is part of the app's own URLs and must not be in this field.
+
+    *undecided*: nobody has said yet who is trusted, and the first peer that looks like a proxy is worth a line in the log.
     """
 
-    def __init__(self, app: WSGIApplication, trust: PeerTrust, fields: frozenset[str]) -> None:
+    def __init__(
+        self, app: WSGIApplication, trust: PeerTrust, fields: frozenset[str], *, undecided: bool = False
+    ) -> None:
         self._app = app
         self._trust = trust
         self._fields = fields
+        self._undecided = undecided
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         peer: str = environ["REMOTE_ADDR"]
         if not self._trust.covers(peer):
-            for key in environ.keys() & MISLEADING_KEYS:
+            misleading = environ.keys() & MISLEADING_KEYS
+            if misleading and self._undecided and _is_near(peer):
+                self._undecided = False
+                _say_whom_to_trust(peer, min(misleading))
+            for key in misleading:
                 del environ[key]
             return self._app(environ, start_response)
         try:
@@ -179,6 +188,20 @@ def _apply_authority(origin: Origin, environ: dict[str, Any]) -> None:
     environ["HTTP_HOST"] = name if port == default else f"{name}:{port}"
     environ["SERVER_NAME"] = name
     environ["SERVER_PORT"] = port
+
+
+def _is_near(peer: str) -> bool:
+    """Whether *peer* is where proxies are: on this machine or its network. From the Internet come clients, who write what they like."""
+    return not peer or ipaddress.ip_address(peer.partition("%")[0]).is_private
+
+
+def _say_whom_to_trust(peer: str, key: str) -> None:
+    logger.warning(
+        "%s from %s was removed: the app does not see the client behind it. If that is your proxy, set TRUSTED_PROXIES=%s",
+        key.removeprefix("HTTP_").replace("_", "-").title(),
+        peer or "a Unix socket",
+        peer or "unix",
+    )
 
 
 def _refuse(error: MalformedFieldError, peer: str, start_response: StartResponse) -> Iterable[bytes]:

@@ -36,4 +36,5 @@ def build(
         app = Prefix(app, proxy.url_prefix)
     if keep_forwarded:
         return app
-    return Forwarded(app, PeerTrust(proxy.trusted_proxies or ()), frozenset(proxy.proxy_headers))
+    trusted = proxy.trusted_proxies
+    return Forwarded(app, PeerTrust(trusted or ()), frozenset(proxy.proxy_headers), undecided=trusted is None)

@@ -204,6 +204,29 @@ def test_every_misleading_field_is_spoofed_here() -> None:
     assert as_variables(SPOOFS).keys() == MISLEADING_KEYS
 
 
+@pytest.mark.parametrize(
+    ("peer", "named"),
+    [("127.0.0.1", "127.0.0.1"), ("10.0.0.1", "10.0.0.1"), ("fe80::1%eth0", "fe80::1%eth0"), ("", "unix")],
+)
+def test_who_might_be_a_proxy(peer: str, named: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where nobody has said whom to trust, the first peer on this machine or network that speaks as a proxy does is named, once."""
+    request = {**ask({}).seen, "REMOTE_ADDR": peer, **as_variables({"X-Forwarded-For": CLIENT, "X-Real-IP": CLIENT})}
+    middleware = Forwarded(App(), trust(), frozenset(FORWARDED_FIELDS), undecided=True)
+    for address in ("11.0.0.1", peer, peer):
+        run_wsgi_app(middleware, {**request, "REMOTE_ADDR": address})
+    (record,) = caplog.records
+    assert record.getMessage().startswith("X-Forwarded-For from ")
+    assert record.getMessage().endswith(f"set TRUSTED_PROXIES={named}")
+
+
+def test_whoever_has_decided_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """With TRUSTED_PROXIES set, and without such fields, nothing is said."""
+    ask({"X-Forwarded-For": CLIENT}, peer="127.0.0.1")
+    undecided = Forwarded(App(), trust(), frozenset(FORWARDED_FIELDS), undecided=True)
+    run_wsgi_app(undecided, {**ask({}).seen, "REMOTE_ADDR": "127.0.0.1"})
+    assert not caplog.records
+
+
 def test_untrusted_junk_is_not_looked_at() -> None:
     """A malformed field of an untrusted peer is removed without an answer of 400."""
     answer = ask({"X-Forwarded-Proto": "gopher", "Forwarded": '"'}, peer=STRANGER)
