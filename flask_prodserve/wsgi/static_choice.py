@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
@@ -33,6 +34,11 @@ def static_files(app: Any, files: Files, place: str = "", *, says: bool = False)
                 "STATIC is on, and whitenoise, which it needs, is not installed.",
                 "pip install 'flask-prodserve[static]', or set STATIC to auto or off.",
             )
+        if says and any(os.path.isdir(folder.path) for folder in folders(app)):
+            logger.info(
+                "static files are left to %s, since whitenoise is not installed: pip install 'flask-prodserve[static]'",
+                _named(place),
+            )
         return None
     routes = Routes(app.url_map, app.config["SERVER_NAME"])
     chosen = _chosen(app, files, routes, place, says=says)
@@ -44,14 +50,21 @@ def static_files(app: Any, files: Files, place: str = "", *, says: bool = False)
         rule = routes.find("GET", path, "")
         return None if rule is None else rule.endpoint
 
-    return StaticFiles(chosen, endpoint_of, max_age=files.static_max_age)
+    found = StaticFiles(chosen, endpoint_of, max_age=files.static_max_age)
+    if says and found.files:
+        urls = ", ".join(place + folder.url for folder in chosen)
+        logger.info("static files are sent without %s: %d at %s", _named(place), len(found.files), urls)
+    return found
+
+
+def _named(place: str) -> str:
+    return f"the app at {place}" if place else "the app"
 
 
 def _chosen(app: Any, files: Files, routes: Routes, place: str, *, says: bool) -> list[Folder]:
     if routes.by_host:
         if says:
-            where = f"the app at {place}" if place else "the app"
-            logger.info("static files are left to %s, since its URL rules depend on the host", where)
+            logger.info("static files are left to %s, since its URL rules depend on the host", _named(place))
         return []
     chosen = []
     for folder in folders(app):

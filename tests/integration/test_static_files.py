@@ -489,9 +489,23 @@ def test_what_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "STATIC=on" in record.getMessage()
 
 
-def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without whitenoise the app serves its files; STATIC=on is refused, with what to install."""
+def test_what_is_said_of_what_is_sent(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says how many files are sent without the app, and where; of an app that has none it says nothing."""
+    with caplog.at_level(logging.INFO, "flask_prodserve"):
+        files = resolve([]).settings.files
+        assert static_files(make_app(folder), files, says=True) is not None
+        static_files(make_app(folder / "nowhere"), files, says=True)
+    assert caplog.messages == ["static files are sent without the app: 2 at /static/"]
+
+
+def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Without whitenoise the app serves its files, and the log says what to install; STATIC=on is refused, with the same words."""
     monkeypatch.setitem(sys.modules, "whitenoise", None)
+    with caplog.at_level(logging.INFO, "flask_prodserve"):
+        for root in (folder, folder / "nowhere"):
+            assert static_files(make_app(root), resolve([]).settings.files, says=True) is None
+    [record] = caplog.records
+    assert "pip install 'flask-prodserve[static]'" in record.getMessage()
     with in_thread(make_app(folder)) as served:
         assert by_app(get(served.address, "/static/style.css"))
     on = resolve([arguments({"static": "on"}, "test")]).settings.files
