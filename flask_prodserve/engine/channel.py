@@ -8,7 +8,9 @@ Two threads know a channel: the loop's, and while it is *running* the one that r
   and under that lock, so that a number which is another connection's by then is never written to or watched for.
 - A request that is given up is taken from its thread under ``output_lock``: ``task`` is not that thread's any more, which it sees when the
   app returns, and then touches nothing but the request itself.
-- One request is parsed at a time. What came behind it waits in ``_unread`` until it is answered; nothing is read meanwhile.
+- One request is parsed at a time. What came behind it waits in ``_unread`` until it is answered and the system has taken all of the
+  answer; nothing is read meanwhile. So nothing but the rest of one response is ever kept for a client, however many requests it sends
+  without reading, and what the loop's thread answers by itself goes out without waiting.
 
 A connection that is closed after a response is shut down for writing first and read until the client has closed (RFC 9112, section
 9.6), or else unread bytes make the kernel reset the connection, and the client may lose the response.
@@ -118,7 +120,12 @@ class Channel(Outgoing):
         if self._lingering is not None:
             return True
         return not (
-            self.running or self.output.size or self.close_when_flushed or self.will_close or self.handshake_waits
+            self.running
+            or self.output.size
+            or self._unread
+            or self.close_when_flushed
+            or self.will_close
+            or self.handshake_waits
         )
 
     def writable(self) -> bool:
@@ -182,6 +189,18 @@ class Channel(Outgoing):
                 self._end()
             if self.connected:
                 self.server.loop.attend(self)
+        self._take_unread()
+
+    def _take_unread(self) -> None:
+        """Begin with what came behind a request, if all of that one's answer is sent."""
+        if self._unread and self.connected and not (self.running or self.output.size):
+            data, self._unread = self._unread, b""
+            if self.received(data):
+                self.server.loop.submit(self)
+                return
+            with self.output_lock:
+                if self.connected:
+                    self.server.loop.attend(self)
 
     def _end(self) -> None:
         """All responses are sent, and the last was the last."""
@@ -191,6 +210,9 @@ class Channel(Outgoing):
             self.close_when_flushed = False
             if not self._client_closes or self.receive(RECEIVE_BYTES) is not None:
                 self._lingering = Deadline(LINGER_SECONDS, self._clock)
+                if self.request is not None:  # whose end nobody will read
+                    self.request.close()
+                    self.request = None
                 return
         except OSError:
             pass
@@ -378,7 +400,7 @@ class Channel(Outgoing):
         if self.running or self.close_when_flushed:
             return 1
         request = self.request
-        return int((request is not None and request.started) or self.output.size > 0)
+        return int((request is not None and request.started) or self.output.size > 0 or bool(self._unread))
 
     # The thread that owns the requests.
 
@@ -454,22 +476,28 @@ class Channel(Outgoing):
                 return None
             self.task = None
         self.requests.clear()
-        data, self._unread = self._unread, b""
         if task.close_on_finish or not self.connected:
             self._client_closes = request.head is not None and not request.head.keep_alive
             self.close_when_flushed = True
+            self._unread = b""
             return False
-        return bool(data) and self.received(data)
+        if not self._unread or self.output.size:
+            return False
+        data, self._unread = self._unread, b""
+        return self.received(data)
 
     def settle(self) -> None:
-        """All is answered: from now on the channel is the loop's."""
+        """All is answered that there is to be answered now: from here on the channel is the loop's."""
         with self.output_lock:
             self.last_activity = self._idle_from = self._clock()
             self.running = False
-            if self.connected:
+            if not self.connected:
+                if self.request is not None:
+                    self.request.close()  # closed since ``answer``, when it was this thread's
+            elif self._unread and not self.output.size:  # taken since ``answer``
+                self.server.loop.soon(self._take_unread)
+            else:
                 self.server.loop.attend(self)
-            elif self.request is not None:
-                self.request.close()  # closed since ``answer``, when it was this thread's
 
     def closes_after_response(self) -> bool:
         """Whether the response that is about to be sent must be the last one on this connection."""

@@ -187,7 +187,7 @@ class Leadership:
                 self._places.put_first(following)
             # The leader calls this: it is another thread that is stuck.
             self._stuck += 1
-            self._places.busy -= 1
+            self._places.busy -= self._take_back(channel)
             self._fill()
             self._vacate()
 
@@ -433,17 +433,14 @@ class Leadership:
 
     def _go_on(self, channel: Channel, more: bool | None) -> bool:
         """The same, after the first, which *more* is what became of."""
-        while more and self._admission is None:
+        while more and self._admission is None and not channel.lent:
             more = channel.answer()
         if more is None:
             with self._lock:
                 self._stuck -= 1
             return False
         with self._lock:
-            counted = not channel.lent
-            if channel.lent:
-                channel.lent = False
-                self._streams -= 1
+            counted = self._take_back(channel)
             if self._admission is not None and (following := self._admission.release(channel)) is not None:
                 self._places.put_first(following)
         if more:
@@ -451,6 +448,13 @@ class Leadership:
         else:
             channel.settle()
         return counted
+
+    def _take_back(self, channel: Channel) -> bool:
+        """The stream of *channel* is over, if its place was lent. Returns whether the thread that runs it has one. Under ``_lock``."""
+        lent = channel.lent
+        channel.lent = False
+        self._streams -= lent
+        return not lent
 
     def _finish(self, counted: bool) -> None:
         """Run what is ready, then be no longer busy."""

@@ -91,28 +91,34 @@ class PortableLoop:
     def abandoned(self, channel: Channel) -> None:
         with self._lock:
             self._stuck += 1
+            self._take_back(channel)
             self._set_thread_count()
         self._release(channel)
 
     def run(self, channel: Channel) -> None:
         """Answer all requests of *channel*, in a service thread."""
         more = channel.answer()
-        while more and self._admission is None:
+        while more and self._admission is None and not channel.lent:
             more = channel.answer()
         with self._lock:
             if more is None:
                 self._stuck -= 1
                 self._set_thread_count()
                 return
-            if channel.lent:
-                channel.lent = False
-                self._streams -= 1
+            if self._take_back(channel):
                 self._set_thread_count()
         self._release(channel)
         if more:
             self.soon(lambda: self.submit(channel))  # it may have to wait for others of its endpoint
         else:
             channel.settle()
+
+    def _take_back(self, channel: Channel) -> bool:
+        """The stream of *channel* is over, if it was lent a thread. Returns whether it was. Under ``_lock``."""
+        lent = channel.lent
+        channel.lent = False
+        self._streams -= lent
+        return lent
 
     def _release(self, channel: Channel) -> None:
         following = self._admission.release(channel) if self._admission is not None else None

@@ -116,9 +116,18 @@ class TLSChannel(Channel):
 
     def read(self) -> bool:
         complete = super().read()
-        if self._client_said_end and not complete and self.connected and self.readable():
-            self.handle_close()
+        if not complete:
+            self._close_if_over()
         return complete
+
+    def _take_unread(self) -> None:
+        if self._unread:
+            super()._take_unread()
+            self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._client_said_end and self.connected and self.readable():
+            self.handle_close()
 
     def received(self, data: bytes) -> bool:
         if not self._plain:
@@ -210,7 +219,7 @@ class TLSChannel(Channel):
     # The running thread.
 
     def settle(self) -> None:
-        if self._client_said_end:
+        if self._client_said_end and not self._unread:
             self.close_when_flushed = True
         super().settle()
 

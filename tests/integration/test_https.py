@@ -17,6 +17,7 @@ import pytest
 from flask import Flask, Response, jsonify, request, send_file
 
 from certificates import RSA, Pair, make, openssl
+from flask_prodserve.engine.channel import LINGER_SECONDS
 from flask_prodserve.engine.outgoing import Outgoing
 from flask_prodserve.engine.tls_channel import RECORD_BYTES, TLSChannel
 from flask_prodserve.net.tls import Certificates
@@ -427,9 +428,9 @@ def test_requests_in_records_of_any_size(localhost: Pair) -> None:
 )
 @pytest.mark.parametrize("requests", [0, 1, 2])
 def test_end_in_one_packet_with_data(localhost: Pair, version: ssl.TLSVersion, rest: bytes, requests: int) -> None:
-    """What is complete is answered, and then there is nothing to wait for, though TCP's connection is open."""
-    no_time = ManualClock()  # no deadline passes
-    with in_thread(make_app(), clock=no_time, **localhost.settings) as served, Wire(served.address) as wire:
+    """What is complete is answered, and then there is nothing to wait for, though TCP's connection is open; that is not kept for long."""
+    clock = ManualClock()  # no deadline passes before the client has seen the end
+    with in_thread(make_app(), clock=clock, **localhost.settings) as served, Wire(served.address) as wire:
         records = Records(wire, localhost, version)
         if requests or rest:
             records.secure.write(HEAD * requests + rest)
@@ -441,6 +442,9 @@ def test_end_in_one_packet_with_data(localhost: Pair, version: ssl.TLSVersion, r
             received += part
         assert received.count(b"HTTP/1.1 200 OK") == received.count(b"HTTP/1.1") == requests
         assert wire.socket.recv(1) == b""
+        served.settle()
+        clock.advance(LINGER_SECONDS + 1)
+        wait_until(lambda: served.look() or not served.engine._connections, "the connection to be given up")
 
 
 def test_body_that_is_cut(localhost: Pair) -> None:

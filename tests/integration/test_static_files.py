@@ -432,23 +432,35 @@ def test_an_error_in_front_of_the_app(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_many_small_files_for_a_slow_client(folder: Path) -> None:
-    """A client that asks for many small files at once, more than is kept for it, and does not read them, has a stream and no thread."""
+@pytest.mark.parametrize(
+    ("target", "size"),
+    [("/static/small.bin", 60_000), ("/static/large.bin", SIZE), ("/download", SIZE), ("/page", 60_000)],
+)
+def test_many_requests_of_a_client_that_does_not_read(folder: Path, target: str, size: int) -> None:
+    """Nothing is begun before the client has taken what came before: however much it asks for at once, no more than one response is kept
+    for it, and one file open, and nobody waits for it; when it reads, it gets all of them.
+    """
     write(folder / "static/small.bin", bytes(60_000))
     app = make_app(folder)
     app.add_url_rule("/", "index", lambda: "hello")
-    clock = ManualClock()
-    with in_thread(app, threads=1, clock=clock, min_send_rate=0) as served, Wire(served.address) as wire:
-        wire.send(b"GET /static/small.bin HTTP/1.1\r\nHost: test\r\n\r\n" * 600)
-        wait_until(
-            lambda: any(channel.holds_thread for channel in list(served.engine._connections.channels.values())),
-            "a thread to wait for the client",
-        )
-        clock.advance(5)
-        served.look()
+    app.add_url_rule("/page", "page", lambda: bytes(60_000))
+    app.add_url_rule("/download", "download", lambda: send_file(folder / "static/large.bin"))
+    count = 30_000_000 // size
+    with in_thread(app, threads=1, max_streams=0, min_send_rate=0) as served, Wire(served.address) as wire:
+        for path, number in ((target, count), ("/livez", 10), (target, 10)):
+            wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode() * number)
+        wait_until(lambda: served.engine._connections.channels)
+        (channel,) = served.engine._connections.channels.values()
+        wait_until(lambda: channel.output.size and not channel.running, "the client to have enough")
+        answered = channel.answered
         assert get(served.address).body == b"hello"
-        for _ in range(600):
-            assert wire.response().body == bytes(60_000)
+        assert (channel.answered, channel.running) == (answered, False)
+        assert answered < count
+        assert channel.output.size < size + 1000
+        for expected in (*[size] * count, *[None] * 10, *[size] * 10):
+            response = wire.response()
+            assert response.status == 200
+            assert expected in (None, len(response.body))
 
 
 def test_a_folder_that_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,43 @@ def test_504_and_what_the_log_says(stuck: Stuck, caplog: pytest.LogCaptureFixtur
         assert served.engine.cuts.counts["REQUEST_TIMEOUT"] == 1
 
 
+def test_a_view_that_hangs_behind_a_stream(stuck: Stuck) -> None:
+    """A stream that was lent its thread gives that back before the request behind it begins, whatever becomes of that one."""
+    enough = threading.Event()
+
+    @stuck.app.get("/stream")
+    def stream() -> Response:
+        def chunks() -> Iterator[bytes]:
+            yield b"first "
+            stuck.running.release()
+            assert enough.wait(PATIENCE)
+            yield b"last"
+
+        return Response(chunks())
+
+    with serving(stuck, threads=1, max_streams=1) as served, Wire(served.address) as wire:
+        loop: Any = served.engine._loop
+        ask(wire, "/stream")
+        ask(wire, "/hang/1")
+        stuck.wait_for(1)
+        stuck.clock.advance(5)
+        served.look()
+        assert loop._streams == 1
+        enough.set()
+        stuck.wait_for(1)
+        assert loop._streams == 0
+        stuck.clock.advance(TIMEOUT + 1)
+        served.look()
+        assert wire.response().body == b"first last"
+        assert wire.response().status == 504
+        get_hello(served)
+        stuck.release.set()
+        wait_until(lambda: loop.stuck == 0, "the stuck thread to come back")
+        assert loop._streams == 0
+        if isinstance(loop, Leadership):
+            wait_until(lambda: loop._places.busy == 0, "all threads to be free")
+
+
 def test_request_id_cannot_forge_log_lines(stuck: Stuck, caplog: pytest.LogCaptureFixture) -> None:
     """What a client calls its request is one line of printable text in the log."""
     with serving(stuck) as served, Wire(served.address) as wire:
