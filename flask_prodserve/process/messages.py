@@ -27,7 +27,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker cannot serve, and ends. It has told the person at the terminal; this is for whoever asked for a reload."""
+    """The worker cannot serve, and ends: *why*, with all that is wrong. For the log, and for whoever asked for a reload."""
 
     why: str
 

@@ -360,7 +360,8 @@ class Supervisor:
                 ours.close()
                 self._abandon()
                 begin()
-                raise _Born(Birth(number, generation, generation not in self._estate.offers, theirs, supervisor))
+                pioneer, settled = generation not in self._estate.offers, bool(self._state.settled)
+                raise _Born(Birth(number, generation, pioneer, theirs, supervisor, settled))
         theirs.close()
         handle = Handle(number, generation, pid, ours, slot, monotonic())
         self._estate.handles[number] = handle
@@ -412,11 +413,9 @@ class Supervisor:
             try:
                 offers[handle.generation] = self._open(loaded)
             except ProdServeError as error:
-                if self._state.settled:
-                    logger.error("%s %s", error.what, error.hint)
-                else:
+                if not self._state.settled:
                     self._failure = error
-                self._carry_out(events.Unservable(handle.number, error.what, error.exit_code))
+                self._carry_out(events.Unservable(handle.number, str(error), error.exit_code))
                 return
         offer = offers[handle.generation]
         self._carry_out(events.Loaded(handle.number, loaded.has_once))
@@ -492,7 +491,7 @@ class Supervisor:
         for descriptor in loads - self._estate.loads:
             os.close(descriptor)
         if why:
-            logger.error("the new code is not served: %s. What was served before still is", why)
+            logger.error("the old workers go on, since the new code is not served: %s", why)
         else:
             logger.info("reloaded: %s", in_short(self._estate))
         self._notifier.ready(in_short(self._estate))

@@ -90,7 +90,7 @@ class Service(Protocol):
 @dataclass(frozen=True, slots=True)
 class Birth:
     """What a worker knows of itself when it begins. *pioneer*: the first of its generation, and so the one that says what is to be said
-    once.
+    once. *settled*: others have been ready before it, so that the supervisor goes on, and says why this one cannot serve.
     """
 
     number: int
@@ -99,6 +99,7 @@ class Birth:
     link: Link
     supervisor: int
     """The process id."""
+    settled: bool
 
 
 def begin() -> None:
@@ -112,7 +113,7 @@ def begin() -> None:
 
 
 def work(birth: Birth, load: Callable[[], Service]) -> int:
-    """Be a worker, and return the exit code. Raises what *load* and the service raise."""
+    """Be a worker, and return the exit code. Raises what *load* and the service raise, but for what the supervisor says."""
     # SIGABRT, as the supervisor sends it to a worker that does not report, writes all stacks, whatever the interpreter is doing.
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # replaced by something without a descriptor
@@ -120,7 +121,8 @@ def work(birth: Birth, load: Callable[[], Service]) -> int:
     try:
         return _Work(birth, load()).run()
     except ProdServeError as error:
-        birth.link.send(Failed(error.what))
+        if birth.link.send(Failed(str(error))) and birth.settled:
+            return error.exit_code
         raise
     finally:
         birth.link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -88,17 +89,53 @@ def test_status_while_stopping(tmp_path: Path) -> None:
         assert server.command.exit_code() == 0
 
 
-def test_failed_reload_is_reported(tmp_path: Path) -> None:
-    """`flask serve reload` says why the new code is not served, and fails."""
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (
+            "raise RuntimeError('the database is away')",
+            "The app could not be loaded: RuntimeError: the database is away\n",
+        ),
+        (
+            "app.config['PRODSERVE_THREADS'] = 'many'\napp.config['PRODSERVE_PROT'] = 1",
+            "2 settings are wrong:\n"
+            '  - app.config["PRODSERVE_PROT"] is not a setting.\n'
+            "    Did you mean PRODSERVE_PORT?\n"
+            "  - app.config[\"PRODSERVE_THREADS\"] is 'many', which is not valid.\n"
+            "    THREADS takes a whole number such as 16.\n",
+        ),
+        ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'\n"),
+    ],
+    ids=["exception", "settings", "import"],
+)
+def test_failed_reload_is_reported(tmp_path: Path, broken: str, said: str) -> None:
+    """`flask serve reload` and the log say all of why the new code is not served, each once, and the command fails."""
     with serving(tmp_path) as server:
         server.wait_for_workers(2)
         with server.under_load():
             old = server.workers
-            server.deploy("2", "raise RuntimeError('the database is away')")
+            server.deploy("2", broken)
             done = _control(tmp_path, "reload")
-            assert done.returncode != 0
-            assert "the database is away" in done.stderr + done.stdout
+            assert done.returncode == 1
+            assert done.stderr.startswith("Error: The new code is not served: ")
+            assert done.stderr.endswith(f"{said}The workers that were there go on.\n")
             wait_until(lambda: server.workers == old, "the new worker to end")
+        server.command.wait_for(said)
+        assert server.command.output.count(said) == 1
+        assert server.command.output.count("Traceback") == (0 if "PRODSERVE" in broken else 1)
+
+
+def test_a_worker_that_cannot_be_replaced(tmp_path: Path) -> None:
+    """The log says all of why no other worker takes the place of one that has died, once for each attempt."""
+    with serving(tmp_path) as server:
+        server.wait_for_workers(2)
+        with server.under_load():
+            pass
+        server.deploy("2", "app.config['PRODSERVE_THREADS'] = 'many'")
+        os.kill(min(server.workers), signal.SIGKILL)
+        server.command.wait_for("THREADS takes a whole number such as 16.")
+        output = server.command.output
+        assert output.count("did not start: One setting is wrong:\n") == output.count("One setting is wrong:")
 
 
 def test_after_an_upgrade(tmp_path: Path) -> None:
