@@ -158,9 +158,17 @@ def at_least_or_zero(minimum: float, kind: Kind) -> Kind:
     return Kind(kind.metavar, parse, kind.write)
 
 
+class ItemError(ValueError):
+    """Of several values one is wrong: *item*. The text is that of any ValueError of a kind."""
+
+    def __init__(self, item: object, expected: str) -> None:
+        super().__init__(expected)
+        self.item = item
+
+
 def several(kind: Kind, *, between: str = r"[,\s]+", distinct: bool = True) -> Kind:
     """A list: a text with commas or blanks *between* the items, a Python sequence, or a sequence of such texts. *distinct*: what is in
-    it twice counts once.
+    it twice counts once. Its parser raises ItemError for an item that *kind* refuses.
     """
 
     def items(value: object) -> Iterator[object]:
@@ -172,8 +180,14 @@ def several(kind: Kind, *, between: str = r"[,\s]+", distinct: bool = True) -> K
         else:
             yield value
 
+    def parse_item(item: object) -> Any:
+        try:
+            return kind.parse(item)
+        except ValueError as error:
+            raise ItemError(item, str(error)) from error
+
     def parse(value: object) -> tuple[Any, ...]:
-        parsed = tuple(kind.parse(item) for item in items(value))
+        parsed = tuple(map(parse_item, items(value)))
         if distinct:
             parsed = tuple(dict.fromkeys(parsed))
         if not parsed:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import ExitCode, ProdServeError
 from . import rules
+from .kinds import ItemError
 from .layers import Layer, Problem
 from .table import TABLE, Settings
 
@@ -65,7 +66,7 @@ def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
             try:
                 value = TABLE[name].declaration.kind.parse(raw.value)
             except ValueError as error:
-                what = f"{raw.origin} is {_shown(raw.value)}, which is not valid."
+                what = f"{raw.origin} {_found(raw.value, error)}, which is not valid."
                 problems.append(Problem(what, f"{name} takes {error}."))
                 unread.add(name)
                 continue
@@ -83,6 +84,13 @@ def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
     return Resolved(settings, all_origins, tuple(rules.remarks(settings, origins)))
 
 
+def _found(value: object, error: ValueError) -> str:
+    if isinstance(error, ItemError) and value not in (error.item, (error.item,)):
+        return f"has {_shown(error.item)} in it"
+    return f"is {_shown(value)}"
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    # What an option that can be repeated was given is a tuple; it is shown as it was typed.
+    text = ", ".join(map(repr, value)) if value and isinstance(value, tuple) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -192,9 +192,10 @@ def test_several_needs_one(raw: object) -> None:
 
 
 def test_several_refuses_if_one_is_wrong() -> None:
-    """One bad item refuses the whole list."""
-    with pytest.raises(ValueError, match="65535"):
+    """One bad item refuses the whole list, and is named."""
+    with pytest.raises(kinds.ItemError, match="65535") as caught:
         PORTS.parse("80,99999")
+    assert caught.value.item == "99999"
     with pytest.raises(ValueError, match="65535"):
         PORTS.parse({"80": True})
 

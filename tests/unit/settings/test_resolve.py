@@ -242,6 +242,27 @@ def test_bad_value() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        (command_line({"BIND": ("8000",)}), "--bind is '8000'"),
+        (command_line({"BIND": (":1", "8000", ":2")}), "--bind has '8000' in it"),
+        (command_line({"TRUSTED_PROXIES": ("10.0.0.1,foo",)}), "--trusted-proxies has 'foo' in it"),
+        (command_line({"X_ACCEL_MAPPING": ("x",)}), "--x-accel-mapping is 'x'"),
+        (command_line({"MOUNTS": ("x",)}), "--mount is 'x'"),
+        (command_line({"MOUNTS": ("/a=b", "x")}), "--mount is '/a=b', 'x'"),
+        (platform({"FORWARDED_ALLOW_IPS": "foo"}), "FORWARDED_ALLOW_IPS in the environment is 'foo'"),
+        (environment({"PRODSERVE_BIND": ":1,x"}), "PRODSERVE_BIND in the environment has 'x' in it"),
+        (app_config({"PRODSERVE_BIND": [":1", 5]}), 'app.config["PRODSERVE_BIND"] has 5 in it'),
+        (app_config({"PRODSERVE_BIND": ()}), 'app.config["PRODSERVE_BIND"] is ()'),
+    ],
+)
+def test_bad_value_of_several(layer: Layer, what: str) -> None:
+    """Of several values that is shown which is wrong, as it was typed; one alone is shown as any other value."""
+    ((found, _),) = problems(layer)
+    assert found == f"{what}, which is not valid."
+
+
 def test_long_values_are_cut() -> None:
     """A message shows the beginning of a very long value only."""
     ((what, _),) = problems(environment({"PRODSERVE_THREADS": "x" * 10_000}))
