@@ -6,7 +6,7 @@ import click
 from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
-from ..settings import TABLE, render
+from ..settings import TABLE, render, unknown_setting
 from .serve import fail, layers_without_app, load
 
 _FORMATS = {"table": render.as_table, "json": render.as_json, "env": render.as_environment}
@@ -29,5 +29,6 @@ def config(ctx: click.Context, info: ScriptInfo, style: str, explain: str | None
         return
     name = explain.upper().replace("-", "_").removeprefix("PRODSERVE_").lstrip("_")
     if name not in TABLE:
-        raise click.BadParameter(f"{explain} is not a setting. `flask serve config` lists all.", param_hint="--explain")
+        problem = unknown_setting(explain, name)
+        raise click.BadParameter(f"{problem.what} {problem.hint}", param_hint="--explain")
     click.echo(render.explain(TABLE[name], resolved))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .layers import Layer, Problem, app_config, arguments, command_line, environment, platform
+from .layers import Layer, Problem, app_config, arguments, command_line, environment, platform, unknown_setting
 from .resolve import DEFAULT_ORIGIN, Resolved, SettingsError, resolve
 from .table import TABLE, Setting, Settings
 
@@ -21,4 +21,5 @@ __all__ = [
     "environment",
     "platform",
     "resolve",
+    "unknown_setting",
 ]

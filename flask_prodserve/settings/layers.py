@@ -68,7 +68,7 @@ def arguments(values: Mapping[str, object], call: str, *, late: bool = False) ->
     for argument, value in values.items():
         origin = f"{call}({argument}=...)"
         if argument not in names:
-            unknown.append(_unknown(origin, argument, str.lower))
+            unknown.append(unknown_setting(origin, argument, str.lower))
         elif value is not None:
             known[names[argument]] = Raw(value, origin)
     return Layer(known, tuple(unknown), late)
@@ -85,7 +85,7 @@ def environment(environ: Mapping[str, str]) -> Layer:
                 continue
             origin = f"{variable} in the environment"
             if variable not in names:
-                unknown.append(_unknown(origin, variable.removeprefix(prefix), prefix.__add__))
+                unknown.append(unknown_setting(origin, variable.removeprefix(prefix), prefix.__add__))
             else:
                 known.setdefault(names[variable], Raw(environ[variable], origin))
     return Layer(known, tuple(unknown))
@@ -119,14 +119,16 @@ def app_config(config: Mapping[str, Any]) -> Layer:
             continue
         origin = f'app.config["{key}"]'
         if key not in names:
-            unknown.append(_unknown(origin, key.removeprefix(PREFIX), PREFIX.__add__))
+            unknown.append(unknown_setting(origin, key.removeprefix(PREFIX), PREFIX.__add__))
         elif value is not None:
             known[names[key]] = Raw(value, origin)
     return Layer(known, tuple(unknown), late=True)
 
 
-def _unknown(origin: str, name: str, spell: Callable[[str], str]) -> Problem:
-    """*name* comes without the prefix, which would make any two alike; *spell* turns a setting's name into the place's spelling."""
+def unknown_setting(origin: str, name: str, spell: Callable[[str], str] = str) -> Problem:
+    """What to say of a *name* that is none. It comes without the prefix, which would make any two alike; *spell* turns a setting's name
+    into the place's spelling.
+    """
     close = difflib.get_close_matches(name.upper(), list(TABLE), n=1, cutoff=0.6)
     # Not `flask serve config`: with a setting that is wrong it says no more than this.
     hint = f"Did you mean {spell(close[0])}?" if close else "`flask serve --help` lists all settings."

@@ -337,6 +337,22 @@ def test_explain_in_every_spelling(folder: Path, name: str) -> None:
     assert output.startswith("MAX_BODY_SIZE = 32MiB  (default)\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("THREDS", "Did you mean THREADS?"),
+        ("--thredz", "Did you mean THREADS?"),
+        ("PRODSERVE_THREDS", "Did you mean THREADS?"),
+        ("nothing", "`flask serve --help` lists all settings."),
+    ],
+)
+def test_explain_what_is_no_setting(folder: Path, name: str, hint: str) -> None:
+    """--explain says which setting may have been meant, as everywhere else."""
+    code, output, errors = ends(folder, "serve", "config", "--explain", name)
+    assert (code, output) == (2, "")
+    assert errors.splitlines()[-1] == f"Error: Invalid value for --explain: {name} is not a setting. {hint}"
+
+
 def test_config_of_the_app(tmp_path: Path) -> None:
     """`config` shows what the app itself says, with origins that name the place in the code."""
     (tmp_path / "app.py").write_text(
