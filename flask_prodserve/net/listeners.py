@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ logger = logging.getLogger("flask_prodserve.listeners")
 
 _CHOOSE = "choose another address with --bind or PRODSERVE_BIND (or --port)"
 _MISSING_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+_EVERY = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared, not listened on
 _SHARED_PORT_TRIES = 10
 
 
@@ -118,7 +120,8 @@ def exchange_listeners(
                 case UnixAddress():
                     opened = [_open_unix(address, backlog, unix_socket_mode, owner)]
                 case TCPAddress():
-                    opened = _open_tcp(address, backlog, leaving)
+                    staying = [listener for listener in (*current, *listeners) if listener not in leaving]
+                    opened = _open_tcp(address, backlog, staying, leaving)
             for listener in opened:
                 undo.callback(listener.close)
             listeners.extend(opened)
@@ -180,7 +183,10 @@ def _listed(inherited: Sequence[Inherited]) -> str:
     return ", ".join(sorted({given.name for given in inherited}))
 
 
-def _open_tcp(address: TCPAddress, backlog: int, leaving: Sequence[Listener]) -> list[Listener]:
+def _open_tcp(
+    address: TCPAddress, backlog: int, staying: Sequence[Listener], leaving: Sequence[Listener]
+) -> list[Listener]:
+    """Listen on *address* beside our own listeners: those that are *staying*, and those that are *leaving* once all are open."""
     targets = list(_resolve(address))
     for attempt in range(_SHARED_PORT_TRIES):
         try:
@@ -189,6 +195,11 @@ def _open_tcp(address: TCPAddress, backlog: int, leaving: Sequence[Listener]) ->
             # Port 0: what the system chose for one family may be taken in the other. It chooses again.
             if address.port == 0 and error.errno == errno.EADDRINUSE and attempt < _SHARED_PORT_TRIES - 1:
                 continue
+            if error.errno == errno.EADDRINUSE and (own := _in_place_of(targets, staying)):
+                raise BindError(
+                    f"{own} and {format_address(address)} are the same place, or one is a part of the other.",
+                    "Keep one of them (BIND, TLS_REDIRECT_BIND); nothing before the colon, or '*', is every interface.",
+                ) from error
             if error.errno == errno.EADDRINUSE and (own := _on_port(address.port, leaving)):
                 raise BindError(
                     f"{format_address(address)} cannot be opened while this server listens on {own}.",
@@ -196,6 +207,18 @@ def _open_tcp(address: TCPAddress, backlog: int, leaving: Sequence[Listener]) ->
                 ) from error
             raise _explained(address, error) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _in_place_of(
+    targets: Sequence[tuple[socket.AddressFamily, tuple[str, int]]], listeners: Sequence[Listener]
+) -> str | None:
+    """What one of *listeners* that leaves no room for one of *targets* was asked to listen on."""
+    for listener in listeners:
+        name = listener.socket.getsockname()
+        for family, (host, port) in targets:
+            if family == listener.socket.family and port == name[1] and (host == name[0] or {host, name[0]} & _EVERY):
+                return format_address(listener.address)
+    return None
 
 
 def _on_port(port: int, listeners: Sequence[Listener]) -> str | None:
@@ -366,7 +389,8 @@ def _explained(address: Address, error: OSError) -> BindError:
         case errno.EACCES | errno.EPERM:
             return BindError(
                 f"This user may not listen on {shown}; ports below 1024 are reserved.",
-                "Use a port from 1024 on, with a proxy in front; or give Python the right to: setcap cap_net_bind_service=+ep.",
+                "Use a port from 1024 on, with a proxy in front; or start as root, and name the app's account with --user; or allow it to "
+                f"all that this Python runs: `sudo setcap cap_net_bind_service=+ep {os.path.realpath(sys.executable)}`.",
             )
         case errno.EADDRNOTAVAIL:
             return BindError(

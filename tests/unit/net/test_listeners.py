@@ -144,7 +144,9 @@ def test_no_permission(tmp_path: Path) -> None:
         [sys.executable, "-c", preload + code], env=environment(), capture_output=True, text=True, check=True
     )
     assert "may not listen on 127.0.0.1:81" in done.stdout
-    assert "setcap" in done.stdout
+    assert "root" in done.stdout
+    assert "--user" in done.stdout
+    assert f"`sudo setcap cap_net_bind_service=+ep {os.path.realpath(sys.executable)}`" in done.stdout
 
 
 @pytest.fixture
@@ -235,12 +237,25 @@ def addresses_of(texts: Sequence[str]) -> list[Address]:
     return [parse_address(text) for text in texts]
 
 
-def test_same_address_twice() -> None:
-    """Two names for one address cannot both be had."""
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("127.0.0.1", "localhost"), ("localhost", "127.0.0.1"), ("", "127.0.0.1"), ("[::1]", ""), ("0.0.0.0", "")],
+)
+def test_same_address_twice(first: str, second: str) -> None:
+    """Two names for one address, or for a part of it, cannot both be had, and nobody is told of another program."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    assert "already in use" in refusal(*addresses_of([f"127.0.0.1:{port}", f"localhost:{port}"])).what
+    error = refusal(*addresses_of([f"{first}:{port}", f"{second}:{port}"]))
+    assert error.what == f"{first}:{port} and {second}:{port} are the same place, or one is a part of the other."
+    assert "BIND" in error.hint
+
+
+def test_taken_beside_another_address() -> None:
+    """An address that somebody else has is in use, also where we have another one on the same port."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        assert refusal(*addresses_of([f"127.0.0.1:{port}", f"[::1]:{port}"])).what == f"[::1]:{port} is already in use."
 
 
 NOBODY = (65534, 65534)
@@ -423,11 +438,13 @@ def test_exchange_on_one_port(before: str, after: str) -> None:
 
 
 def test_exchange_beside_what_stays() -> None:
-    """An address that overlaps with one that stays is in use, and no restart would help."""
+    """An address that overlaps with one that stays is refused for that, wherever that one is listed, and no restart would help."""
     with opened(TCPAddress("127.0.0.1", 0)) as current:
         port = current[0].socket.getsockname()[1]
-        error = refusal(TCPAddress("127.0.0.1", 0), TCPAddress("", port), current=current)
-        assert error.what == f":{port} is already in use."
+        wanted = (TCPAddress("127.0.0.1", 0), TCPAddress("", port))
+        for addresses in (wanted, wanted[::-1]):
+            error = refusal(*addresses, current=current)
+            assert error.what.startswith(f"127.0.0.1:0 and :{port} are the same place")
 
 
 def test_failed_exchange(path: Path) -> None:
