@@ -72,9 +72,9 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
             drained = service.run()
             notifier.stopping()
             service.stop_once()
-    startup.report_end(logger, drained.finished, drained.cut, settings)
     interrupts = [number for number in received if number == signal.SIGINT]
     at_once = [number for number in received if number.name == "SIGQUIT"] + interrupts[1:]
+    startup.report_end(logger, drained.finished, drained.cut, settings, late=not at_once)
     return 128 + at_once[0] if at_once else ExitCode.STOPPED
 
 
@@ -195,7 +195,7 @@ def _signals(service: Service, drain_delay: float) -> Iterator[list[signal.Signa
         if number == signal.SIGINT and received.count(signal.SIGINT) > 1:
             service.abort()
         else:
-            service.stop(drain_delay)
+            service.stop(drain_delay, interrupted=number == signal.SIGINT)
 
     def quit(number: int, frame: object) -> None:
         received.append(signal.Signals(number))

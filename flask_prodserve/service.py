@@ -183,12 +183,12 @@ class Service:
         drained = self._engine.run()
         return Drained(drained.finished, drained.cut)
 
-    def stop(self, delay: float, *, last: bool = False) -> None:
-        """Be not ready from now on, stop accepting after *delay* seconds, and end. *last*: nobody else goes on listening. From any thread,
-        and from signal handlers.
+    def stop(self, delay: float, *, last: bool = False, interrupted: bool = False) -> None:
+        """Be not ready from now on, stop accepting after *delay* seconds, and end. *last*: nobody else goes on listening. *interrupted*: it
+        was CTRL+C. From any thread, and from signal handlers.
         """
         if self._engine is not None:
-            self._engine.stop(delay=delay, last=last)
+            self._engine.stop(delay=delay, last=last, interrupted=interrupted)
 
     def abort(self) -> None:
         """Stop now; what is running is cut. From signal handlers, too."""

@@ -110,6 +110,7 @@ class Engine:
         self._loads = loads
         self._last = loads is None
         self._stop_times: list[float] = []
+        self._interrupted = False
         self._aborted = False
         self._next_check = Deadline(CHECK_SECONDS)
         self.cuts = Cuts(clock)
@@ -188,13 +189,16 @@ class Engine:
         """Whether this process should go on. If not, requests are stuck, and a new process would do better."""
         return self._watchdog.healthy
 
-    def stop(self, *, delay: float = 0.0, last: bool = False) -> None:
+    def stop(self, *, delay: float = 0.0, last: bool = False, interrupted: bool = False) -> None:
         """Begin to stop: be not ready from now on, and accept connections for *delay* more seconds. Of several calls, that counts which
-        ends this first. *last*: all other processes that listen stop, too.
+        ends this first. *last*: all other processes that listen stop, too. *interrupted*: it was CTRL+C, and another one is an
+        :meth:`abort`.
         """
         self._watchdog.draining = True
         if last:
             self._last = True
+        if interrupted:
+            self._interrupted = True
         self._stop_times.append(self._clock() + delay)
         self._loop.wake()
 
@@ -227,12 +231,13 @@ class Engine:
         self._end_handshakes()
         self._loop.call(self._stop_accepting)
         self._loop.turn(0)  # what has arrived by now is a request, and its connection is not idle
-        if running := self._pending():
+        if (running := self._pending()) and not self._aborted:
             logger.info(
-                "stopping; %d request%s to finish within %s",
+                "stopping; %d request%s to finish within %s%s",
                 running,
                 "s" if running > 1 else "",
                 format_duration(self._timeouts.graceful_timeout),
+                "; CTRL+C again stops at once" if self._interrupted else "",
             )
         while self._connections and not self._aborted and not deadline.passed():
             self._loop.call(self._drain_connections)

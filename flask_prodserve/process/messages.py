@@ -92,10 +92,13 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Be not ready now, stop accepting after *delay* seconds, finish what is running, and end. *last*: nobody else goes on listening."""
+    """Be not ready now, stop accepting after *delay* seconds, finish what is running, and end. *last*: nobody else goes on listening;
+    *interrupted*: that is a stop by CTRL+C.
+    """
 
     delay: float
     last: bool
+    interrupted: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,9 @@ class Supervisor:
         self._exit_code: int | None = None
         self._failure: ProdServeError | None = None
         self._interrupted = False
+        self._at_once = False
         self._finished = self._cut = 0
+        self._late = False
         self._rehearsal: Rehearsal | None = None
         self._inquiries: list[Inquiry] = []
         self._awaiting_renewal: list[Respond] = []
@@ -231,7 +233,7 @@ class Supervisor:
             case actions.Spawn(number, generation):
                 self._spawn(number, generation)
             case actions.Drain(number, delay, last):
-                handles[number].link.send(messages.Drain(delay, last))
+                handles[number].link.send(messages.Drain(delay, last, self._interrupted))
             case actions.Abort(number):
                 handles[number].link.send(messages.Abort())
             case actions.Kill(number, kind):
@@ -257,9 +259,8 @@ class Supervisor:
                 logger.log(getattr(logging, level.upper()), "%s%s", who, text)
             case actions.Exit(code):
                 if code != ExitCode.BOOT and self._state.settled:
-                    startup.report_end(
-                        logger, self._finished, self._cut, self._estate.offers[self._state.settled].settings
-                    )
+                    settings = self._estate.offers[self._state.settled].settings
+                    startup.report_end(logger, self._finished, self._cut, settings, late=self._late)
                 self._exit_code = code
 
     # Signals, and the end of processes.
@@ -273,11 +274,11 @@ class Supervisor:
                     self._stop()
                 case "SIGINT":
                     if self._interrupted:
-                        self._carry_out(events.StopNow(128 + number))
+                        self._stop_now(128 + number)
                     self._interrupted = True
                     self._stop()
                 case "SIGQUIT":
-                    self._carry_out(events.StopNow(128 + number))
+                    self._stop_now(128 + number)
                 case "SIGHUP":
                     self._carry_out(events.Renew(Renewal.RELOAD))
                 case "SIGUSR2":
@@ -296,6 +297,10 @@ class Supervisor:
             for listener in self._estate.listeners:
                 listener.socket.close()  # here; workers accept until they have been told not to, and then nobody may
         self._carry_out(events.Stop())
+
+    def _stop_now(self, exit_code: int) -> None:
+        self._at_once = True
+        self._carry_out(events.StopNow(exit_code))
 
     def _scale(self, workers: int) -> None:
         if not 1 <= workers <= MOST_WORKERS:
@@ -330,6 +335,7 @@ class Supervisor:
             if handle.drained is not None:
                 self._finished += handle.drained.finished
                 self._cut += handle.drained.cut
+                self._late = self._late or (handle.drained.cut > 0 and not self._at_once)
             elif handle.report is not None:
                 self._cut += handle.report.busy
         if (offer := self._estate.offers.get(handle.generation)) is not None:
@@ -514,7 +520,7 @@ class Supervisor:
             case control.Stop(now):
                 respond({"stopping": True})
                 if now:
-                    self._carry_out(events.StopNow(ExitCode.STOPPED))
+                    self._stop_now(ExitCode.STOPPED)
                 else:
                     self._stop()
             case control.Scale(workers, change):

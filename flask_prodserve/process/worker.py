@@ -66,8 +66,8 @@ class Service(Protocol):
     def run(self) -> Drained:
         """Serve until :meth:`stop`."""
 
-    def stop(self, delay: float, *, last: bool = False) -> None:
-        """Begin to stop. *last*: nobody else goes on listening. From any thread."""
+    def stop(self, delay: float, *, last: bool = False, interrupted: bool = False) -> None:
+        """Begin to stop. *last*: nobody else goes on listening. *interrupted*: it was CTRL+C. From any thread."""
 
     def abort(self) -> None:
         """Stop now; what is running is cut. From any thread."""
@@ -208,8 +208,8 @@ class _Work:
 
     def _obey(self, message: object) -> None:
         match message:
-            case Drain(delay, last):
-                self._service.stop(delay, last=last)
+            case Drain(delay, last, interrupted):
+                self._service.stop(delay, last=last, interrupted=interrupted)
                 # In a thread of its own: it may take its time, and there may be more to hear.
                 threading.Thread(target=self._stop_once, name="prodserve-stop-once", daemon=True).start()
             case Abort():

@@ -127,13 +127,25 @@ def test_second_sigint_stops_at_once(server: Command, folder: Path) -> None:
     with Wire(server.address) as wire:
         _start_held(wire, folder)
         server.signal(signal.SIGINT)
-        server.wait_for("stopping; 1 request to finish within 20s")
+        server.wait_for("stopping; 1 request to finish within 20s; CTRL+C again stops at once\n")
         server.signal(signal.SIGTERM)
         assert server.process.poll() is None
         server.signal(signal.SIGINT)
         assert wire.closed()
     assert server.exit_code() == 128 + signal.SIGINT
-    assert "1 cut" in server.output
+    assert "stopped; 0 requests finished, 1 cut\n" in server.output
+
+
+def test_sigquit_stops_at_once(server: Command, folder: Path) -> None:
+    """SIGQUIT does not wait for running requests, also of a stop that did; no time that was over is named."""
+    with Wire(server.address) as wire:
+        _start_held(wire, folder)
+        server.signal(signal.SIGTERM)
+        server.wait_for("stopping; 1 request to finish within 20s\n")
+        server.signal(signal.SIGQUIT)
+        assert wire.closed()
+    assert server.exit_code() == 128 + signal.SIGQUIT
+    assert "stopped; 0 requests finished, 1 cut\n" in server.output
 
 
 def test_stop_under_load(server: Command) -> None:

@@ -87,6 +87,7 @@ def test_status_while_stopping(tmp_path: Path) -> None:
             assert stops["listen"] == serves["listen"] == [server.command.url]
             assert _control(tmp_path, "stop", "--now").returncode == 0
         assert server.command.exit_code() == 0
+        assert "stopped; 0 requests finished, 1 cut\n" in server.command.output
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,12 @@ def _held(server: Server) -> Wire:
     return wire
 
 
+def _wait_for_what_has_arrived(server: Server) -> None:
+    """It is in a worker once a request behind it has been answered."""
+    with server.load(keeping=2, connecting=2, slow=0) as load:
+        load.wait_for(20)
+
+
 def _is_refused(server: Server) -> bool:
     try:
         with Wire(server.command.address):
@@ -156,6 +162,7 @@ def _is_refused(server: Server) -> bool:
 def _interrupt_twice(server: Server) -> None:
     server.signal(signal.SIGINT)
     wait_until(lambda: _is_refused(server), "the listeners to close")
+    server.command.wait_for("to finish within 600s; CTRL+C again stops at once\n")
     assert server.command.process.poll() is None
     server.signal(signal.SIGINT)
 
@@ -166,14 +173,17 @@ def _quit(server: Server) -> None:
 
 @pytest.mark.parametrize(("end", "code"), [(_interrupt_twice, 130), (_quit, 131)])
 def test_stop_now(tmp_path: Path, end: Callable[[Server], None], code: int) -> None:
-    """A second SIGINT, or one SIGQUIT, waits for no request, and the exit code names the signal."""
+    """A second SIGINT, or one SIGQUIT, waits for no request, and the exit code names the signal. GRACEFUL_TIMEOUT had no part in it."""
     with serving(tmp_path, "--graceful-timeout", "600s") as server:
         server.wait_for_workers(2)
         workers = server.workers
         with _held(server), _held(server):
+            _wait_for_what_has_arrived(server)
             end(server)
             assert server.command.exit_code() == code
         assert not any(map(is_alive, workers))
+        assert ", 2 cut\n" in server.command.output
+        assert ("to finish within" in server.command.output) == (code == 130)
 
 
 def test_cut_at_graceful_timeout(tmp_path: Path) -> None:
@@ -181,9 +191,7 @@ def test_cut_at_graceful_timeout(tmp_path: Path) -> None:
     with serving(tmp_path, "--graceful-timeout", "500ms") as server:
         server.wait_for_workers(2)
         with _held(server), _held(server), _held(server):
-            # What has arrived is in a worker once a request behind it has been answered.
-            with server.load(keeping=2, connecting=2, slow=0) as load:
-                load.wait_for(20)
+            _wait_for_what_has_arrived(server)
             server.signal(signal.SIGTERM)
             assert server.command.exit_code() == 0
         assert "3 cut (GRACEFUL_TIMEOUT is 500ms)" in server.command.output

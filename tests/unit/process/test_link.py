@@ -40,7 +40,7 @@ MESSAGES = [
     Stacks("x" * 100_000),
     Drained(3, 1),
     Serve(["127.0.0.1:8000", "unix:/run/app.sock"], 3),
-    Drain(0.5, True),
+    Drain(0.5, True, False),
     Abort(),
     Appoint(),
     Reopen(),
