@@ -55,6 +55,10 @@ def make_app(behind: Behind) -> Flask:
             forwarded=[name for name, _ in request.headers if name.lower() in FORWARDED_FIELDS],
         )
 
+    @app.get("/fields")
+    def fields() -> Any:
+        return jsonify(dict(request.headers))
+
     @app.get("/elsewhere")
     def elsewhere() -> Any:
         return redirect(url_for("who"))

@@ -135,7 +135,7 @@ client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uw
 }
 """
 
-_APACHE_MODULES = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "filter", "deflate", "ssl")
+_APACHE_MODULES = ("mpm_event", "authz_core", "alias", "proxy", "proxy_http", "headers", "filter", "deflate", "ssl")
 
 # It refuses to serve as root, and ignores the account where somebody else starts it.
 _APACHE = "\n".join(

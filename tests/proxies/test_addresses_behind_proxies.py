@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from edges import CLIENT, Edge, ask, head
 from real_proxies import HOST
 
+from flask_prodserve.wsgi.forwarded import MISLEADING_KEYS
 from wire import Response, Wire
 
 SPOOFED = [
@@ -44,9 +47,25 @@ def test_redirect(edge: Edge, prefix: str) -> None:
     assert ask(edge, f"{prefix}/elsewhere").get("Location") == f"{prefix}/who"
 
 
+def test_prefix_without_a_slash(edge: Edge) -> None:
+    """Who asks for the prefix itself is sent to the app below it."""
+    response = ask(edge, "/shop")
+    assert response.status == 301
+    assert urlsplit(response.get("Location")).path == "/shop/"
+
+
 def test_spoofing_client(edge: Edge) -> None:
     """A client that sends the fields itself gets nowhere: the proxy's own words count."""
     assert json.loads(ask(edge, "/who?x=1", *SPOOFED).body) == _who("")
+
+
+@pytest.mark.parametrize("spelled", [str.lower, str.title, str.upper])
+@pytest.mark.parametrize("prefix", ["", "/shop"])
+def test_fields_that_no_proxy_sets(edge: Edge, prefix: str, spelled: Callable[[str], str]) -> None:
+    """Of all fields that apps take for a proxy's word, none reaches the app as the client has written it."""
+    names = [spelled(key.removeprefix("HTTP_").replace("_", "-")) for key in sorted(MISLEADING_KEYS)]
+    fields = json.loads(ask(edge, f"{prefix}/fields", "X-Other: 6.6.6.6", *(f"{name}: 6.6.6.6" for name in names)).body)
+    assert [name for name, value in fields.items() if "6.6.6.6" in value] == ["X-Other"]
 
 
 def _ask_over_tls(edge: Edge, *fields: str) -> Response:
