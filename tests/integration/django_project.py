@@ -1,4 +1,6 @@
-"""A real Django project with its admin, a database and users, as people have it beside a Flask app. ``build`` writes it into a folder."""
+"""A real Django project with its admin, a database and users, as people have it beside a Flask app at /office. ``build`` writes it into a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ INSTALLED_APPS = [
     "django.contrib.messages", "django.contrib.sessions", "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
+    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -36,7 +39,9 @@ TEMPLATES = [{
 }]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(__file__).parent / "db.sqlite3"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-STATIC_URL = "static/"
+STATIC_ROOT = Path(__file__).parent / "collected"
+STATIC_URL = "/office/static/"
+WHITENOISE_STATIC_PREFIX = "/static/"
 USE_TZ = True
 """
 
@@ -44,9 +49,8 @@ _URLS = """
 import time
 
 from django.contrib import admin
-from django.contrib.staticfiles.views import serve
 from django.http import HttpResponse
-from django.urls import path, re_path, reverse
+from django.urls import path, reverse
 from django.views.decorators.csrf import csrf_exempt
 
 
@@ -73,7 +77,6 @@ urlpatterns = [
     path("fail/", fail),
     path("slow/", slow),
     path("upload/", upload),
-    re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}),
 ]
 """
 
@@ -92,6 +95,7 @@ from django.core.management import call_command
 import project.wsgi
 
 call_command("migrate", verbosity=0)
+call_command("collectstatic", verbosity=0)
 from django.contrib.auth.models import User
 
 User.objects.create_superuser("ada", password="lovelace")
@@ -101,7 +105,7 @@ User.objects.create_superuser("ada", password="lovelace")
 def build(folder: Path) -> None:
     """Write the package ``project`` into *folder*, with an empty database that knows the user ada, whose password is lovelace."""
     package = folder / "project"
-    package.mkdir()
+    (package / "collected").mkdir(parents=True)
     for name, code in {"__init__": "", "settings": _SETTINGS, "urls": _URLS, "wsgi": _WSGI}.items():
         (package / f"{name}.py").write_text(code)
     subprocess.run([sys.executable, "-c", _SET_UP], cwd=folder, env=environment(), check=True)
