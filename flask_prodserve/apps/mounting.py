@@ -58,7 +58,7 @@ def with_mounts(app: Flask, resolved: Resolved, layers: Iterable[Layer]) -> Reso
     warnings = list(resolved.warnings)
     loaded = []
     for mount in mounts:
-        mount = replace(mount, application=mount.application or _load(mount))
+        mount = replace(mount, application=_load(mount))
         if isinstance(mount.application, Flask):
             mount = _with_its_own(mount, mount.application, resolved, stronger, warnings)
         loaded.append(mount)
@@ -115,7 +115,7 @@ def _shared_cookies(app: Flask, mounts: Sequence[Mount]) -> Iterator[Problem]:
 
 def _load(mount: Mount) -> WSGIApplication:
     try:
-        return _find(mount.source)
+        return _checked(_find(mount.source) if mount.application is None else mount.application)
     except NoAppException as error:
         raise AppLoadError(
             f"The app at {mount.key}, '{mount.source}', could not be loaded: {error.format_message().strip()}",
@@ -136,7 +136,7 @@ def _load(mount: Mount) -> WSGIApplication:
         ) from error
 
 
-def _find(source: str) -> WSGIApplication:
+def _find(source: str) -> Any:
     """What *source* names, as ``flask --app`` takes it, but of any framework. Raises NoAppException where there is nothing of the kind,
     and what the code that is imported raises.
     """
@@ -149,11 +149,18 @@ def _find(source: str) -> WSGIApplication:
             raise  # the module is there, and one that it imports is not
         raise NoAppException(f"There is no module {error.name!r}.") from None
     module = sys.modules[name]
-    found = _evaluate(module, names[0]) if names else _best_of(module)
+    return _evaluate(module, names[0]) if names else _best_of(module)
+
+
+def _checked(found: Any) -> WSGIApplication:
+    """*found*, if it may be a WSGI app. Raises NoAppException."""
     if not callable(found):
         raise NoAppException(f"It is no WSGI app, but of type {type(found).__name__}.")
     if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__):
         raise NoAppException("It is an ASGI app, and this is a WSGI server.")
+    # Not what a decorator says of the function inside of it: how this one is called is what counts.
+    if inspect.isfunction(found) and not _takes(inspect.signature(found, follow_wrapped=False), 2):
+        raise NoAppException("It is a function, and does not take the two arguments of a WSGI app.")
     application: WSGIApplication = found
     return application
 
@@ -191,12 +198,12 @@ def _evaluate(module: ModuleType, expression: str) -> Any:
     if call is not None:
         positional, named = call
         return found(*positional, **named)
-    return found() if inspect.isfunction(found) and _takes_nothing(found) else found
+    return found() if inspect.isfunction(found) and _takes(inspect.signature(found), 0) else found
 
 
-def _takes_nothing(function: Any) -> bool:
+def _takes(signature: inspect.Signature, count: int) -> bool:
     try:
-        inspect.signature(function).bind()
+        signature.bind(*[None] * count)
     except TypeError:
         return False
     return True

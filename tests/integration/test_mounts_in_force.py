@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from http.cookiejar import CookieJar
@@ -14,6 +15,7 @@ from flask import Flask, redirect, request, session, url_for
 
 from flask_prodserve import ProdServe
 from flask_prodserve.apps.sites import lookup_for, served_apps
+from flask_prodserve.errors import AppLoadError
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.process.hooks import AppsHooks
 from flask_prodserve.protocol.request_head import RequestHead
@@ -408,6 +410,26 @@ def test_hooks(app: Flask) -> None:
     hooks.start_once()
     assert once.wait(PATIENCE)
     assert not AppsHooks([app]).has_once
+
+
+def test_functions(app: Flask) -> None:
+    """A function that cannot be called as a WSGI app is refused, and one that only looks like it, for its decorator, is not."""
+
+    def inner(version: str) -> Any:
+        return None
+
+    @functools.wraps(inner)
+    def wrapped(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"wrapped"]
+
+    for function in (inner, lambda: make_app("made")):
+        with pytest.raises(
+            AppLoadError, match=r"The app at /a, .*, could not be loaded: It is a function, and does not"
+        ):
+            resolve_for(app, [arguments({"mounts": {"/a": function}}, "test")])
+    with in_thread(app, mounts={"/a": wrapped}) as served:
+        assert get(served.address, "/a").body == b"wrapped"
 
 
 def test_unknown_endpoints(app: Flask) -> None:

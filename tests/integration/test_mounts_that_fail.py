@@ -18,6 +18,14 @@ async def asgi(scope, receive, send):
     pass
 
 
+def needs_one(version):
+    pass
+
+
+def makes_another():
+    return needs_one
+
+
 """
 
 BROKEN = """
@@ -62,6 +70,8 @@ def test_an_import_that_fails(folder: Path, workers: str, options: tuple[str, ..
         ("main:other", "There is no 'other' in main."),
         ("main:__name__", "It is no WSGI app, but of type str."),
         ("main:asgi", "It is an ASGI app, and this is a WSGI server."),
+        ("main:needs_one", "It is a function, and does not take the two arguments of a WSGI app."),
+        ("main:makes_another", "It is a function, and does not take the two arguments of a WSGI app."),
         ("main:app.config", "'app.config' is neither a name nor a call"),
     ],
 )
