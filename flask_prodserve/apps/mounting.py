@@ -63,6 +63,8 @@ def with_mounts(app: Flask, resolved: Resolved, layers: Iterable[Layer]) -> Reso
             mount = _with_its_own(mount, mount.application, resolved, stronger, warnings)
         loaded.append(mount)
     warnings += _shared_cookies(app, loaded)
+    if not resolved.settings.behaviour.allow_debug:
+        warnings += _debug_pages(loaded)
     settings = replace(settings, wsgi=replace(settings.wsgi, mounts=tuple(loaded)))
     return Resolved(settings, origins, tuple(warnings))
 
@@ -111,6 +113,17 @@ def _shared_cookies(app: Flask, mounts: Sequence[Mount]) -> Iterator[Problem]:
                 "each ends those of the other.",
                 f"Give the app at {place} a SESSION_COOKIE_NAME of its own, or the same SECRET_KEY.",
             )
+
+
+def _debug_pages(mounts: Sequence[Mount]) -> Iterator[Problem]:
+    """A Django project with debug pages: a fresh one has them. Django is never imported for this: where nobody has, it is not mounted."""
+    wsgi = sys.modules.get("django.core.handlers.wsgi")
+    places = [mount.key for mount in mounts if wsgi and isinstance(mount.application, wsgi.WSGIHandler)]
+    if places and sys.modules["django.conf"].settings.DEBUG:
+        yield Problem(
+            f"The Django project at {' and '.join(places)} is in debug mode, which shows code and settings to whoever causes an error.",
+            "Say DEBUG = False in its settings.",
+        )
 
 
 def _load(mount: Mount) -> WSGIApplication:

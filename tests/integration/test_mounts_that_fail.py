@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
+import django_project
 import pytest
 
 from serving import flask, run
@@ -103,3 +105,23 @@ def test_debug_mode(folder: Path) -> None:
     with run(flask("--app", "main", "serve", "--port", "0", "--mount", "/api=careless"), cwd=folder) as server:
         assert server.exit_code() == 2, server.output
     assert "'careless' is in debug mode" in server.output
+
+
+def test_debug_mode_of_django(folder: Path) -> None:
+    """Of a Django project in debug mode it is said, once and with all its places, unless that is allowed."""
+    django_project.build(folder)
+    mounts = ("--mount", "/a=project.wsgi:application", "--mount", "/b=project.wsgi:application")
+    words = "The Django project at /a and /b is in debug mode"
+
+    def said(*options: str) -> int:
+        with run(flask("--app", "main", "serve", "--port", "0", *options, *mounts), cwd=folder) as server:
+            assert server.url
+            server.signal(signal.SIGTERM)
+            assert server.exit_code() == 0, server.output
+        return server.output.count(words)
+
+    assert said() == 0
+    with (folder / "project/settings.py").open("a") as settings:
+        settings.write("DEBUG = True\n")
+    assert said("--workers", "2") == 1
+    assert said("--allow-debug") == 0
