@@ -112,6 +112,17 @@ def test_scripts_that_serve(block: Block, folder: Path) -> None:
         assert command.exit_code() == 0, command.output
 
 
+def test_shown_heartbeat(folder: Path) -> None:
+    """What the heartbeat of the page on hooks writes is in the log."""
+    [block] = [block for block in BLOCKS if "heartbeat" in block.code]
+    assert "wait(60)" in block.code
+    (folder / "script.py").write_text(block.code.replace("wait(60)", "wait(0.01)"))
+    with run([sys.executable, "script.py"], cwd=folder, env={"PRODSERVE_PORT": "0"}) as command:
+        command.wait_for("still there")
+        command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0, command.output
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands(line: str, folder: Path) -> None:
     """Commands that serve answer a request and stop on SIGTERM with exit code 0; others end with it."""
