@@ -266,6 +266,20 @@ def test_links_lead_somewhere(target: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_have_texts(page: Path) -> None:
+    """A link says where it leads, also where nobody fills in the title of the page: a forge does not."""
+    assert "[](" not in page.read_text()
+
+
+def test_every_how_to_is_in_the_readme() -> None:
+    """The README links the quickstart and each how-to: the index of the documentation is none on a forge."""
+    readme = (ROOT / "README.md").read_text()
+    for page in (ROOT / "docs").glob("how-to/*.md"):
+        assert f"](docs/how-to/{page.name})" in readme
+    assert "](docs/tutorials/quickstart.md)" in readme
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_names_exist(page: Path) -> None:
     """Every PRODSERVE_ name and every option of `flask serve` in the text is one of the table's, but for mistakes shown as such."""
     text = page.read_text()
