@@ -26,6 +26,7 @@ from .observe import startup
 from .observe.logging import coloured, configure
 from .process import control, handover
 from .process.hooks import AppsHooks
+from .process.pidfile import remove_pidfile, write_pidfile
 from .service import Service
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
 
@@ -46,7 +47,7 @@ def can_supervise() -> bool:
 
 
 def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
-    """Serve *app* in this process until a signal says stop, and return the exit code.
+    """Serve *app* in this process until a signal says stop, and return the exit code. *resolved* is what holds without a supervisor.
 
     What fails before the banner raises :class:`~.errors.ProdServeError` and leaves nothing open. Signals are handled only where this is
     the main thread; elsewhere nothing stops it but the end of the process.
@@ -64,10 +65,16 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
         )
         for listener in listeners:
             cleanup.callback(listener.close)
+        if settings.process.pidfile is not None:
+            write_pidfile(settings.process.pidfile)
+            cleanup.callback(remove_pidfile, settings.process.pidfile)
         with _signals(service, settings.timeouts.drain_delay) as received:
             service.start(listeners, checked=lambda activity: notifier.watchdog())
             service.start_once()
             _announce(resolved.settings, resolved.origins, app.name, import_path, listeners, processes=1)
+            _warn_of_root(
+                "Start it as an account of its own, or have `flask serve` start workers, and set USER (--user)"
+            )
             notifier.ready()
             drained = service.run()
             notifier.stopping()
@@ -102,10 +109,8 @@ def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import
         _announce(
             offer.settings, loaded.origins, loaded.app_name, loaded.import_path, offer.listeners, processes=workers
         )
-        if os.geteuid() == 0 and account is None:
-            logger.warning(
-                "the app runs as root: who takes it over has the machine. Set USER (--user) to an account of its own"
-            )
+        if account is None:
+            _warn_of_root("Set USER (--user) to an account of its own")
 
     outcome = Supervisor(
         early,
@@ -249,3 +254,8 @@ def _announce(
         sys.stderr.flush()
     else:
         logger.info(startup.line(started))
+
+
+def _warn_of_root(remedy: str) -> None:
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        logger.warning("the app runs as root: who takes it over has the machine. %s", remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 from ..errors import ProdServeError
@@ -48,6 +49,8 @@ def remove_pidfile(path: str) -> None:
 
 
 def _lives(process: int) -> bool:
+    if sys.platform == "win32":
+        return False  # not known: signal 0 asks nothing there, it is CTRL+C
     try:
         os.kill(process, 0)
     except ProcessLookupError:

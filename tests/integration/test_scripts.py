@@ -100,3 +100,15 @@ def test_mistakes(tmp_path: Path, text: str, code: int, word: str) -> None:
         assert command.exit_code() == code
         assert word in command.output
         assert "Traceback" not in command.output
+
+
+def test_pidfile(tmp_path: Path) -> None:
+    """serve() writes its process id into PIDFILE, and removes that when it returns."""
+    pidfile = tmp_path / "pid"
+    text = "serve(app, port=0, pidfile='pid')\nimport os; print('left:', os.path.exists('pid'))"
+    with run(script(tmp_path, text), cwd=tmp_path) as command:
+        assert get(command.address).body == b"hello"
+        assert pidfile.read_text() == f"{command.process.pid}\n"
+        command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0
+    assert command.output.endswith("left: False\n")

@@ -46,3 +46,13 @@ def test_pidfile_that_cannot_be_written(tmp_path: Path) -> None:
     """The error names the setting and the file."""
     with pytest.raises(ProdServeError, match=r"PIDFILE: .*/no/pid cannot be written: No such file or directory"):
         write_pidfile(str(tmp_path / "no" / "pid"))
+
+
+def test_pidfile_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows nobody is asked whether he lives, since that would be CTRL+C for him."""
+    file = tmp_path / "pid"
+    file.write_text(str(os.getppid()))
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a process was sent a signal"))
+    write_pidfile(str(file))
+    assert read_pidfile(str(file)) == os.getpid()
