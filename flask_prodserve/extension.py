@@ -19,7 +19,7 @@ from .apps.attached import State, app_layers
 from .apps.mounting import with_mounts
 from .errors import ProdServeError
 from .process.hooks import EXTENSION, Hooks
-from .settings import Layer, Resolved, arguments, environment, platform, resolve
+from .settings import Layer, Resolved, arguments, environment, platform, resolve, without_supervisor
 from .settings.layers import ENVIRONMENT_PREFIXES, Raw
 from .settings.mounts import parse_mount
 from .wsgi.limits import limits
@@ -141,6 +141,8 @@ def serve(app: Flask, **settings: object) -> None:
 
     Keyword arguments are settings in lower case and override all others. Made for scripts: what is wrong is printed, and the process
     exits with the code that says why (SystemExit). Returns after a stop on request.
+
+    There is no supervisor: USER, GROUP and UMASK are refused, and a warning names the settings that have no effect, such as WORKERS.
     """
     _serve(app, [arguments(settings, "serve")])
 
@@ -166,7 +168,8 @@ def _serve(app: Flask, stronger: list[Layer], weaker: Iterable[Layer] = ()) -> N
     from .launcher import launch
 
     try:
-        code = launch(app, resolve_for(app, stronger, weaker), import_path=app.import_name)
+        resolved = without_supervisor(resolve_for(app, stronger, weaker), app_is_loaded=True)
+        code = launch(app, resolved, import_path=app.import_name)
     except ProdServeError as error:
         print(f"Error: {error}", file=sys.stderr)
         code = error.exit_code

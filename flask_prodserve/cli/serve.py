@@ -58,12 +58,17 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from ..errors import ProdServeError
-    from ..launcher import can_supervise, launch, supervise
+    from ..launcher import launch, supervise
+    from ..process.privileges import assume
+    from ..settings import without_supervisor
 
     try:
         layers = layers_without_app(values)
         early = _resolve_early(info, layers)
-        if early.settings.workers.workers == 0 or not can_supervise():
+        if _is_one_process(early):
+            # Before the app is loaded, which must not run as who it should not be.
+            without_supervisor(early, app_is_loaded=False)
+            assume(None, early.settings.process.umask)
             app, resolved = load(info, layers)
             code = launch(app, resolved, import_path=info.app_import_path or app.import_name)
         else:
@@ -84,6 +89,12 @@ def layers_without_app(values: dict[str, Any]) -> list[Layer]:
     from ..settings import command_line
 
     return [command_line({name.upper(): value for name, value in values.items()}), *environment_layers()]
+
+
+def _is_one_process(resolved: Resolved) -> bool:
+    from ..launcher import can_supervise
+
+    return resolved.settings.workers.workers == 0 or not can_supervise()
 
 
 def _resolve_early(info: ScriptInfo, layers: list[Layer]) -> Resolved:
@@ -109,7 +120,7 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[F
     """
     from ..apps.attached import app_layers
     from ..apps.mounting import with_mounts
-    from ..settings import SettingsError, resolve
+    from ..settings import SettingsError, resolve, without_supervisor
 
     try:
         app = _load_app(info)
@@ -127,7 +138,10 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[F
             err=True,
         )
     layers = [*layers, *app_layers(app)]
-    return app, with_mounts(app, resolve(layers), layers)
+    resolved = resolve(layers)
+    if _is_one_process(resolved):
+        resolved = without_supervisor(resolved, app_is_loaded=False)
+    return app, with_mounts(app, resolved, layers)
 
 
 def _load_app(info: ScriptInfo) -> Flask:

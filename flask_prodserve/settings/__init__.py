@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .layers import Layer, Problem, app_config, arguments, command_line, environment, platform, unknown_setting
-from .resolve import DEFAULT_ORIGIN, Resolved, SettingsError, resolve
+from .resolve import DEFAULT_ORIGIN, Resolved, SettingsError, resolve, without_supervisor
 from .table import TABLE, Setting, Settings
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "platform",
     "resolve",
     "unknown_setting",
+    "without_supervisor",
 ]

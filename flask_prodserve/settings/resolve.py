@@ -10,7 +10,7 @@ are never clamped. What holds between settings stands in ``rules``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ExitCode, ProdServeError
@@ -82,6 +82,20 @@ def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
     if problems:
         raise SettingsError(problems)
     return Resolved(settings, all_origins, tuple(rules.remarks(settings, origins)))
+
+
+def without_supervisor(resolved: Resolved, *, app_is_loaded: bool) -> Resolved:
+    """*resolved* for a server of one process, with what has no effect there among the warnings. *app_is_loaded*: before anything of it
+    could be obeyed.
+
+    Raises :class:`SettingsError` with what must not be left undone.
+    """
+    settings = resolved.settings
+    origins = {name: origin for name, origin in resolved.origins.items() if origin != DEFAULT_ORIGIN}
+    problems = list(rules.refused_without_supervisor(settings, origins, app_is_loaded=app_is_loaded))
+    if problems:
+        raise SettingsError(problems)
+    return replace(resolved, warnings=(*resolved.warnings, *rules.remarks_without_supervisor(settings, origins)))
 
 
 def _found(value: object, error: ValueError) -> str:

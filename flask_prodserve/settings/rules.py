@@ -13,6 +13,22 @@ from .table import TABLE, Settings
 
 _HOST_AND_PORT = frozenset({"HOST", "PORT"})
 _PLATFORM_PORT = "PORT in the environment"
+_PLATFORM_WORKERS = "WEB_CONCURRENCY in the environment"
+
+_FOR_SUPERVISORS: Mapping[str, tuple[object, ...]] = {
+    "WORKERS": (0, 1),
+    "PRELOAD": (False,),
+    "BOOT_TIMEOUT": (),
+    "WORKER_TIMEOUT": (0,),
+    "MAX_REQUESTS": (0,),
+    "MAX_REQUESTS_JITTER": (0,),
+    "MAX_WORKER_MEMORY": (0,),
+    "MAX_WORKER_LIFETIME": (0,),
+    "CONTROL_SOCKET": ("auto", "off"),
+}
+"""What only a supervisor obeys, with the values that are no more than what holds without one."""
+
+_HAVE_A_SUPERVISOR = "let `flask serve` have a supervisor (WORKERS of 1 or more, not on Windows)"
 
 
 def within_layer(layer: Layer) -> Iterator[Problem]:
@@ -144,6 +160,38 @@ def remarks(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]
         yield Problem(
             "TRUSTED_PROXIES is '*': every peer may say who the client is.",
             "Make sure that only your proxy can reach this server, or name its addresses.",
+        )
+
+
+def refused_without_supervisor(
+    settings: Settings, origins: Mapping[str, str], *, app_is_loaded: bool
+) -> Iterator[Problem]:
+    """What says who the app is, and cannot be obeyed in one process: nobody should find out later that it has stayed root."""
+    process = settings.process
+    for name, value in (("USER", process.user), ("GROUP", process.group)):
+        if value is not None:
+            yield Problem(
+                f"{name} ({origins[name]}) is {value!r}, and a server of one process stays who started it.",
+                f"Drop {name} and start it as who it should be, or {_HAVE_A_SUPERVISOR}.",
+            )
+    if process.umask is not None and app_is_loaded:
+        yield Problem(
+            f"UMASK ({origins['UMASK']}) comes too late: the app is loaded already, and may have created files.",
+            "Set the umask before Python starts, or call os.umask() before the app is imported, or start it with `flask serve`.",
+        )
+
+
+def remarks_without_supervisor(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]:
+    """What somebody has set, for a supervisor that is not there. A platform sets its variables for everybody."""
+    idle = [
+        f"{name} ({origins[name]})"
+        for name, harmless in _FOR_SUPERVISORS.items()
+        if name in origins and origins[name] != _PLATFORM_WORKERS and settings.value(TABLE[name]) not in harmless
+    ]
+    if idle:
+        yield Problem(
+            f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect in a server of one process.",
+            f"Drop {'it' if len(idle) == 1 else 'them'}, or {_HAVE_A_SUPERVISOR}.",
         )
 
 

@@ -273,7 +273,8 @@ class Process:
         "The account that workers run under, by name or number, where the server is started as root.",
         why=(
             "Unset: containers and systemd start a server as who it should be. Started as root, the supervisor opens the listeners and "
-            "keeps its rights; workers give theirs up for good before they load the app."
+            "keeps its rights; workers give theirs up for good before they load the app. "
+            "A server of one process cannot, and refuses USER and GROUP."
         ),
         unset="the account that starts the server",
         early=True,
@@ -297,7 +298,7 @@ class Process:
     pidfile: str | None = setting(
         PATH,
         None,
-        "A file for the supervisor's process id, removed when it stops.",
+        "A file for the server's process id (the supervisor's, where there is one), removed when it stops.",
         why="Unset: systemd and containers know the process that they started. The id stays the same through reloads and upgrades.",
         early=True,
     )

@@ -107,3 +107,57 @@ def test_reopen(server: Command, tmp_path: Path) -> None:
     wait_until(log.exists, "a new file")
     get(server.address, "/second")
     wait_until(lambda: "/second" in log.read_text(), "a line in it")
+
+
+LOADS = APP + "print('loaded', flush=True)\n"
+
+WHO = """
+@app.get("/umask")
+def umask():
+    open("written", "w").close()
+    return "written"
+
+open("imported", "w").close()
+"""
+
+
+def test_umask_and_pidfile(tmp_path: Path) -> None:
+    """UMASK holds for what the app creates, from its import on; PIDFILE has the id of the process, and goes with it."""
+    (tmp_path / "app.py").write_text(APP + WHO)
+    pidfile = tmp_path / "pid"
+    options = ["--workers", "0", "--port", "0", "--pidfile", "pid", "--umask", "027"]
+    with run(flask("serve", *options), cwd=tmp_path) as command:
+        assert get(command.address, "/umask").body == b"written"
+        assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("imported", "written")] == [0o640, 0o640]
+        assert pidfile.read_text() == f"{command.process.pid}\n"
+        with run(flask("serve", *options), cwd=tmp_path) as second:
+            assert second.exit_code() == 1
+            assert "PIDFILE: pid says that the server runs already" in second.output
+        command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0
+        assert "no effect" not in command.output
+    assert not pidfile.exists()
+
+
+@pytest.mark.parametrize("option", ["--user", "--group"])
+def test_other_accounts_are_refused(tmp_path: Path, option: str) -> None:
+    """USER and GROUP are refused before the app is loaded as somebody else; `config` says so, too."""
+    (tmp_path / "app.py").write_text(LOADS)
+    arguments = flask("serve", "--workers", "0", "--port", "0", option, "0")
+    with run(arguments, cwd=tmp_path) as command, run([*arguments, "config"], cwd=tmp_path) as config:
+        assert command.exit_code() == config.exit_code() == 2
+        for output in (command.output, config.output):
+            assert f"({option}) is '0', and a server of one process stays who started it." in output
+        assert "loaded" not in command.output
+
+
+def test_what_has_no_effect_is_named(tmp_path: Path) -> None:
+    """What is for a supervisor is named in one warning, also if the app says it; and so is root, once."""
+    (tmp_path / "app.py").write_text(APP.replace("ProdServe(app)", "ProdServe(app, max_requests=9)"))
+    with run(flask("serve", "--workers", "0", "--port", "0", "--preload"), cwd=tmp_path) as command:
+        command.wait_for("once begins")
+        command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0
+    named = "PRELOAD (--preload), MAX_REQUESTS (ProdServe(max_requests=...)) have no effect in a server of one process."
+    assert command.output.count(f"WARNING {named}") == command.output.count("no effect") == 1
+    assert command.output.count("WARNING the app runs as root") == (os.geteuid() == 0)

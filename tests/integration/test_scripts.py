@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -92,6 +93,9 @@ def test_ignored_under_the_flask_command(tmp_path: Path) -> None:
         ("serve(app, thread=1)", 2, "Did you mean threads?"),
         ("app.debug = True\nserve(app)", 2, "flask run --debug"),
         ("serve(app, bind='203.0.113.1:1')", 1, "not an address of this machine"),
+        ("serve(app, user='0')", 2, "USER (serve(user=...)) is '0', and a server of one process stays who started it."),
+        ("ProdServe().run(app, group='0')", 2, "GROUP (run(group=...)) is '0'"),
+        ("serve(app, umask=0o027)", 2, "UMASK (serve(umask=...)) comes too late: the app is loaded already"),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, code: int, word: str) -> None:
@@ -100,6 +104,46 @@ def test_mistakes(tmp_path: Path, text: str, code: int, word: str) -> None:
         assert command.exit_code() == code
         assert word in command.output
         assert "Traceback" not in command.output
+
+
+@pytest.mark.parametrize(("name", "text"), [("USER", "0"), ("GROUP", "0"), ("UMASK", "027")])
+def test_replaced_and_somebody_else(tmp_path: Path, name: str, text: str) -> None:
+    """app.run() that is replaced does not serve as somebody else than PRODSERVE_USER, PRODSERVE_GROUP and PRODSERVE_UMASK say."""
+    origin = f"PRODSERVE_{name}"
+    serving = script(tmp_path, "ProdServe(app, replace_run=True)\napp.run(port=0)")
+    with run(serving, cwd=tmp_path, env={origin: text}) as command:
+        assert command.exit_code() == 2
+        assert f"{name} ({origin} in the environment)" in command.output
+        assert "serving" not in command.output
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "named"),
+    [
+        ("serve(app, port=0, workers=2)", {}, "WORKERS (serve(workers=...)) has"),
+        (
+            "ProdServe(app, max_worker_memory='1GiB').run(app, port=0, control_socket='x')",
+            {},
+            "MAX_WORKER_MEMORY (ProdServe(max_worker_memory=...)), CONTROL_SOCKET (run(control_socket=...)) have",
+        ),
+        (
+            "ProdServe(app, replace_run=True)\napp.run(port=0)",
+            {"PRODSERVE_WORKERS": "2", "PRODSERVE_PRELOAD": "1"},
+            "WORKERS (PRODSERVE_WORKERS in the environment), PRELOAD (PRODSERVE_PRELOAD in the environment) have",
+        ),
+        ("serve(app, port=0)", {"WEB_CONCURRENCY": "2"}, None),
+    ],
+)
+def test_what_has_no_effect_is_named(tmp_path: Path, text: str, variables: dict[str, str], named: str | None) -> None:
+    """What is for a supervisor is named in one warning, but not what a platform says to everybody; root is named, too."""
+    with run(script(tmp_path, text + "\nprint('after')"), cwd=tmp_path, env=variables) as command:
+        assert get(command.address).body == b"hello"
+        command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0
+    assert command.output.count("no effect") == (named is not None)
+    assert named is None or f"WARNING {named} no effect in a server of one process." in command.output
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    assert command.output.count("WARNING the app runs as root") == is_root
 
 
 def test_pidfile(tmp_path: Path) -> None:

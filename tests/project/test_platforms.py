@@ -84,3 +84,15 @@ def test_verbs_say_what_is_missing(tmp_path: Path, verb: str) -> None:
         wait_until(lambda: command.process.poll() is not None, "the end")
         assert command.exit_code() == 1
         assert "This system has no Unix sockets" in command.output
+
+
+def test_no_accounts_there(tmp_path: Path) -> None:
+    """What needs a supervisor is refused, or named, there, too."""
+    (tmp_path / "hello.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    with run(_python(SERVE.replace('"0"]', '"0", "--user", "x"]')), cwd=tmp_path) as command:
+        assert command.exit_code() == 2
+        assert "USER (--user) is 'x', and a server of one process stays who started it." in command.output
+    with run(_python(SERVE.replace('"0"]', '"0", "--workers", "2", "--pidfile", "pid"]')), cwd=tmp_path) as command:
+        assert command.url
+        assert (tmp_path / "pid").read_text() == f"{command.process.pid}\n"
+        assert "WORKERS (--workers) has no effect in a server of one process." in command.output

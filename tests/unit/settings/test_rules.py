@@ -6,16 +6,19 @@ import ipaddress
 
 import pytest
 
+from flask_prodserve import settings
 from flask_prodserve.settings import (
     DEFAULT_ORIGIN,
     TABLE,
     Problem,
+    Resolved,
     Settings,
     SettingsError,
     app_config,
     arguments,
     command_line,
     environment,
+    platform,
     resolve,
     rules,
 )
@@ -229,3 +232,104 @@ def test_overruled() -> None:
     assert not rules.overruled("PORT", {"HOST"})
     for name in TABLE.keys() - {"BIND", "HOST", "PORT"}:
         assert not rules.overruled(name, TABLE.keys() - {name})
+
+
+def without_supervisor(*, app_is_loaded: bool = True, **values: str) -> Resolved:
+    return settings.without_supervisor(resolve([command_line(values)]), app_is_loaded=app_is_loaded)
+
+
+def test_defaults_without_a_supervisor() -> None:
+    """The defaults hold in one process, too."""
+    assert without_supervisor() == resolve([])
+
+
+@pytest.mark.parametrize("app_is_loaded", [True, False])
+@pytest.mark.parametrize("name", ["USER", "GROUP"])
+def test_no_other_account_without_a_supervisor(name: str, app_is_loaded: bool) -> None:
+    """One process cannot become somebody else, and says which setting wanted it, and what to do."""
+    with pytest.raises(SettingsError) as caught:
+        without_supervisor(app_is_loaded=app_is_loaded, **{name: "0"})
+    (problem,) = caught.value.problems
+    option = TABLE[name].option
+    assert problem.what == f"{name} ({option}) is '0', and a server of one process stays who started it."
+    assert f"Drop {name} and start it as who it should be" in problem.hint
+    assert "`flask serve`" in problem.hint
+
+
+def test_umask_without_a_supervisor() -> None:
+    """UMASK is obeyed before the app is loaded, and refused afterwards, also where it takes nothing away."""
+    assert without_supervisor(app_is_loaded=False, UMASK="027").warnings == ()
+    for text in ("027", "000"):
+        with pytest.raises(SettingsError, match=r"UMASK \(--umask\) comes too late") as caught:
+            without_supervisor(UMASK=text)
+        assert "os.umask()" in caught.value.hint
+
+
+def test_all_that_is_refused_without_a_supervisor() -> None:
+    """Everything that is refused is said at once."""
+    with pytest.raises(SettingsError) as caught:
+        without_supervisor(USER="a", GROUP="b", UMASK="027")
+    assert len(caught.value.problems) == 3
+
+
+IDLE = {
+    "WORKERS": "auto",
+    "PRELOAD": "yes",
+    "BOOT_TIMEOUT": "60s",
+    "WORKER_TIMEOUT": "30s",
+    "MAX_REQUESTS": "5",
+    "MAX_REQUESTS_JITTER": "5",
+    "MAX_WORKER_MEMORY": "1GiB",
+    "MAX_WORKER_LIFETIME": "1h",
+    "CONTROL_SOCKET": "socket",
+}
+"""What only a supervisor obeys; some of it as the default is, which somebody wanted."""
+
+
+def test_every_setting_of_supervisors_is_known() -> None:
+    """Those of workers, but for their threads, and those that are early, are refused, obeyed (PIDFILE) or remarked on in one process."""
+    of_workers = {name for name, row in TABLE.items() if row.group == "workers"} - {"THREADS"}
+    assert of_workers | set(EARLY) == IDLE.keys() | {"USER", "GROUP", "UMASK", "PIDFILE"}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_no_effect_without_a_supervisor(name: str) -> None:
+    """What is for a supervisor is named with its origin, where there is none."""
+    remark = without_supervisor(**{name: IDLE[name]}).warnings[-1]  # beside what else there is to say
+    assert f"{name} ({TABLE[name].option})" in remark.what
+    assert remark.hint.startswith("Drop ")
+
+
+def test_one_remark_for_all_that_has_no_effect() -> None:
+    """Several settings without effect make one remark; other remarks stay."""
+    trusting = {"TRUSTED_PROXIES": "*"}
+    everybody, remark = without_supervisor(WORKERS="2", MAX_REQUESTS="5", **trusting).warnings
+    assert everybody.what.startswith("TRUSTED_PROXIES")
+    assert (
+        remark.what == "WORKERS (--workers), MAX_REQUESTS (--max-requests) have no effect in a server of one process."
+    )
+    (remark,) = without_supervisor(WORKERS="2").warnings
+    assert remark.what == "WORKERS (--workers) has no effect in a server of one process."
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"WORKERS": "0", "MAX_REQUESTS": "0", "MAX_WORKER_MEMORY": "0", "MAX_WORKER_LIFETIME": "0s"},
+        {"WORKERS": "1", "PRELOAD": "no", "WORKER_TIMEOUT": "0", "CONTROL_SOCKET": "off"},
+        {"CONTROL_SOCKET": "auto", "MAX_REQUESTS_JITTER": "0", "PIDFILE": "pid", "THREADS": "3"},
+    ],
+)
+def test_what_holds_without_a_supervisor(values: dict[str, str]) -> None:
+    """Nothing is said of values that are no more than what one process is, or that it obeys."""
+    assert without_supervisor(**values).warnings == ()
+
+
+def test_platforms_speak_to_everybody() -> None:
+    """WEB_CONCURRENCY is set by platforms, whoever reads it; PRODSERVE_WORKERS is meant for this server."""
+    for layer, count in (
+        (platform({"WEB_CONCURRENCY": "2"}), 0),
+        (environment({"PRODSERVE_WORKERS": "2"}), 1),
+    ):
+        resolved = settings.without_supervisor(resolve([layer]), app_is_loaded=True)
+        assert len(resolved.warnings) == count
