@@ -236,11 +236,17 @@ def _announce(
     *,
     processes: int,
 ) -> None:
+    redirecting = settings.tls.tls_redirect_bind or ()
     started = startup.Started(
         app_name=app_name,
         import_path=import_path,
         version=__version__,
-        urls=tuple(listener.url(settings.scheme(listener.address)) for listener in listeners),
+        urls=tuple(
+            listener.url(settings.scheme(listener.address))
+            for listener in listeners
+            if listener.address not in redirecting
+        ),
+        redirects=tuple(listener.url("http") for listener in listeners if listener.address in redirecting),
         processes=processes,
         threads=settings.workers.threads,
         threads_origin=origins["THREADS"],

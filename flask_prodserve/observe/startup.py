@@ -13,12 +13,15 @@ _BOLD_GREEN, _RESET = "\033[1;32m", "\033[0m"
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A server that is ready. *urls* are what is really bound; *threads_origin* says where the number came from."""
+    """A server that is ready. *urls* are what is really bound, *redirects* where plain HTTP is sent to https; *threads_origin* says where
+    the number came from.
+    """
 
     app_name: str
     import_path: str
     version: str
     urls: tuple[str, ...]
+    redirects: tuple[str, ...]
     processes: int
     threads: int
     threads_origin: str
@@ -36,6 +39,7 @@ def banner(started: Started, *, coloured: bool) -> str:
     lines = [
         f"Serving Flask app '{started.app_name}' from {started.import_path} (flask-prodserve {started.version})",
         *(f"Running on {emphasis}{url}{reset}" for url in started.urls),
+        *(f"Redirecting {url} to https" for url in started.redirects),
         *(f"Mounted: {mount}" for mount in started.mounts),
         f"{processes} x {threads} ({started.threads_origin})",
         f"Trusted proxies: {started.trusted_proxies}",
@@ -49,6 +53,7 @@ def line(started: Started) -> str:
     pairs = {
         "app": started.import_path,
         "listen": ",".join(started.urls),
+        **({"redirect": ",".join(started.redirects)} if started.redirects else {}),
         "processes": started.processes,
         "threads": started.threads,
         "threads_from": started.threads_origin,

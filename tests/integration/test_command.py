@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from certificates import make
 from programs import free_ports
 from serving import environment, flask, run, wait_until
 from wire import get
@@ -247,11 +248,11 @@ def test_explain(folder: Path) -> None:
     assert "nothing is not a setting" in output
 
 
-def on_terminal(folder: Path, **variables: str) -> str:
+def on_terminal(folder: Path, *options: str, **variables: str) -> str:
     """What `flask serve` prints on a terminal, from its start to its end."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        flask("serve", "--port", "0", "--access-log", "off"),
+        flask("serve", "--port", "0", "--access-log", "off", *options),
         cwd=folder,
         env={**environment(**variables), "TERM": "xterm"},
         stdin=theirs,
@@ -293,6 +294,21 @@ def test_banner(folder: Path) -> None:
     assert plain[4].startswith(" * Press CTRL+C to stop")
     assert "\033[" not in "".join(plain)
     assert "\033[" in on_terminal(folder)
+
+
+def test_redirect_is_told_apart(folder: Path, tmp_path: Path) -> None:
+    """Where plain HTTP is only redirected is not where the app runs: the banner and the line say so."""
+    pair = make(tmp_path, "localhost", names="DNS:localhost")
+    [port] = free_ports(1)
+    options = ["--tls-cert", pair.cert, "--tls-key", pair.key, "--tls-redirect-bind", f"127.0.0.1:{port}"]
+    lines = on_terminal(folder, *options, NO_COLOR="1").splitlines()
+    assert lines[1].startswith(" * Running on https://127.0.0.1:")
+    assert lines[2] == f" * Redirecting http://127.0.0.1:{port} to https"
+    assert "Running on http:" not in "".join(lines)
+    with run(flask("serve", "--port", "0", *options), cwd=folder) as command:
+        command.wait_for("serving app=")
+        assert f" listen={command.url} redirect=http://127.0.0.1:{port} processes=1 " in command.output
+        assert command.url.startswith("https://127.0.0.1:")
 
 
 def test_line_without_a_terminal(folder: Path) -> None:

@@ -127,7 +127,7 @@ def test_redirect_through_reload_and_upgrade(tmp_path: Path, pairs: list[Pair]) 
     options = ["--tls-cert", "live.pem", "--tls-key", "live.key", "--bind", f"127.0.0.1:{ports[1]}"]
     with serving(tmp_path, *options, "--tls-redirect-bind", f"127.0.0.1:{ports[0]}") as server:
         server.command.wait_for("serving app=")
-        assert f"https://127.0.0.1:{ports[1]},http://127.0.0.1:{ports[0]}" in server.command.output
+        assert f" listen=https://127.0.0.1:{ports[1]} redirect=http://127.0.0.1:{ports[0]} " in server.command.output
         redirects(plain, ports[1])
         for number in (signal.SIGHUP, signal.SIGUSR2):
             server.wait_for_workers(2)
