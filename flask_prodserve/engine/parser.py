@@ -15,6 +15,7 @@ from waitress.parser import HTTPRequestParser
 from ..protocol.chunked import ChunkedDecoder
 from ..protocol.refusal import Refusal
 from ..protocol.request_head import HeadReader, RequestHead
+from ..units import format_size
 from .adjustments import EngineAdjustments
 from .body import Body
 from .reply import RETRY_AFTER_SECONDS, Reply
@@ -69,6 +70,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
                 return self._receive_head(data)
             return self._receive_body(data)
         except Refusal as refusal:
+            if refusal.setting is not None:
+                self._count(refusal.setting)
             self.refuse(Reply(refusal.status, refusal.reason))
         except SpoolFull:
             self._adjustments.cuts.count("MAX_SPOOL", "request bodies get 503, since no more may be kept for clients")
@@ -86,6 +89,28 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
         self.reply = reply
         self.completed = True
         self.expect_continue = False
+
+    def _count(self, setting: str) -> None:
+        """Say which *setting* has refused the request: its client is told the status only."""
+        adjustments = self._adjustments
+        most = adjustments.head_limits
+        match setting:
+            case "MAX_REQUEST_LINE":
+                what = f"requests get 414 whose first line has more than {most.request_line} bytes"
+            case "MAX_HEADER_SIZE":
+                what = f"requests get 431 whose head is larger than {format_size(most.size)}"
+            case "MAX_HEADER_COUNT":
+                what = f"requests get 431 that have more than {most.count} header fields"
+            case _:
+                assert self.head is not None
+                endpoint = adjustments.endpoint_of(self.head)
+                if endpoint.limits.max_body is None:
+                    what = f"requests get 413 whose body is larger than {format_size(adjustments.max_body_size)}"
+                else:
+                    setting = "max_body"
+                    size = format_size(endpoint.limits.max_body)
+                    what = f"requests for {endpoint.name} get 413 whose body is larger than {size}"
+        adjustments.cuts.count(setting, what)
 
     def _receive_head(self, data: bytes) -> int:
         consumed = self._reader.feed(data)
@@ -105,7 +130,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
         else:
             assert head.content_length is not None
             if head.content_length > limit:
-                raise Refusal(413, "The request body is larger than this server accepts.")
+                raise Refusal(413, "The request body is larger than this server accepts.", "MAX_BODY_SIZE")
             self._missing = head.content_length
         self.body_began = self._adjustments.clock()
         self._body = Body(self._missing, self._adjustments.spool)

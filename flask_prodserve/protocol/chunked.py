@@ -121,7 +121,7 @@ class ChunkedDecoder:
             raise Refusal(400, "The chunked body has more extensions than this server accepts.")
         size = int(match[1], 16)
         if self.received + size > self._max_body:
-            raise Refusal(413, "The request body is larger than this server accepts.")
+            raise Refusal(413, "The request body is larger than this server accepts.", "MAX_BODY_SIZE")
         self.received += size
         self._missing = size
         self._state = _State.DATA if size else _State.TRAILERS

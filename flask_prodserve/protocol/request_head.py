@@ -171,10 +171,10 @@ class HeadReader:
             # Without its end, the line is too long once more has come than the line and the first half of its end.
             if line_end < 0 and (end >= 0 or len(buffer) > limits.request_line + 1 or buffer[-1] != 13):
                 _check_line_ends(buffer, 0, limits.request_line)
-                raise Refusal(414, "The request line is longer than this server accepts.")
+                raise Refusal(414, "The request line is longer than this server accepts.", "MAX_REQUEST_LINE")
         if (end + 4 if end >= 0 else len(buffer) + 1) > limits.size:
             _check_line_ends(buffer, 0, limits.size - 1)
-            raise Refusal(431, "The request's header fields are larger than this server accepts.")
+            raise Refusal(431, "The request's header fields are larger than this server accepts.", "MAX_HEADER_SIZE")
 
 
 def _check_line_ends(buffer: bytes | bytearray, start: int, end: int) -> None:
@@ -189,7 +189,7 @@ def _parse(text: str, max_count: int) -> RequestHead:
     if not "".join(lines).isprintable() and any(map(_FORBIDDEN.search, lines)):
         raise Refusal(400, "The request head has a control character.")
     if len(lines) - 1 > max_count:
-        raise Refusal(431, "The request has more header fields than this server accepts.")
+        raise Refusal(431, "The request has more header fields than this server accepts.", "MAX_HEADER_COUNT")
     method, target, version = _request_line(lines[0])
     fields = _fields(lines)
     host = fields.get("HTTP_HOST")

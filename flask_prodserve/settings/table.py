@@ -332,7 +332,7 @@ class Limits:
     max_body_size: int = setting(
         at_least(0, SIZE),
         "32MiB",
-        "Largest request body, in bytes. Beyond: 413, before the body is read where its length is announced.",
+        "Largest request body, in bytes. Beyond: 413, before the body is read where its length is announced. 0 lets none in.",
         why=(
             "The app's own MAX_CONTENT_LENGTH is used where it is set. Without either, 32 MiB holds forms, photos and documents, "
             "and a client cannot fill the disk with one request."

@@ -242,6 +242,20 @@ def test_max_body_of_chunks(bounded: Bounded, target: str, most: int) -> None:
                 assert wire.response("POST").status == status
 
 
+def test_max_body_is_named(bounded: Bounded, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says that it was an endpoint's own limit, and whose; MAX_BODY_SIZE where there is none."""
+    with serving(bounded, max_body_size=100_000) as served:
+        for target in ("/small", "/small", "/any"):
+            with Wire(served.address) as wire:
+                wire.send(post(target, 2**20 + 1))
+                assert wire.socket.recv(12) == b"HTTP/1.1 413"
+        assert served.engine.cuts.counts == {"max_body": 2, "MAX_BODY_SIZE": 1}
+    assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.cuts"] == [
+        "max_body: requests for small get 413 whose body is larger than 1000",
+        "MAX_BODY_SIZE: requests get 413 whose body is larger than 100000",
+    ]
+
+
 def test_max_body_of_what_is_no_endpoint(bounded: Bounded) -> None:
     """Paths and methods that no view has fall under MAX_BODY_SIZE."""
     with serving(bounded, max_body_size=100_000) as served:

@@ -211,6 +211,40 @@ def test_upload_one_byte_beyond_the_limit(served: Served, chunked: bool) -> None
         assert wire.closed()
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "line"),
+    [
+        (b"Content-Length: 11\r\n\r\n", 413, "MAX_BODY_SIZE: requests get 413 whose body is larger than 10"),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\nB\r\n",
+            413,
+            "MAX_BODY_SIZE: requests get 413 whose body is larger than 10",
+        ),
+        (b"A: a\r\n" * 5 + b"\r\n", 431, "MAX_HEADER_COUNT: requests get 431 that have more than 5 header fields"),
+        (b"A: " + b"a" * 1024, 431, "MAX_HEADER_SIZE: requests get 431 whose head is larger than 1KiB"),
+    ],
+    ids=["body", "chunks", "fields", "head"],
+)
+def test_what_is_too_large_names_its_setting(
+    sent: bytes, status: int, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says which setting has refused a request, and its value: once, however many they are."""
+    limits = {"max_body_size": 10, "max_request_line": 90, "max_header_size": "1KiB", "max_header_count": 5}
+    with in_thread(make_app(), **limits) as served:
+        for _ in range(3):
+            with Wire(served.address) as wire:
+                wire.send(b"POST /echo HTTP/1.1\r\nHost: test\r\n" + sent)
+                assert wire.response("POST").status == status
+        with Wire(served.address) as wire:
+            wire.send(b"GET /" + b"a" * 100)
+            assert wire.response().status == 414
+        assert served.engine.cuts.counts == {line.partition(":")[0]: 3, "MAX_REQUEST_LINE": 1}
+    assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.cuts"] == [
+        line,
+        "MAX_REQUEST_LINE: requests get 414 whose first line has more than 90 bytes",
+    ]
+
+
 def test_upload_byte_by_byte(served: Served) -> None:
     """How the bytes of a request are cut into packets makes no difference."""
     request = _post(b"some body", chunked=True)
