@@ -90,6 +90,9 @@ class Service:
             raise
         if self._certificates is not None:
             ignore_bad_names()
+            if says:
+                for text in self._certificates.remarks():
+                    logger.warning("%s", text)
 
     @property
     def loaded(self) -> Loaded:

@@ -6,16 +6,18 @@ dropped for them; with the old contexts go the keys of their session tickets.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import ssl
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import TLSError
 from ..settings.table import TLS
 from .file_watch import FileWatch
+from .server_certificate import ServerCertificate, read_certificate
 
 logger = logging.getLogger("flask_prodserve.tls")
 
@@ -24,9 +26,6 @@ _FILES = (
 )
 
 _AUTHORITIES = "It names a PEM file with the certificates of authorities (--tls-client-ca)."
-
-_NO_CHECK_TIME = 0x200000
-"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h); Python does not name it."""
 
 _SERVER_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,252}[a-z0-9_])?")
 """A host name as clients ask for it (RFC 6066, section 3): ASCII, without a dot at the end; in lower case here."""
@@ -41,38 +40,69 @@ class NamedConnection(ssl.SSLObject):
 class Certificates:
     """What a server shows its clients: :attr:`context` is for the connections that begin now.
 
-    Made of the files that *settings* names. *renews*: newer ones are taken over; False where somebody else does this.
-    Raises :class:`~flask_prodserve.errors.TLSError`.
+    Made of the files that *settings* names. *renews*: newer ones are taken over; False where somebody else does this. *now* tells the
+    seconds since the epoch. Raises :class:`~flask_prodserve.errors.TLSError`.
+
+    Certificates that do not hold now are shown all the same: a wrong clock stops no server.
     """
 
-    def __init__(self, settings: TLS, *, renews: bool = True) -> None:
+    def __init__(self, settings: TLS, *, renews: bool = True, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
+        self._now = now
         self._watch = FileWatch(settings.files) if renews else None  # before they are read, so that no change is missed
-        self.context = server_context(settings)
+        self.context, self._certificates = server_context(settings)
+        self._known = self.remarks()
+
+    def remarks(self) -> list[str]:
+        """What is wrong now with the dates of the certificates."""
+        now = self._now()
+        found = [certificate.remark(now) for certificate in self._certificates]
+        return [f"TLS_CERT: {remark}" for remark in found if remark is not None]
 
     def look(self) -> None:
-        """Take new files over, if there are any and they fit. To be called every second or so, and from no thread that serves clients."""
-        if self._watch is None or not self._watch.changed():
-            return
+        """Take new files over, if there are any and they fit, and log which dates have become wrong by that or by the time. To be called
+        every second or so, and from no thread that serves clients.
+        """
+        if self._watch is not None and self._watch.changed():
+            self._renew()
+        before, self._known = self._known, self.remarks()
+        for remark in self._known:
+            if remark not in before:
+                logger.warning("%s", remark)
+
+    def _renew(self) -> None:
         try:
-            self.context = server_context(self._settings)
+            self.context, self._certificates = server_context(self._settings)
         except TLSError as error:
             logger.error("new certificates are not used, and the old ones still are: %s %s", error.what, error.hint)
         else:
             logger.info("new connections get the new certificates")
 
 
-def server_context(settings: TLS) -> ssl.SSLContext:
+def server_context(settings: TLS) -> tuple[ssl.SSLContext, list[ServerCertificate]]:
     """A context that chooses, of the pairs of *settings*, the one for the name that the client asks for; the first one for any other name.
+    And what the certificates say; nothing of a single one that clients would not take, which is not needed then.
 
     It offers HTTP/1.1 (RFC 7301). Raises :class:`~flask_prodserve.errors.TLSError` for files that are missing, unreadable, or do not
     belong together.
     """
     contexts = [_context(cert, key, settings) for cert, key in settings.pairs]
+    several = len(contexts) > 1
+    certificates = []
     by_name: dict[str, ssl.SSLContext] = {}
-    if len(contexts) > 1:
-        for (cert, _), context in zip(settings.pairs, contexts, strict=True):
-            for name in _names(context, cert):
+    for (cert, _), context in zip(settings.pairs, contexts, strict=True):
+        try:
+            certificate = read_certificate(context, cert)
+        except (OSError, ValueError) as error:
+            if several:
+                raise TLSError(
+                    f"TLS_CERT: the names in {cert} cannot be read, by which to choose between several: {error}.",
+                    _FILES,
+                ) from error
+            continue
+        certificates.append(certificate)
+        if several:
+            for name in certificate.names:
                 by_name.setdefault(name, context)
 
     def choose(connection: Any, name: str | None, context: ssl.SSLContext) -> None:
@@ -87,7 +117,7 @@ def server_context(settings: TLS) -> ssl.SSLContext:
     default.sni_callback = choose
     for context in contexts:
         _verify_clients(context, settings)
-    return default
+    return default, certificates
 
 
 def ignore_bad_names() -> None:
@@ -153,41 +183,6 @@ def _check_readable(setting: str, path: str, hint: str) -> None:
             pass
     except OSError as error:
         raise TLSError(f"{setting}: {path} cannot be read: {error.strerror}.", hint) from error
-
-
-def _names(context: ssl.SSLContext, cert: str) -> list[str]:
-    """The names that the certificate of *context*, from the file *cert*, is for, in lower case: RFC 9525, section 6, and the common name
-    where it is so old that it has no others.
-
-    Python shows certificates of the other side only. So the context talks to a client that trusts this very certificate, however old.
-    """
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
-    try:
-        with open(cert, encoding="ascii", errors="replace") as file:
-            client.load_verify_locations(cadata=_first_certificate(file.read()))
-        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-        asking = client.wrap_bio(to_client, to_server)
-        answering = context.wrap_bio(to_server, to_client, server_side=True)
-        for side in (asking, answering) * 3:
-            with contextlib.suppress(ssl.SSLWantReadError):
-                side.do_handshake()
-        found: dict[str, Any] = asking.getpeercert() or {}
-    except (OSError, ValueError) as error:
-        raise TLSError(
-            f"TLS_CERT: the names in {cert} cannot be read, by which to choose between several: {error}.", _FILES
-        ) from error
-    names = [value for kind, value in found.get("subjectAltName", ()) if kind == "DNS"]
-    if not found.get("subjectAltName"):
-        names = [value for part in found.get("subject", ()) for kind, value in part if kind == "commonName"]
-    return [name.lower() for name in names]
-
-
-def _first_certificate(text: str) -> str:
-    """The server's own comes first (RFC 8446, section 4.4.2)."""
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    return begin + text.partition(begin)[2].partition(end)[0] + end + "\n"
 
 
 class _EncryptedKeyError(Exception):

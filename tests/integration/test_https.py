@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -645,6 +646,53 @@ def test_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     certificates.look()
     certificates.look()
     assert "No such file" in caplog.records[-1].getMessage()
+
+
+def test_dates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is wrong with dates at first is asked for; what comes then, by the time or with new files, is logged once each."""
+    clock = ManualClock()
+    clock.now = began = time.time()
+    usual, over = make(tmp_path, "usual", days=90), make(tmp_path, "over", days=-1)
+    live = Pair(str(tmp_path / "live.pem"), str(tmp_path / "live.key"))
+
+    def install(pair: Pair) -> None:
+        for source, target in ((pair.cert, live.cert), (pair.key, live.key)):
+            Path(f"{target}.new").write_bytes(Path(source).read_bytes())
+            Path(f"{target}.new").replace(target)
+
+    def said(at: float) -> list[str]:
+        clock.now = at
+        caplog.clear()
+        for _ in range(3):
+            certificates.look()
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    install(usual)
+    certificates = Certificates(TLS((live.cert,), (live.key,)), now=clock)
+    assert certificates.remarks() == []
+    assert said(began + 82 * 86400) == []
+    (late,) = said(began + 84 * 86400)
+    assert late.startswith(f"TLS_CERT: {live.cert} expires on ")
+    assert certificates.remarks() == [late]
+    assert said(began + 85 * 86400) == []
+    (end,) = said(began + 91 * 86400)
+    assert end.startswith(f"TLS_CERT: {live.cert} expired on ")
+    assert said(began + 92 * 86400) == []
+    assert said(began) == []
+    before = certificates.context
+    install(over)
+    (taken_over,) = said(began)
+    assert taken_over.startswith(f"TLS_CERT: {live.cert} expired on ")
+    assert certificates.context is not before
+    (early,) = said(began - 10 * 86400)
+    assert " is not valid before " in early
+
+
+def test_expired_certificate_is_served(folder: Path) -> None:
+    """A wrong clock stops no server: what has expired is served, to clients that take it."""
+    over = make(folder / "over", "over", names="DNS:localhost", days=-1)
+    with in_thread(make_app(), **over.settings) as served, connect(served) as connection:
+        assert connection.getpeercert(binary_form=True) == _encoded(over)
 
 
 def test_new_certificate_of_a_name_and_new_authority(folder: Path, localhost: Pair, tmp_path: Path) -> None:

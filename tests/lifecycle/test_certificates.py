@@ -95,6 +95,27 @@ def test_new_certificates_without_a_reload(
         assert server.workers == running
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_expired(tmp_path: Path, pairs: list[Pair], workers: int) -> None:
+    """What has expired is served. That is said once at the start, whoever serves it, and by each process that takes such files over."""
+    over = make(tmp_path / "over", "over", days=-1)
+    said = "TLS_CERT: live.pem expired on "
+    install(over, tmp_path)
+    with serving(tmp_path, "--tls-cert", "live.pem", "--tls-key", "live.key", workers=workers) as server:
+        address = server.command.address
+        assert shown(address) == text(over)
+        if workers:
+            server.wait_for_workers(workers)
+        assert server.command.output.count(said) == 1
+        count = max(workers, 1)
+        install(pairs[0], tmp_path)
+        wait_until(lambda: server.command.output.count("new connections get the new certificates") == count)
+        assert server.command.output.count("TLS_CERT: ") == 1
+        install(over, tmp_path)
+        wait_until(lambda: server.command.output.count(said) == 1 + count)
+        assert shown(address) == text(over)
+
+
 def test_new_certificates_under_load(tmp_path: Path, pairs: list[Pair], context: ssl.SSLContext) -> None:
     """While clients go on asking over TLS, new certificates come in by themselves, with a reload and with an upgrade: no handshake and no
     request notices.

@@ -38,6 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ],
             *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
         )
+    openssl(
+        *["req", "-x509", "-key", "one.key", "-days", "2", "-subj", "/CN=client", "-out", "client.pem"],
+        *["-addext", "extendedKeyUsage=clientAuth"],
+    )
     openssl(*["pkey", "-in", "one.key", "-aes256", "-passout", "pass:secret", "-out", "encrypted.key"])
     (folder / "text").write_text("this is no PEM file")
     return folder
@@ -45,7 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_good_files(folder: Path) -> None:
     """The context speaks TLS 1.2 and newer, and asks no client for a certificate."""
-    context = server_context(TLS((str(folder / "one.pem"),), (str(folder / "one.key"),)))
+    context, [certificate] = server_context(TLS((str(folder / "one.pem"),), (str(folder / "one.key"),)))
+    assert (certificate.path, certificate.names) == (str(folder / "one.pem"), ("localhost",))
+    assert certificate.ends - certificate.begins == 2 * 86400
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.verify_mode is ssl.CERT_NONE
 
@@ -71,6 +77,14 @@ def test_bad_files(folder: Path, cert: str, key: str, words: tuple[str, ...]) ->
     assert caught.value.exit_code is ExitCode.USAGE
 
 
+def test_certificate_that_is_for_no_server(folder: Path) -> None:
+    """What clients do not take cannot be read: alone it is served, and nothing is said of it; it cannot be one of several."""
+    cert, key = str(folder / "client.pem"), str(folder / "one.key")
+    assert server_context(TLS((cert,), (key,)))[1] == []
+    with pytest.raises(TLSError, match=r"TLS_CERT: the names in .*client\.pem cannot be read"):
+        server_context(TLS((cert, str(folder / "one.pem")), (key, key)))
+
+
 def test_suites_that_are_none(folder: Path) -> None:
     """TLS_CIPHERS that mean nothing to OpenSSL are refused."""
     files = ((str(folder / "one.pem"),), (str(folder / "one.key"),))
@@ -91,7 +105,7 @@ def test_names_that_are_none(folder: Path, capsys: pytest.CaptureFixture[str]) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
         ignore_bad_names()
-        context = server_context(TLS((str(folder / "one.pem"),), (str(folder / "one.key"),)))
+        context, _ = server_context(TLS((str(folder / "one.pem"),), (str(folder / "one.key"),)))
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = ssl.create_default_context().wrap_bio(to_client, to_server, server_hostname="name.example")
         server = context.wrap_bio(to_server, to_client, server_side=True)
