@@ -25,9 +25,14 @@ _FILE = "<path:filename>"
 _AROUND_VIEWS = (
     "__call__",
     "wsgi_app",
+    "request_context",
+    "create_url_adapter",
     "full_dispatch_request",
     "preprocess_request",
     "dispatch_request",
+    "ensure_sync",
+    "finalize_request",
+    "make_response",
     "process_response",
 )
 """Methods of Flask through which every request goes, and which an app may override."""
@@ -71,16 +76,27 @@ def passed_over(app: Any, endpoint: str) -> list[str]:
         for scope in scopes
         for function in kind.get(scope, ())
     ]
-    return [*_overridden(app), *(_name(function) for function in functions)]
+    return [*_replaced(app), *(_name(function) for function in functions)]
 
 
-def _overridden(app: Any) -> Iterator[str]:
+def _replaced(app: Any) -> Iterator[str]:
+    """What every request goes through, and is not Flask's, or not as Flask has it."""
     for name in _AROUND_VIEWS:
         method = getattr(app, name)
         while isinstance(method, ProxyFix):
             method = method.app
         if not _is_of_flask(method):
             yield f"app.{name} ({_name(method)})"
+    for name, used in (
+        ("request_class", app.request_class),
+        ("response_class", app.response_class),
+        ("session_interface", type(app.session_interface)),
+    ):
+        if not used.__module__.startswith("flask."):
+            yield f"app.{name} ({_name(used)})"
+    # Since Flask 3.1 either refuses requests for other hosts.
+    if app.config.get("TRUSTED_HOSTS") is not None or app.request_class.trusted_hosts is not None:
+        yield "TRUSTED_HOSTS"
 
 
 def _is_of_flask(function: Any) -> bool:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
-from flask import Blueprint, Flask, send_file
+from flask import Blueprint, Flask, Request, send_file
+from flask.sessions import SecureCookieSessionInterface
 
 from flask_prodserve.errors import MissingExtraError
 from flask_prodserve.settings import arguments, resolve
@@ -322,7 +324,50 @@ def _middleware(app: Flask) -> None:
     app.wsgi_app = lambda environ, start: inner(environ, start)  # type: ignore[method-assign]  # as Flask's docs do it
 
 
-@pytest.mark.parametrize("around", [_before_request, _after_request, _middleware])
+def _trusted_hosts(app: Flask) -> None:
+    app.config["TRUSTED_HOSTS"] = ["test"]
+
+
+def _trusted_hosts_of_requests(app: Flask) -> None:
+    app.request_class = type("OwnRequest", (Request,), {"__module__": "flask.own", "trusted_hosts": ["test"]})
+
+
+def _request_class(app: Flask) -> None:
+    app.request_class = type("OwnRequest", (Request,), {"__module__": "own"})
+
+
+def _response_class(app: Flask) -> None:
+    app.response_class = type("OwnResponse", (flask.Response,), {"__module__": "own"})
+
+
+def _session_interface(app: Flask) -> None:
+    app.session_interface = type("OwnSessions", (SecureCookieSessionInterface,), {"__module__": "own"})()
+
+
+def _method(name: str) -> Callable[[Flask], None]:
+    def around(app: Flask) -> None:
+        inner = getattr(app, name)
+        setattr(app, name, lambda *arguments, **named: inner(*arguments, **named))
+
+    around.__name__ = name
+    return around
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        _before_request,
+        _after_request,
+        _middleware,
+        _trusted_hosts,
+        _trusted_hosts_of_requests,
+        _request_class,
+        _response_class,
+        _session_interface,
+        *map(_method, ["request_context", "create_url_adapter", "ensure_sync", "finalize_request", "make_response"]),
+    ],
+    ids=lambda around: around.__name__.strip("_"),
+)
 def test_guards(folder: Path, around: Callable[[Flask], None], caplog: pytest.LogCaptureFixture) -> None:
     """Where something of the app runs around its static files they are left to it, unless STATIC is on."""
     app = make_app(folder)

@@ -243,6 +243,7 @@ FOREIGN_NAMES = {
     "SESSION_COOKIE_NAME",
     "STATIC_ROOT",
     "TMPDIR",
+    "TRUSTED_HOSTS",
     "WEB_CONCURRENCY",
 }
 """Names in the text that are no settings, beside those of a WSGI environment."""
