@@ -144,8 +144,21 @@ def test_conditional_requests(folder: Path) -> None:
             (["If-Modified-Since: Sat, 01 Jan 2000 00:00:00 GMT"], 200),
             (["If-Modified-Since: nonsense"], 200),
             ([f"If-Match: {tag}"], 200),
+            ([f'If-Match: "other", {tag}'], 200),
+            (["If-Match: *"], 200),
             (['If-Match: "other"'], 412),
+            ([f"If-Match: W/{tag}"], 412),
+            ([f"If-Match: {tag}", f"If-None-Match: {tag}"], 304),
+            (['If-Match: "other"', f"If-None-Match: {tag}"], 412),
+            ([f"If-Match: {tag}", "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT"], 200),
+            (["If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT"], 412),
+            ([f"If-Unmodified-Since: {time}"], 200),
+            ([f"If-Unmodified-Since: {time}", f"If-Modified-Since: {time}"], 304),
+            (["If-Unmodified-Since: nonsense"], 200),
             ([f"If-None-Match: {tag}", "Range: bytes=0-1"], 304),
+            ([f"If-None-Match: {tag}", "Range: bytes=1000-"], 304),
+            (['If-Match: "other"', "Range: bytes=0-1"], 412),
+            ([f"If-Unmodified-Since: {time}", "Range: bytes=0-1"], 206),
         ]:
             for method in ("GET", "HEAD"):
                 response = get(served.address, "/static/style.css", *fields, method=method)
@@ -153,6 +166,21 @@ def test_conditional_requests(folder: Path) -> None:
                 assert response.status == expected, (method, fields)
                 assert (response.get("etag"), response.get("cache-control")) == (tag, "max-age=60, public")
                 assert not by_app(response)
+
+
+@pytest.mark.parametrize(
+    "date", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", f"Mon, 01 Jan 2030 00:00:00 +{9**30}"]
+)
+def test_dates_that_are_none(folder: Path, date: str) -> None:
+    """A date with a year or zone of many digits is as if it were not there, and that in If-Range is not the file's."""
+    with in_thread(make_app(folder)) as served:
+        for fields in (
+            [f"If-Modified-Since: {date}"],
+            [f"If-Unmodified-Since: {date}"],
+            ["Range: bytes=0-1", f"If-Range: {date}"],
+        ):
+            response = get(served.address, "/static/style.css", *fields)
+            assert (response.status, response.body) == (200, b"body {}"), fields
 
 
 @pytest.mark.parametrize("name", ["style.css", "large.bin"])
@@ -182,7 +210,15 @@ def test_ranges(folder: Path, name: str) -> None:
             assert get(served.address, target, f"Range: {said}").body == content, said[:20]
         assert get(served.address, target, "Range: bytes=0-1", method="HEAD").status == 200
         tag, time = whole.get("etag"), whole.get("last-modified")
-        for said, status in ((tag, 206), (time, 206), ('"other"', 200), (f"W/{tag}", 200)):
+        for said, status in (
+            (tag, 206),
+            (time, 206),
+            ('"other"', 200),
+            (f"W/{tag}", 200),
+            ("Fri, 01 Jan 2038 00:00:00 GMT", 200),
+            ("Sat, 01 Jan 2000 00:00:00 GMT", 200),
+            ("", 200),
+        ):
             assert get(served.address, target, "Range: bytes=0-1", f"If-Range: {said}").status == status, said
 
 
