@@ -251,10 +251,12 @@ def _target(method: str, target: str, host: str | None) -> tuple[str, str]:
         if not rest.startswith("/"):
             rest = "/" + rest
     path, _, query = rest.partition("?")
+    if "%" in path:
+        path = unquote_to_bytes(path).decode("latin-1")
     if path.startswith("//"):
-        # An app that redirects to its own path would send the client to another host.
+        # An app that redirects to its own path, which it knows decoded only, would send the client to another host.
         path = "/" + path.lstrip("/")
-    return (unquote_to_bytes(path).decode("latin-1") if "%" in path else path), query
+    return path, query
 
 
 def _fields(lines: list[str]) -> dict[str, str]:

@@ -220,11 +220,18 @@ def test_what_a_head_says() -> None:
 
 
 def test_absolute_target() -> None:
-    """The path of an absolute target is its path, ``/`` if it has none; leading slashes are one."""
+    """The path of an absolute target is its path, ``/`` if it has none."""
     assert read(head(first="GET http://test?x HTTP/1.1")).path == "/"
     assert read(head(first="GET http://test/a HTTP/1.1")).path == "/a"
-    assert read(head(first="GET //evil.test/a HTTP/1.1")).path == "/evil.test/a"
     assert read(head(first="OPTIONS * HTTP/1.1")).path == ""
+
+
+@pytest.mark.parametrize(
+    "before", ["//", "////", "/%2F", "/%2f%2F/", "//%2F", "http://test//", "http://test/%2F", "http://test//%2f/"]
+)
+def test_leading_slashes(before: str) -> None:
+    """Several slashes at the beginning of a path are one, however they are written; others stay."""
+    assert read(head(first=f"GET {before}evil.test//a%2F HTTP/1.1")).path == "/evil.test//a/"
 
 
 @pytest.mark.parametrize(
