@@ -116,6 +116,11 @@ def compose(
         # RFC 9110, section 8.6:  A server MUST NOT send a Content-Length header field in any response with a status of 204.
         corrections.append("Content-Length is not sent: status 204 has no body")
         length = None
+    elif code == 205:
+        # RFC 9110, section 15.3.6: no content. Other than for 204, only the length says so to the client (RFC 9112, section 6.3).
+        if length:
+            corrections.append("Content-Length is 0: status 205 has no body")
+        length = 0
     elif framing is Framing.LENGTH and length is None:
         length = body_length
     if length is not None:
@@ -183,8 +188,10 @@ def _length(value: str, before: int | None, corrections: list[str]) -> int:
 
 
 def _framing(code: int, method: str, version: str, length: int | None) -> Framing:
-    """RFC 9112, section 6.3, items 1, 4, 6 and 8. To HEAD, neither a length nor a coding need be told (RFC 9110, section 9.3.2)."""
-    if method == "HEAD" or code in (204, 304):
+    """RFC 9112, section 6.3, items 1, 4, 6 and 8; 205 has no body either (RFC 9110, section 15.3.6). To HEAD, neither a length nor a coding
+    need be told (RFC 9110, section 9.3.2).
+    """
+    if method == "HEAD" or code in (204, 205, 304):
         return Framing.NONE
     if length is not None:
         return Framing.LENGTH

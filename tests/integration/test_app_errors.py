@@ -107,6 +107,7 @@ _WSGI = {
     "short": _answers(("Content-Length", "10")),
     "long": _answers(("Content-Length", "2")),
     "body-in-204": _answers(status="204 No Content"),
+    "body-in-205": _answers(("Content-Length", "4"), status="205 Reset Content"),
     "body-in-304": _answers(status="304 Not Modified"),
     "one-chunk": _answers(body=(b"body",)),
     "empty-chunks": _answers(body=(b"", b"bo", b"", b"dy", b"")),
@@ -204,7 +205,7 @@ def test_wrong_length(served: Served, caplog: pytest.LogCaptureFixture, name: st
     assert any(word in record.getMessage() and f"/wsgi/{name}" in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("status", [204, 205, 304])
 def test_body_where_none_is_allowed(served: Served, caplog: pytest.LogCaptureFixture, status: int) -> None:
     """A body that the status does not allow is not sent, and the connection stays usable."""
     with Wire(served.address) as wire:

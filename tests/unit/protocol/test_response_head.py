@@ -89,6 +89,25 @@ def test_app_length_comes_first() -> None:
     assert len(head.corrections) == 1
 
 
+@pytest.mark.parametrize(
+    ("wanted", "corrections"),
+    [
+        ({"body_length": 4}, 0),
+        ({"version": "1.0"}, 0),
+        ({"method": "HEAD"}, 0),
+        ({"length": "4"}, 1),
+        ({"length": "0"}, 0),
+    ],
+)
+def test_nothing_in_205(wanted: dict[str, Any], corrections: int) -> None:
+    """A 205 says that its body has no bytes, whatever the app and the server know of its length, and keeps the connection."""
+    length = wanted.pop("length", None)
+    head = make("205 Reset Content", *([("Content-Length", length)] if length else []), **wanted)
+    assert [line for line in lines(head) if line.startswith(("Content-Length", "Transfer"))] == ["Content-Length: 0"]
+    assert (head.framing, head.length, head.keep_alive) == (Framing.NONE, None, True)
+    assert len(head.corrections) == corrections
+
+
 def test_connection_is_the_servers() -> None:
     """The app may ask for the end of the connection; other hop-by-hop fields are dropped, with a word for the log."""
     assert make("200 OK", ("Connection", "close"), body_length=1).keep_alive is False
