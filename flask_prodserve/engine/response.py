@@ -53,7 +53,9 @@ class Response:
         return self.head is not None and self.head.keep_alive
 
     def start(self, status: str, fields: Sequence[tuple[str, str]], body_length: int | None) -> None:
-        """Compose the head, which goes out with the first bytes. Raises InvalidResponse for what cannot be sent."""
+        """Compose the head, which goes out with the first bytes; until then it may be composed anew. Raises InvalidResponse for what cannot
+        be sent.
+        """
         # The fields of static files are tuples.
         head = self.head = (compose_known if type(fields) is tuple else compose)(
             status,
@@ -66,7 +68,9 @@ class Response:
             server=self._channel.adj.server_header,
         )
         self.status = head.status
+        self.body_bytes = 0
         self.missing = head.length or 0
+        self.excess = False
         self._unsent = head.data
 
     def send(self, data: bytes) -> None:
@@ -105,8 +109,9 @@ class Response:
     def _write(self, data: bytes, *, more: bool = False) -> None:
         unsent, self._unsent = self._unsent, b""
         if unsent and len(data) > JOINED_BYTES:
+            view = memoryview(data)  # raises TypeError for what are no bytes, while nothing has gone out
             self._channel.write(self, unsent, more=True)
-            self._channel.write(self, data)
+            self._channel.write(self, view)
         elif unsent or data:
             self._channel.write(self, unsent + data if unsent else data, more=more)
 

@@ -1,6 +1,6 @@
 """One call of the WSGI application (PEP 3333), or a file in its place.
 
-Runs in a service thread. Rules: an exception of the app is logged exactly once and never shown to the client; before the head has
+Runs in a service thread. Rules: an exception of the app is logged exactly once and never shown to the client; before any of the head has
 gone out it becomes a 500, after that the connection is cut, so that the client can tell that the response is incomplete. However
 it ends, ``request_done`` is called once.
 """
@@ -208,7 +208,7 @@ class Task:
         self.channel.server.error_logger.error(
             "Exception on %s [%s]", self.head.target, self.head.method, exc_info=error
         )
-        if self.response.head is None:
+        if not self.response.begun:
             try:
                 send_reply(self.response, Reply(500, "The server could not answer this request."))
                 self.close_on_finish = not self.response.keeps_alive

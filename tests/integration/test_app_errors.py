@@ -71,7 +71,7 @@ def _no_start_response(environ: dict[str, Any], start_response: Callable[..., An
     return [b"body"]
 
 
-def _answers(*fields: tuple[str, str], status: str = "200 OK", body: tuple[bytes, ...] = (b"body",)) -> Any:
+def _answers(*fields: tuple[str, str], status: str = "200 OK", body: tuple[Any, ...] = (b"body",)) -> Any:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response(status, list(fields))
         return list(body)
@@ -86,6 +86,20 @@ def _changes_its_mind(environ: dict[str, Any], start_response: Callable[..., Any
     except ValueError as error:
         start_response("503 Late", [("X-Second", "2")], (type(error), error, error.__traceback__))
     return [b"late"]
+
+
+def _writes_text(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    write = start_response("200 OK", [("X-Field", "a"), ("Content-Length", "3")])
+    write("text")
+    return []
+
+
+def _streams(*chunks: object) -> Any:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[Any]:
+        start_response("200 OK", [("X-Field", "a")])
+        return iter(chunks)
+
+    return app
 
 
 def _writes(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -109,6 +123,14 @@ _WSGI = {
     "body-in-204": _answers(status="204 No Content"),
     "body-in-205": _answers(("Content-Length", "4"), status="205 Reset Content"),
     "body-in-304": _answers(status="304 Not Modified"),
+    "text": _answers(("X-Field", "a"), body=("text",)),
+    "text-and-length": _answers(("X-Field", "a"), ("Content-Length", "2"), body=("text",)),
+    "long-text": _answers(("X-Field", "a"), body=("x" * 100_000,)),
+    "writes-text": _writes_text,
+    "number": _answers(("X-Field", "a"), body=(7,)),
+    "streams-text": _streams("text", "more"),
+    "streams-long-text": _streams("x" * 100_000),
+    "bytes-and-text": _streams(b"bytes", "text"),
     "one-chunk": _answers(body=(b"body",)),
     "empty-chunks": _answers(body=(b"", b"bo", b"", b"dy", b"")),
     "no-chunks": _answers(body=()),
@@ -188,6 +210,38 @@ def test_response_that_cannot_be_sent(served: Served, caplog: pytest.LogCaptureF
     assert response.get("x-field") is None
     [record] = _errors(caplog)
     assert f"/wsgi/{name} [GET]" in record.getMessage()
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize(
+    "name",
+    ["text", "text-and-length", "long-text", "writes-text", "number", "streams-text", "streams-long-text"],
+)
+def test_body_that_is_not_bytes(served: Served, caplog: pytest.LogCaptureFixture, name: str, version: str) -> None:
+    """What cannot be sent where the body should begin is 500 with nothing of the response in it, and the connection goes on."""
+    served.done.clear()
+    with Wire(served.address) as wire:
+        for _ in range(2):
+            wire.send(f"GET /wsgi/{name} HTTP/{version}\r\nHost: test\r\nConnection: keep-alive\r\n\r\n".encode())
+            response = wire.response()
+            assert (response.status, response.get("x-field"), response.get("transfer-encoding")) == (500, None, None)
+            assert response.get("content-length") == str(len(response.body))
+        wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert wire.response().body == b"hello"
+    served.wait_until(lambda: len(served.done) == 3)
+    assert [(done.status, done.response_bytes) for done in served.done[:2]] == [(500, len(response.body))] * 2
+    assert [record.getMessage() for record in _errors(caplog)] == [f"Exception on /wsgi/{name} [GET]"] * 2
+
+
+def test_bytes_and_then_none(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """After the first bytes the connection is cut, so that the client can tell."""
+    with Wire(served.address) as wire:
+        wire.send(b"GET /wsgi/bytes-and-text HTTP/1.1\r\nHost: test\r\n\r\n")
+        received = b""
+        while data := wire.socket.recv(65536):
+            received += data
+    assert received.endswith(b"5\r\nbytes\r\n")
+    assert len(_errors(caplog)) == 1
 
 
 @pytest.mark.parametrize(("name", "word"), [("short", "fewer"), ("long", "more")])
