@@ -169,7 +169,16 @@ class _File:
         self._file.close()
 
 
+def is_at_hand(file: Any) -> bool:
+    """Whether to read *file* keeps nobody waiting: it is a plain one, or in memory. What is derived from io.BytesIO may ask somebody."""
+    return _is_plain(file) or type(file) is io.BytesIO
+
+
+def _is_plain(file: Any) -> bool:
+    """Whether a descriptor holds the bytes that *file* reads (GzipFile has one, of other bytes)."""
+    return isinstance(getattr(file, "raw", file), io.FileIO)
+
+
 def _descriptor(file: Any) -> int | None:
-    """The descriptor that holds the bytes which *file* reads; None for files that are no plain ones (GzipFile has one, of other bytes)."""
-    raw = getattr(file, "raw", file)
-    return raw.fileno() if isinstance(raw, io.FileIO) and hasattr(os, "sendfile") else None
+    """What the system sends *file* from; None where it cannot."""
+    return getattr(file, "raw", file).fileno() if _is_plain(file) and hasattr(os, "sendfile") else None

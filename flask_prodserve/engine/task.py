@@ -2,7 +2,7 @@
 
 Runs in a service thread. Rules: an exception of the app is logged exactly once and never shown to the client; before any of the head has
 gone out it becomes a 500, after that the connection is cut, so that the client can tell that the response is incomplete. However
-it ends, ``request_done`` is called once.
+it ends, ``request_done`` is called once. A file that would have the loop wait is read here, like any other body.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from waitress.channel import ClientDisconnected
 from ..errors import RequestTimedOut
 from ..protocol.request_head import RequestHead
 from .interrupt import Interruptible
+from .output import is_at_hand
 from .reply import Reply, send_reply
 from .response import Response, report
 
@@ -118,7 +119,11 @@ class Task:
         chunks = self._chunks = self.channel.server.application(environ, self.start_response)
         self._app_seconds = time.perf_counter() - began
         file = chunks if self._status is None or self._status[:3] != "206" else _part_of_file(chunks)
-        if isinstance(file, ReadOnlyFileBasedBuffer) and (size := file.prepare(self._content_length())):
+        if (
+            isinstance(file, ReadOnlyFileBasedBuffer)
+            and is_at_hand(file.file)
+            and (size := file.prepare(self._content_length()))
+        ):
             self._send_file(file, size)
         else:
             self._send_chunks(chunks)

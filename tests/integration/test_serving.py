@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import itertools
@@ -12,6 +13,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flask import Flask, Response, request, send_file, stream_with_context
@@ -288,6 +290,73 @@ def test_files(served: Served, size: int) -> None:
         assert (part.status, part.body) == (206, content[1:101])
     head = get(served.address, f"/file/{size}", method="HEAD")
     assert (head.body, head.get("content-length")) == (b"", str(size))
+
+
+class Remote(io.BytesIO):
+    """A file that asks somebody for its bytes, who does not answer before *answers* is set, but for the first time."""
+
+    answers = threading.Event()
+    asked = threading.Event()
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads > 1:
+            self.asked.set()
+            assert self.answers.wait(PATIENCE)
+        return super().read(size)
+
+
+@pytest.mark.parametrize("fields", [[], ["Range: bytes=1000-2999999"]], ids=["whole", "range"])
+def test_a_file_that_takes_its_time(fields: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is a file only to the app is read by the thread that has its request, and holds up nobody else."""
+    monkeypatch.setattr(Remote, "answers", threading.Event())
+    monkeypatch.setattr(Remote, "asked", threading.Event())
+    content = random.Random(1).randbytes(3_000_000)
+    files: list[Remote] = []
+    app = Flask("remote")
+
+    @app.get("/")
+    def index() -> str:
+        return "hello"
+
+    @app.get("/remote")
+    def remote() -> Response:
+        files.append(Remote(content))
+        return send_file(files[-1], mimetype="application/octet-stream", conditional=True)
+
+    with in_thread(app, threads=2) as served, Wire(served.address) as wire:
+        wire.send("\r\n".join(["GET /remote HTTP/1.1", "Host: test", *fields, "", ""]).encode())
+        assert Remote.asked.wait(PATIENCE)
+        try:
+            for _ in range(5):
+                assert get(served.address).body == b"hello"
+        finally:
+            Remote.answers.set()
+        assert wire.response().body == (content[1000:] if fields else content)
+        served.wait_until(lambda: files[0].closed)
+
+
+def test_a_file_that_is_made_of_another(tmp_path: Path) -> None:
+    """A file that unpacks another one arrives unpacked, in ranges as well, and is closed."""
+    content = random.Random(1).randbytes(100_000) + bytes(3_000_000)
+    (tmp_path / "log.gz").write_bytes(gzip.compress(content, 1))
+    files: list[gzip.GzipFile] = []
+    app = Flask("unpacking")
+
+    @app.get("/log")
+    def log() -> Response:
+        files.append(gzip.open(tmp_path / "log.gz"))  # noqa: SIM115  # whoever serves it closes it
+        response = send_file(files[-1], mimetype="application/octet-stream")
+        return response.make_conditional(request, accept_ranges=True, complete_length=len(content))
+
+    with in_thread(app) as served:
+        assert get(served.address, "/log").body == content
+        part = get(served.address, "/log", "Range: bytes=90000-2000000")
+        assert (part.status, part.body) == (206, content[90_000:2_000_001])
+        assert get(served.address, "/log", method="HEAD").body == b""
+        served.wait_until(lambda: len(served.done) == 3)
+    assert [file.closed for file in files] == [True] * 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux counts segments, and has MSG_MORE")
