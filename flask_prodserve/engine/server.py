@@ -198,8 +198,16 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
             announced = self.announcers is not None and self.announcers.covers(peer[0])
             channel_class = self._proxied_class if announced else self.channel_class
             channel_class(self, sock, peer, self.adj, self._map, refusal)
-        except OSError:
-            sock.close()  # gone before it could be set up
+        except OSError as error:
+            # Either it has gone before it could be set up, or it is set up but for being watched, which is the last thing.
+            channel = self.connections.channels.get(sock.fileno())
+            if channel is not None:
+                self.adj.cuts.count(
+                    "watching", f"new connections are closed, which cannot be watched: {error.strerror}"
+                )
+                self.connections.remove(channel)
+                channel.close()
+            sock.close()
 
     # Draining.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -524,3 +525,35 @@ def test_start_raises_the_limit_of_files(tmp_path: Path, way: str) -> None:
     with run(command, cwd=tmp_path) as server:
         assert int(get(server.address, "/limit").body) >= 2200
         assert "MAX_CONNECTIONS" not in server.output
+
+
+def test_connections_that_cannot_be_watched(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that the loop cannot watch, as the system allows no more of that, is closed and counts no longer."""
+    refused: list[Any] = []
+    with serving(clock, max_connections=MOST, max_connections_per_client=2 * MOST) as served:
+        loop = served.engine._loop
+        watch = loop.watch
+
+        def refuse(entry: Any) -> None:
+            if len(refused) < 2 * MOST:
+                refused.append(entry)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            watch(entry)
+
+        monkeypatch.setattr(loop, "watch", refuse)
+        for _ in range(2 * MOST):
+            with Wire(served.address, handshake=False) as wire:
+                assert wire.closed()
+        assert len(served.engine._connections) == 0
+        assert not any(entry in refused for entry in loop._map.values())
+        served.look()
+        wires = [Wire(served.address) for _ in range(MOST)]
+        try:
+            for wire in wires:
+                wire.send(HEAD)
+                assert wire.response().status == 200
+        finally:
+            for wire in wires:
+                wire.socket.close()
+        assert served.engine.cuts.counts["watching"] == 2 * MOST
+    assert served.drained is not None
