@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -29,7 +30,10 @@ _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 
 
 def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
-    """For the WSGI environment: the TLS *connection*, whose handshake is over, of a client that has asked for *name*."""
+    """For the WSGI environment: the TLS *connection*, whose handshake is over, of a client that has asked for *name*.
+
+    A client whose certificate Python cannot read has a fingerprint, and neither a name nor a number.
+    """
     cipher = connection.cipher()
     found = {
         "SSL_PROTOCOL": connection.version() or "",
@@ -40,11 +44,13 @@ def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
         found["SSL_TLS_SNI"] = name
     encoded = connection.getpeercert(binary_form=True)
     if encoded:
-        certificate: dict[str, Any] = connection.getpeercert() or {}
         found["SSL_CLIENT_VERIFY"] = "SUCCESS"
-        found["SSL_CLIENT_S_DN"] = distinguished_name(certificate.get("subject", ()))
-        found["SSL_CLIENT_M_SERIAL"] = certificate.get("serialNumber", "")
         found["SSL_CLIENT_FINGERPRINT"] = hashlib.sha256(encoded).hexdigest()
+        # Python reads all of a certificate or nothing, and takes its alternative names for UTF-8, which nobody has checked.
+        with contextlib.suppress(UnicodeDecodeError):
+            certificate: dict[str, Any] = connection.getpeercert() or {}
+            found["SSL_CLIENT_S_DN"] = distinguished_name(certificate.get("subject", ()))
+            found["SSL_CLIENT_M_SERIAL"] = certificate.get("serialNumber", "")
     return found
 
 

@@ -219,6 +219,27 @@ def test_required_client_certificate(localhost: Pair, authority: Pair, client: P
         assert served.engine.cuts.counts["TLS"] == 2
 
 
+def test_client_certificate_that_python_cannot_read(
+    localhost: Pair, authority: Pair, client: Pair, folder: Path
+) -> None:
+    """Who has a certificate of the authority with a name that is no text is served, and known by its fingerprint only."""
+    (folder / "odd.ext").write_text(
+        "subjectAltName=DER:30:04:82:02:FF:FE\n"
+    )  # RFC 5280, section 4.2.1.6: a dNSName, of two bytes
+    odd = Pair(str(folder / "odd.pem"), client.key)
+    signed = openssl(
+        *("x509", "-req", "-in", f"{client.cert}.request", "-CA", authority.cert, "-CAkey", authority.key),
+        *("-CAcreateserial", "-days", "2", "-extfile", str(folder / "odd.ext"), "-out", odd.cert),
+    )
+    assert signed.returncode == 0, signed.stdout
+    settings = {"tls_client_ca": authority.cert, **localhost.settings}
+    with in_thread(make_app(), **settings) as served, connect(served, certificate=odd) as connection:
+        told = ask(connection)
+    assert told["SSL_CLIENT_VERIFY"] == "SUCCESS"
+    assert told["SSL_CLIENT_FINGERPRINT"] == hashlib.sha256(_encoded(odd)).hexdigest()
+    assert told.keys().isdisjoint({"SSL_CLIENT_S_DN", "SSL_CLIENT_M_SERIAL"})
+
+
 def test_optional_client_certificate(localhost: Pair, authority: Pair, client: Pair, folder: Path) -> None:
     """With 'optional' the app learns whether there was one; one of another authority is refused all the same."""
     stranger = make(folder, "stranger", by=make(folder, "strangers"))
