@@ -87,11 +87,7 @@ def _replaced(app: Any) -> Iterator[str]:
             method = method.app
         if not _is_of_flask(method):
             yield f"app.{name} ({_name(method)})"
-    for name, used in (
-        ("request_class", app.request_class),
-        ("response_class", app.response_class),
-        ("session_interface", type(app.session_interface)),
-    ):
+    for name, used in (("request_class", app.request_class), ("response_class", app.response_class)):
         if not used.__module__.startswith("flask."):
             yield f"app.{name} ({_name(used)})"
     # Since Flask 3.1 either refuses requests for other hosts.

@@ -16,7 +16,6 @@ from typing import Any
 import flask
 import pytest
 from flask import Blueprint, Flask, Request, send_file
-from flask.sessions import SecureCookieSessionInterface
 
 from flask_prodserve.errors import MissingExtraError
 from flask_prodserve.settings import arguments, resolve
@@ -376,10 +375,6 @@ def _response_class(app: Flask) -> None:
     app.response_class = type("OwnResponse", (flask.Response,), {"__module__": "own"})
 
 
-def _session_interface(app: Flask) -> None:
-    app.session_interface = type("OwnSessions", (SecureCookieSessionInterface,), {"__module__": "own"})()
-
-
 def _method(name: str) -> Callable[[Flask], None]:
     def around(app: Flask) -> None:
         inner = getattr(app, name)
@@ -399,7 +394,6 @@ def _method(name: str) -> Callable[[Flask], None]:
         _trusted_hosts_of_requests,
         _request_class,
         _response_class,
-        _session_interface,
         *map(_method, ["request_context", "create_url_adapter", "ensure_sync", "finalize_request", "make_response"]),
     ],
     ids=lambda around: around.__name__.strip("_"),
