@@ -3,6 +3,9 @@
 Sans-I/O, and linear in the bytes that come: lines are bounded, and only what is new of a line is searched for its end. Everything
 that two readers could understand differently is refused.
 
+Chunks that are there as a whole are taken in one go, by few steps each: a client may send every byte in a chunk of its own. All that is
+out of the ordinary, be it only cut in two, is left to the reader of lines, so that each refusal is decided in one place.
+
     chunked-body = *chunk last-chunk trailer-section CRLF
     chunk        = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
     chunk-size   = 1*HEXDIG
@@ -27,11 +30,10 @@ MAX_TRAILERS = 8192
 
 # At most 16 digits: more is no size that anybody has. Extensions (section 7.1.1) are checked and ignored; white space before the size
 # or between it and the extension is refused, although section 7.1.1 lets a recipient accept "bad white space" there.
-_SIZE_LINE = re.compile(
-    rb"""([0-9A-Fa-f]{1,16})
-    (?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"))?)*""",
-    re.VERBOSE,
-)
+_SIZE = rb"""([0-9A-Fa-f]{1,16})
+    (?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"))?)*"""
+_SIZE_LINE = re.compile(_SIZE, re.VERBOSE)
+_START = re.compile(_SIZE + rb"\r\n", re.VERBOSE)
 _TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t \x21-\x7e\x80-\xff]*")
 # RFC 9110, section 6.5.1: fields that frame, route or authenticate a message must not come in a trailer.
 _NOT_IN_TRAILER = frozenset(
@@ -64,7 +66,8 @@ class ChunkedDecoder:
         self._max_body = max_body
         self._state = _State.SIZE
         self._line = bytearray()
-        self._missing = 0
+        self.missing = 0
+        """Bytes of the current chunk that have not come."""
         self._extension_bytes = 0
         self._trailer_bytes = 0
         self.complete = False
@@ -75,17 +78,41 @@ class ChunkedDecoder:
 
         Raises Refusal: 400 for what is malformed, 413 as soon as a chunk is announced that would exceed the limit.
         """
+        parts: list[bytes] = []
         position = 0
         while position < len(data) and not self.complete:
             if self._state is _State.DATA:
-                part = data[position : position + self._missing]
-                sink(part)
+                part = data[position : position + self.missing]
+                parts.append(part)
                 position += len(part)
-                self._missing -= len(part)
-                if not self._missing:
+                self.missing -= len(part)
+                if not self.missing:
                     self._state = _State.DATA_END
             else:
+                if self._state is _State.SIZE and not self._line:
+                    position = self._take_whole_chunks(data, position, parts)
                 position = self._feed_line(data, position)
+        if parts:
+            sink(b"".join(parts))
+        return position
+
+    def _take_whole_chunks(self, data: bytes, position: int, parts: list[bytes]) -> int:
+        """Take chunks from *position* on, up to the first that is not whole or not good, or is the last. Returns where that begins."""
+        start_at = _START.match
+        left = self._max_body - self.received
+        while match := start_at(data, position, position + MAX_SIZE_LINE + 2):
+            digits = match[1]
+            size = int(digits, 16)
+            start = match.end()
+            end = start + size
+            extension_bytes = self._extension_bytes + start - position - len(digits) - 2
+            if not size or size > left or extension_bytes > MAX_EXTENSIONS or data[end : end + 2] != b"\r\n":
+                break
+            self._extension_bytes = extension_bytes
+            left -= size
+            parts.append(data[start:end])
+            position = end + 2
+        self.received = self._max_body - left
         return position
 
     def _feed_line(self, data: bytes, position: int) -> int:
@@ -123,7 +150,7 @@ class ChunkedDecoder:
         if self.received + size > self._max_body:
             raise Refusal(413, "The request body is larger than this server accepts.", "MAX_BODY_SIZE")
         self.received += size
-        self._missing = size
+        self.missing = size
         self._state = _State.DATA if size else _State.TRAILERS
 
     def _check_trailer(self, line: bytes) -> None:
