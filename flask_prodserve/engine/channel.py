@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ..clock import Deadline
 from ..net.unsent import unacknowledged
 from ..protocol.deadlines import Phase, Waiting
-from .adjustments import RECEIVE_BODY_BYTES, RECEIVE_BYTES, EngineAdjustments
+from .adjustments import RECEIVE_BYTES, EngineAdjustments
 from .outgoing import Outgoing
 from .parser import RequestParser
 from .reply import Reply, ReplyTask
@@ -148,7 +148,7 @@ class Channel(Outgoing):
             # beginning of a request, with the true one in ``_unread``.
             return False
         try:
-            data = self.receive(RECEIVE_BYTES if self.request is None else RECEIVE_BODY_BYTES)
+            data = self.receive(RECEIVE_BYTES if self.request is None else self.request.receive_size)
         except OSError:  # reset by the client, or bytes that are no TLS
             data = b""
         if data is None:

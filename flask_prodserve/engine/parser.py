@@ -16,7 +16,13 @@ from ..protocol.chunked import ChunkedDecoder
 from ..protocol.refusal import Refusal
 from ..protocol.request_head import HeadReader, RequestHead
 from ..units import format_size
-from .adjustments import EngineAdjustments
+from .adjustments import (
+    RECEIVE_BODY_BYTES,
+    RECEIVE_BYTES,
+    RECEIVE_CHUNKS_BYTES,
+    SMALL_CHUNKS,
+    EngineAdjustments,
+)
 from .body import Body
 from .reply import RETRY_AFTER_SECONDS, Reply
 from .spool import SpoolFull, cannot_be_kept
@@ -35,6 +41,11 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
     headers_finished: bool
     reply: Reply | None = None
     head: RequestHead | None = None
+
+    _step = RECEIVE_BYTES
+    """How much of a chunked body is read at a time besides its current chunk. Once its chunks turn out to be small, that is for good: a
+    client that has others in between must not get more at once again.
+    """
 
     def __init__(self, adjustments: EngineAdjustments) -> None:
         self._adjustments = adjustments
@@ -55,6 +66,12 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
     def body_received(self) -> int:
         """Bytes of the body that are there, without their framing."""
         return 0 if self._body is None else self._body.size
+
+    @property
+    def receive_size(self) -> int:
+        """How many bytes to read next, so that no client keeps the loop from others for long: chunks cost by their number."""
+        expected = self._missing if self._decoder is None else self._decoder.missing
+        return min(expected + self._step, RECEIVE_BODY_BYTES)
 
     @property
     def path(self) -> str:
@@ -144,7 +161,10 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
         # A client may send the body without waiting for the 100, which is then no longer of use (RFC 9110, section 10.1.1).
         self.expect_continue = False
         if self._decoder is not None:
+            chunks = self._decoder.chunks
             consumed = self._decoder.feed(data, self._body.append)
+            if self._decoder.chunks - chunks > SMALL_CHUNKS:
+                self._step = RECEIVE_CHUNKS_BYTES
             if self._decoder.complete:
                 self._body.finish()
                 self.completed = True

@@ -140,23 +140,26 @@ class TLSChannel(Channel):
         return True
 
     def receive(self, size: int) -> bytes | None:
-        data = self._receive_some()
+        data = self._receive_some(size)
         if data is None and self.handshakes:
             # With what ends the handshake the client's system lets go of the request behind it, if it follows Nagle (RFC 9293, 3.7.4).
-            data = self._receive_some()
+            data = self._receive_some(size)
         if not data or size <= RECEIVE_BYTES:
             return data
-        # In the middle of a request all that is there counts as sent, as it does without TLS.
-        parts, taken = [data], len(data)
+        # In the middle of a request all that is there counts as sent, as it does without TLS. What is counted is what comes sealed: of
+        # records with a byte in each it is many times as much as what is in them, and as much work.
+        parts = [data]
         with contextlib.suppress(OSError):  # which comes again
-            while taken < size and not self.handshake_waits and (data := self._receive_some()):
+            for taken in range(RECEIVE_BYTES, size, RECEIVE_BYTES):
+                data = None if self.handshake_waits else self._receive_some(size - taken)
+                if not data:
+                    break
                 parts.append(data)
-                taken += len(data)
         return b"".join(parts)
 
-    def _receive_some(self) -> bytes | None:
+    def _receive_some(self, size: int) -> bytes | None:
         """As :meth:`receive`, with no more at a time than OpenSSL is to keep memory for."""
-        data = super().receive(RECEIVE_BYTES)
+        data = super().receive(min(size, RECEIVE_BYTES))
         if not data:
             return data
         if not self._begun:

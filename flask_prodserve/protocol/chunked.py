@@ -68,6 +68,8 @@ class ChunkedDecoder:
         self._line = bytearray()
         self.missing = 0
         """Bytes of the current chunk that have not come."""
+        self.chunks = 0
+        """Chunks that have begun."""
         self._extension_bytes = 0
         self._trailer_bytes = 0
         self.complete = False
@@ -99,6 +101,7 @@ class ChunkedDecoder:
     def _take_whole_chunks(self, data: bytes, position: int, parts: list[bytes]) -> int:
         """Take chunks from *position* on, up to the first that is not whole or not good, or is the last. Returns where that begins."""
         start_at = _START.match
+        before = len(parts)
         left = self._max_body - self.received
         while match := start_at(data, position, position + MAX_SIZE_LINE + 2):
             digits = match[1]
@@ -113,6 +116,7 @@ class ChunkedDecoder:
             parts.append(data[start:end])
             position = end + 2
         self.received = self._max_body - left
+        self.chunks += len(parts) - before
         return position
 
     def _feed_line(self, data: bytes, position: int) -> int:
@@ -150,6 +154,7 @@ class ChunkedDecoder:
         if self.received + size > self._max_body:
             raise Refusal(413, "The request body is larger than this server accepts.", "MAX_BODY_SIZE")
         self.received += size
+        self.chunks += 1
         self.missing = size
         self._state = _State.DATA if size else _State.TRAILERS
 

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ import pytest
 from flask import Flask, Response, jsonify, request, send_file
 
 from certificates import RSA, Pair, make, openssl
-from flask_prodserve.engine.channel import LINGER_SECONDS
+from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES
+from flask_prodserve.engine.channel import LINGER_SECONDS, Channel
 from flask_prodserve.engine.outgoing import Outgoing
 from flask_prodserve.engine.tls_channel import RECORD_BYTES, TLSChannel
 from flask_prodserve.net.tls import Certificates
@@ -424,6 +426,45 @@ class Records:
                 part = self.socket.recv(65536)
                 assert part, "an end without close_notify"
                 self.to_client.write(part)
+
+
+def test_body_in_records_of_a_byte(localhost: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little is in the records, no more of them is read in one turn of the loop than of full ones."""
+    asked: list[int] = []
+
+    def noted_turn(channel: Channel, read: Callable[[Channel], bool] = Channel.read) -> bool:
+        asked.append(0)
+        return read(channel)
+
+    def noted(channel: Channel, size: int, receive: Callable[[Channel, int], bytes | None] = Channel.receive) -> object:
+        asked[-1] += size
+        return receive(channel, size)
+
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go.wait(PATIENCE)
+
+    with in_thread(make_app(), **localhost.settings) as served, Wire(served.address) as wire:
+        records = Records(wire, localhost)
+        records.secure.write(b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
+        records.send()
+        served.settle()
+        monkeypatch.setattr(Channel, "read", noted_turn)
+        monkeypatch.setattr(Channel, "receive", noted)
+        served.engine._loop.soon(hold)
+        assert held.wait(PATIENCE)
+        for _ in range(20_000):  # 23 bytes each
+            records.secure.write(b"x")
+        records.send()
+        go.set()
+        records.secure.write(bytes(980_000))
+        records.send()
+        answer = b""
+        while not answer.endswith(b"1000000"):
+            answer += records.read()
+    assert max(asked) == RECEIVE_BODY_BYTES
 
 
 def test_requests_in_records_of_any_size(localhost: Pair) -> None:

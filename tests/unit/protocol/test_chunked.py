@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_prodserve.protocol.chunked import MAX_SIZE_LINE, MAX_TRAILERS, ChunkedDecoder
+from flask_prodserve.protocol.chunked import MAX_EXTENSIONS, MAX_SIZE_LINE, MAX_TRAILERS, ChunkedDecoder
 from flask_prodserve.protocol.refusal import Refusal
 
 LIMIT = 1000
@@ -119,3 +119,75 @@ def test_any_split(chunks: list[bytes], data: st.DataObject) -> None:
         decoder.feed(message[start:end], parts.extend)
     assert decoder.complete
     assert bytes(parts) == b"".join(chunks)
+
+
+PIECES = [
+    *(
+        b"1\r\na\r\n",
+        b"1\r\n1\r\n",
+        b"02\r\n\r\n\r\n",
+        b"A\r\n0123456789\r\n",
+        b"1;a\r\nb\r\n",
+        b'1;a="1\r\n',
+        b"1;" + b"a" * 255,
+    ),
+    *(
+        b"12c\r\n" + b"x" * 300 + b"\r\n",
+        b"2\r\na\r\n",
+        b"1\r\nab\r\n",
+        b"1\na\r\n",
+        b"1\r\na\n",
+        b"1 \r\na\r\n",
+        b"1;\r\na\r\n",
+    ),
+    *(b"0\r\n", b"X: y\r\n", b"\r\n", b"\r", b"\n", b"1", b"f", b"3e9\r\n"),
+]
+
+
+def verdict(way: Callable[[bytes], Decoded], data: bytes) -> Decoded | int:
+    try:
+        return way(data)
+    except Refusal as refusal:
+        return refusal.status
+
+
+@settings(max_examples=2000)
+@given(st.lists(st.sampled_from(PIECES), max_size=12), st.integers(0, 40))
+def test_whole_chunks_are_read_as_their_bytes_are(pieces: list[bytes], good: int) -> None:
+    """Good or bad, what follows chunks that are there as a whole gets the verdict that it gets byte by byte."""
+    data = b"1\r\na\r\n" * good + b"".join(pieces)
+    assert verdict(whole, data) == verdict(byte_by_byte, data)
+
+
+@pytest.mark.parametrize("chunk", [b"1;a\r\nb\r\n", b"1;" + b"a" * 63 + b"\r\nb\r\n"])
+def test_extensions_of_many_chunks(chunk: bytes) -> None:
+    """The bound of all extensions is the same for chunks that come together and for those that do not."""
+    extension = len(chunk) - len(b"1\r\nb\r\n")
+    together, apart = ChunkedDecoder(100_000), ChunkedDecoder(100_000)
+    together.feed(chunk * (MAX_EXTENSIONS // extension), list)
+    for _ in range(MAX_EXTENSIONS // extension):
+        apart.feed(chunk, list)
+    for decoder in (together, apart):
+        with pytest.raises(Refusal) as caught:
+            decoder.feed(chunk, list)
+        assert caught.value.status == 400
+
+
+def test_one_piece() -> None:
+    """What comes together is handed over together, however many chunks it is, with what is there of a chunk that is not."""
+    decoder, pieces = ChunkedDecoder(LIMIT), list[bytes]()
+    decoder.feed(b"1\r\na\r\n2;x\r\nbc\r\n4\r\nde", pieces.append)
+    decoder.feed(b"f", pieces.append)
+    decoder.feed(b"g\r", pieces.append)
+    decoder.feed(b"\n1\r\nh\r\n", pieces.append)
+    decoder.feed(b"0\r\n\r\n", pieces.append)
+    assert pieces == [b"abcde", b"f", b"g", b"h"]
+
+
+def test_count_of_chunks() -> None:
+    """Chunks are counted as they begin, whole or not; the last, which is empty, is one."""
+    decoder = ChunkedDecoder(LIMIT)
+    decoder.feed(b"1\r\na\r\n2;x\r\nbc\r\n4\r\nde", list)
+    assert decoder.chunks == 3
+    decoder.feed(b"fg\r\n0\r\n\r\n", list)
+    assert decoder.chunks == 4
