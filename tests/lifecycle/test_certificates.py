@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import shutil
 import signal
-import socket
 import ssl
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from server import Server, serving, supervised
 
 from certificates import Pair, make
+from programs import free_ports
 from serving import PATIENCE, wait_until
 from wire import get
 
@@ -99,13 +99,15 @@ def test_new_certificates_without_a_reload(
 def test_expired(tmp_path: Path, pairs: list[Pair], workers: int) -> None:
     """What has expired is served. That is said once at the start, whoever serves it, and by each process that takes such files over."""
     over = make(tmp_path / "over", "over", days=-1)
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
     said = "TLS_CERT: live.pem expired on "
     install(over, tmp_path)
     with serving(tmp_path, "--tls-cert", "live.pem", "--tls-key", "live.key", workers=workers) as server:
         address = server.command.address
         assert shown(address) == text(over)
-        if workers:
-            server.wait_for_workers(workers)
+        with server.under_load(tls=anybody) as load:
+            load.wait_for_processes(max(workers, 1))  # have read their certificates
         assert server.command.output.count(said) == 1
         count = max(workers, 1)
         install(pairs[0], tmp_path)
@@ -140,10 +142,7 @@ def test_new_certificates_under_load(tmp_path: Path, pairs: list[Pair], context:
 def test_redirect_through_reload_and_upgrade(tmp_path: Path, pairs: list[Pair]) -> None:
     """TLS_REDIRECT_BIND is where it was after a reload and an upgrade, and never serves the app."""
     install(pairs[0], tmp_path)
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
+    ports = free_ports(2)
     plain = ("127.0.0.1", ports[0])
     options = ["--tls-cert", "live.pem", "--tls-key", "live.key", "--bind", f"127.0.0.1:{ports[1]}"]
     with serving(tmp_path, *options, "--tls-redirect-bind", f"127.0.0.1:{ports[0]}") as server:

@@ -9,15 +9,10 @@ from pathlib import Path
 import pytest
 from server import serving, supervised
 
+from programs import free_ports
 from serving import wait_until
 
 pytestmark = supervised
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def test_twenty_reloads(tmp_path: Path) -> None:
@@ -76,7 +71,7 @@ def test_new_code_that_fails(tmp_path: Path, broken: str, why: str) -> None:
 
 def test_new_address(tmp_path: Path) -> None:
     """A reload that changes the port serves at the new one before the old one is closed, and answers all who were accepted there."""
-    ports = [_free_port(), _free_port()]
+    ports = free_ports(2)
     settings = [f"app.config['PRODSERVE_PORT'] = {port}" for port in ports]
     with serving(tmp_path, more=settings[0]) as server:
         server.wait_for_workers(2)
@@ -94,7 +89,7 @@ def test_new_address(tmp_path: Path) -> None:
 def test_address_that_is_taken(tmp_path: Path) -> None:
     """A reload to an address that somebody else has leaves everything as it was, and says so."""
     with (
-        serving(tmp_path, more=f"app.config['PRODSERVE_PORT'] = {_free_port()}") as server,
+        serving(tmp_path, more=f"app.config['PRODSERVE_PORT'] = {free_ports(1)[0]}") as server,
         socket.create_server(("127.0.0.1", 0)) as other,
     ):
         server.wait_for_workers(2)

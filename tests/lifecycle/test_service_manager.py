@@ -17,6 +17,7 @@ import pytest
 from load import Load
 from server import Server, deploy, serving, supervised
 
+from programs import free_ports
 from serving import flask, run, wait_until
 from wire import get
 
@@ -177,8 +178,7 @@ def test_socket_activation_by_name(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="systemd-socket-activate is not here")
 def test_systemd_socket_activate(tmp_path: Path) -> None:
     """systemd's own program starts the server with the first connection, which is answered as all others are."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
+    address = ("127.0.0.1", free_ports(1)[0])
     activate = ("systemd-socket-activate", "--listen", f"127.0.0.1:{address[1]}", "--fdname=web")
     variables = [f"--setenv={name}" for name in os.environ if name.startswith(("PATH", "PYTHON", "VIRTUAL_ENV"))]
     with serving(tmp_path, "--bind", "systemd", prefix=(*activate, *variables)) as server:
