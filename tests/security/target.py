@@ -63,8 +63,8 @@ class Target:
 
     @property
     def logged(self) -> Counter[str]:
-        """How often the log names which reason, since the server began to serve. A line that names none is counted as it is, but for the one
-        that root is told.
+        """How often the log names which reason, since the server began to serve. A line that names none is counted as it is, but for what
+        root is told.
         """
         lines = self.command.output.partition("serving app=")[2].splitlines()[1:]
         return Counter(
