@@ -712,9 +712,9 @@ def test_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
 
 def test_dates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What is wrong with dates at first is asked for; what comes then, by the time or with new files, is logged once each."""
-    clock = ManualClock()
-    clock.now = began = time.time()
     usual, over = make(tmp_path, "usual", days=90), make(tmp_path, "over", days=-1)
+    clock = ManualClock()
+    clock.now = began = time.time()  # they hold by now
     live = Pair(str(tmp_path / "live.pem"), str(tmp_path / "live.key"))
 
     def install(pair: Pair) -> None:
