@@ -527,10 +527,8 @@ def test_many_requests_of_a_client_that_does_not_read(folder: Path, target: str,
         wait_until(lambda: served.engine._connections.channels)
         (channel,) = served.engine._connections.channels.values()
         wait_until(lambda: channel.output.size and not channel.running, "the client to have enough")
-        answered = channel.answered
         assert get(served.address).body == b"hello"
-        assert (channel.answered, channel.running) == (answered, False)
-        assert answered < count
+        assert channel.answered < count  # the two systems take a few more by and by, and not as many
         assert channel.output.size < size + 1000
         for expected in (*[size] * count, *[None] * 10, *[size] * 10):
             response = wire.response()
