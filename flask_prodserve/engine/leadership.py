@@ -187,7 +187,7 @@ class Leadership:
                 self._places.put_first(following)
             # The leader calls this: it is another thread that is stuck.
             self._stuck += 1
-            self._places.busy -= self._take_back(channel)
+            self._places.busy -= not self._take_back(channel)
             self._fill()
             self._vacate()
 
@@ -440,7 +440,7 @@ class Leadership:
                 self._stuck -= 1
             return False
         with self._lock:
-            counted = self._take_back(channel)
+            counted = not self._take_back(channel)
             if self._admission is not None and (following := self._admission.release(channel)) is not None:
                 self._places.put_first(following)
         if more:
@@ -450,11 +450,11 @@ class Leadership:
         return counted
 
     def _take_back(self, channel: Channel) -> bool:
-        """The stream of *channel* is over, if its place was lent. Returns whether the thread that runs it has one. Under ``_lock``."""
+        """The stream of *channel* is over, if it was lent a place. Returns whether it was. Under ``_lock``."""
         lent = channel.lent
         channel.lent = False
         self._streams -= lent
-        return not lent
+        return lent
 
     def _finish(self, counted: bool) -> None:
         """Run what is ready, then be no longer busy."""
