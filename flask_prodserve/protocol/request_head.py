@@ -24,6 +24,12 @@ MAX_LENGTH_DIGITS = 18
 MAX_HOST = 255 + len(":65535")
 """A DNS name has 255 bytes at most (RFC 1035, section 2.3.4). Longer ones would also fill the memory of known hosts."""
 
+KNOWN_PARTS = 512
+"""Request lines, and sets of fields, that are remembered as they were read: those that were sent last."""
+
+KNOWN_BYTES = 2048
+"""Bytes of the largest head of which that is done, so that all of them take a few MB at worst."""
+
 # RFC 9110, section 5.6.2:  token = 1*tchar
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110, section 5.5: of the controls, field values may have the tab. CR and LF are left where they do not end a line.
@@ -131,7 +137,8 @@ class HeadReader:
         """
         blank = 0
         if not self.started:
-            blank = self._skip_blank_lines(data)
+            if self._blank or data[:1] == b"\r":
+                blank = self._skip_blank_lines(data)
             if blank == len(data):
                 return blank
             self.started = True
@@ -143,9 +150,14 @@ class HeadReader:
         else:
             buffer = data
         end = buffer.find(b"\r\n\r\n", max(0, held - 3))
-        self._check_size(buffer, held, end)
+        if len(buffer) > self._limits.request_line or len(buffer) >= self._limits.size:
+            self._check_size(buffer, held, end)
         if end >= 0:
-            self.head = _parse(buffer[:end].decode("latin-1"), self._limits.count)
+            try:
+                self.head = _parse(bytes(buffer[:end]), self._limits.count)
+            except Refusal:
+                _check_line_ends(buffer, 0, end)
+                raise
             return end + 4 - held + blank
         _check_line_ends(buffer, held, len(buffer))
         if buffer is data:
@@ -183,23 +195,14 @@ def _check_line_ends(buffer: bytes | bytearray, start: int, end: int) -> None:
         raise Refusal(400, "A line of the request head does not end in CR LF.")
 
 
-def _parse(text: str, max_count: int) -> RequestHead:
-    lines = text.split("\r\n")
-    # isprintable() is the fast way to say that nothing is forbidden; tabs and 8-bit bytes need the closer look.
-    if not "".join(lines).isprintable() and any(map(_FORBIDDEN.search, lines)):
-        raise Refusal(400, "The request head has a control character.")
-    if len(lines) - 1 > max_count:
-        raise Refusal(431, "The request has more header fields than this server accepts.", "MAX_HEADER_COUNT")
-    method, target, version = _request_line(lines[0])
-    fields = _fields(lines)
+def _parse(head: bytes, max_count: int) -> RequestHead:
+    line, _, section = head.partition(b"\r\n")
+    read_line, read_fields = (_known_line, _known_fields) if len(head) <= KNOWN_BYTES else (_request_line, _fields)
+    method, target, version, authority, path, query = read_line(line)
+    fields, content_length, chunked, keep_alive, expect_continue = read_fields(section, version, max_count)
     host = fields.get("HTTP_HOST")
-    path, query = _target(method, target, host)
-    if version == "1.1" and host is None:
-        # RFC 9112, section 3.2: 400 to a 1.1 request that lacks a Host.
-        raise Refusal(400, "The request has no Host field.")
-    if host and not _is_host(host):
-        raise Refusal(400, "The Host field is no valid host and port.")
-    content_length, chunked = _framing(fields, version)
+    if authority is not None and host is not None and host.lower() != authority.lower():
+        raise Refusal(400, "The host of the request target and the Host field contradict each other.")
     return RequestHead(
         method,
         target,
@@ -207,16 +210,28 @@ def _parse(text: str, max_count: int) -> RequestHead:
         path,
         query,
         host,
-        fields,
+        fields.copy(),  # whoever gets it may change it
         content_length,
         chunked,
-        _keep_alive(fields.get("HTTP_CONNECTION"), version),
-        _expect(fields.get("HTTP_EXPECT"), version) and bool(chunked or content_length),
+        keep_alive,
+        expect_continue,
     )
 
 
-def _request_line(line: str) -> tuple[str, str, str]:
-    """RFC 9112, section 3:  request-line = method SP request-target SP HTTP-version"""
+def _lines(data: bytes) -> list[str]:
+    lines = data.decode("latin-1").split("\r\n")
+    # isprintable() is the fast way to say that nothing is forbidden; tabs and 8-bit bytes need the closer look.
+    if not "".join(lines).isprintable() and any(map(_FORBIDDEN.search, lines)):
+        raise Refusal(400, "The request head has a control character.")
+    return lines
+
+
+def _request_line(data: bytes) -> tuple[str, str, str, str | None, str, str]:
+    """RFC 9112, section 3:  request-line = method SP request-target SP HTTP-version
+
+    Returns the three, and what :func:`_target` finds.
+    """
+    [line] = _lines(data)
     parts = line.split(" ")
     if len(parts) != 3 or not line.isascii() or "\t" in line:
         raise Refusal(400, "The request line is malformed.")
@@ -228,26 +243,26 @@ def _request_line(line: str) -> tuple[str, str, str]:
         raise Refusal(400, "The version in the request line is malformed.")
     if len(method) > MAX_METHOD or not _TOKEN.fullmatch(method):
         raise Refusal(400, "The request method is malformed.")
-    return method, target, version
+    return method, target, version, *_target(method, target)
 
 
-def _target(method: str, target: str, host: str | None) -> tuple[str, str]:
-    """The decoded path and the query (RFC 9112, section 3.2). The authority of an absolute target must be the Host's."""
+def _target(method: str, target: str) -> tuple[str | None, str, str]:
+    """The host of an absolute target, which must be the Host field's, the decoded path and the query (RFC 9112, section 3.2)."""
     if method in ("CONNECT", "TRACE"):
         # A tunnel is not what a WSGI app is for (RFC 9110, section 9.3.6); TRACE would show cookies to scripts (section 9.3.8).
         raise Refusal(501, "This server does not do CONNECT or TRACE.")
     if "#" in target:
         raise Refusal(400, "The request target has a fragment.")
-    rest = target
+    authority, rest = None, target
     if not target.startswith("/"):
         if target == "*" and method == "OPTIONS":
-            return "", ""
+            return None, "", ""
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
             raise Refusal(400, "The request target is neither a path nor an absolute URL.")
         authority, rest = absolute[1], absolute[2]
-        if not _is_host(authority) or (host is not None and host.lower() != authority.lower()):
-            raise Refusal(400, "The host of the request target and the Host field contradict each other.")
+        if not _is_host(authority):
+            raise Refusal(400, "The host of the request target is no valid host and port.")
         if not rest.startswith("/"):
             rest = "/" + rest
     path, _, query = rest.partition("?")
@@ -256,14 +271,41 @@ def _target(method: str, target: str, host: str | None) -> tuple[str, str]:
     if path.startswith("//"):
         # An app that redirects to its own path, which it knows decoded only, would send the client to another host.
         path = "/" + path.lstrip("/")
-    return path, query
+    return authority, path, query
 
 
-def _fields(lines: list[str]) -> dict[str, str]:
+def _fields(data: bytes, version: str, max_count: int) -> tuple[dict[str, str], int | None, bool, bool, bool]:
+    """What the lines behind the request line say, in a message of *version*.
+
+    Returns the ``fields``, ``content_length``, ``chunked``, ``keep_alive`` and ``expect_continue`` of the RequestHead.
+    """
+    lines = _lines(data) if data else []
+    if len(lines) > max_count:
+        raise Refusal(431, "The request has more header fields than this server accepts.", "MAX_HEADER_COUNT")
+    fields = _by_key(lines)
+    host = fields.get("HTTP_HOST")
+    if version == "1.1" and host is None:
+        # RFC 9112, section 3.2: 400 to a 1.1 request that lacks a Host.
+        raise Refusal(400, "The request has no Host field.")
+    if host and not _is_host(host):
+        raise Refusal(400, "The Host field is no valid host and port.")
+    content_length, chunked = _framing(fields, version)
+    keep_alive = _keep_alive(fields.get("HTTP_CONNECTION"), version)
+    expect_continue = _expect(fields.get("HTTP_EXPECT"), version) and bool(chunked or content_length)
+    return fields, content_length, chunked, keep_alive, expect_continue
+
+
+# Clients ask for the same again and again, and a browser says the same of itself each time. The same bytes have the same meaning: what has
+# been read and found good is not read again. What is refused is not remembered.
+_known_line = lru_cache(KNOWN_PARTS)(_request_line)
+_known_fields = lru_cache(KNOWN_PARTS)(_fields)
+
+
+def _by_key(lines: list[str]) -> dict[str, str]:
     """RFC 9112, section 5:  field-line = field-name ":" OWS field-value OWS. A folded line has no name and is refused (section 5.2)."""
     fields: dict[str, str] = {}
     known = _environ_keys.get
-    for line in lines[1:]:
+    for line in lines:
         name, colon, value = line.partition(":")
         key = known(name) if colon else None
         if key is None:

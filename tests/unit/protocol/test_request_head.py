@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flask_prodserve.protocol import request_head
 from flask_prodserve.protocol.refusal import Refusal
 from flask_prodserve.protocol.request_head import HeadLimits, HeadReader, RequestHead
 
@@ -268,6 +269,45 @@ def test_persistence(first: str, connection: str | None, keep_alive: bool) -> No
 def test_no_continue(version: str, lines: list[str]) -> None:
     """Nobody waits for 100 without a body, or in HTTP/1.0."""
     assert read(head(*lines, first=f"GET / HTTP/{version}")).expect_continue is False
+
+
+def test_the_same_head_again() -> None:
+    """It says the same, also after somebody has changed what he got of it, and beside another first line and other limits."""
+    message = head("Cookie: a=1", "Connection: keep-alive")
+    first = read(message)
+    first.fields.clear()
+    for _ in range(2):
+        again = read(message)
+        assert again.fields == {"HTTP_HOST": "test", "HTTP_COOKIE": "a=1", "HTTP_CONNECTION": "keep-alive"}
+        assert again.fields is not first.fields
+        older = read(head("Cookie: a=1", "Connection: keep-alive", first="GET / HTTP/1.0"))
+        assert older.version == "1.0"
+        assert older.fields == again.fields
+        with pytest.raises(Refusal) as caught:
+            HeadReader(HeadLimits(count=2)).feed(message)
+        assert caught.value.status == 431
+
+
+def test_the_same_mistake_again() -> None:
+    """What is refused once is refused again, be it in the first line, in the fields, or between them."""
+    for lines in [head(first="GET /# HTTP/1.1"), head("Name : value"), head(first="GET http://other/ HTTP/1.1")]:
+        for _ in range(2):
+            with pytest.raises(Refusal) as caught:
+                read(lines)
+            assert caught.value.status == 400
+    assert read(head(first="GET http://other/ HTTP/1.1", host="Host: other")).host == "other"
+
+
+def test_what_is_remembered() -> None:
+    """So many parts of heads, and none of a large one: what clients send must not fill the memory."""
+    for number in range(request_head.KNOWN_PARTS + 1):
+        read(head(f"Cookie: {number}", first=f"GET /{number} HTTP/1.1"))
+    for known in (request_head._known_line, request_head._known_fields):
+        assert known.cache_info().currsize == request_head.KNOWN_PARTS
+    before = request_head._known_fields.cache_info()
+    large = b"Cookie: " + b"x" * request_head.KNOWN_BYTES
+    HeadReader(HeadLimits()).feed(b"GET / HTTP/1.1\r\nHost: test\r\n" + large + b"\r\n\r\n")
+    assert request_head._known_fields.cache_info() == before
 
 
 @given(st.binary(max_size=300) | st.text("GET /htp:1.\r\n\tHoscnlegk-0", max_size=120).map(str.encode))
