@@ -24,6 +24,7 @@ from ..settings.endpoint_limits import UNLIMITED
 from ..units import TCPAddress, format_duration
 from .adjustments import EngineAdjustments
 from .admission import Admission
+from .alarm import Alarm
 from .connections import Connections
 from .leadership import Leadership
 from .loop import Loop
@@ -128,7 +129,7 @@ class Engine:
         entries: dict[int, Any] = {}
         admission = None if endpoint_of is None else Admission(endpoint_of)
         self._loop: Loop
-        if hasattr(select, "epoll"):
+        if hasattr(select, "epoll") and Alarm.available():
             sharing = None if loads is None else Sharing(loads, self._connections)
             leadership = self._loop = Leadership(threads, limits.max_streams, entries, kind, admission, sharing)
             if sharing is not None:

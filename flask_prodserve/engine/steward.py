@@ -1,20 +1,19 @@
 """Watches the leader (see ``leadership``), and has the lead taken from one that stays in a request.
 
 Each look disturbs the leader: a thread that wants the GIL is woken each time the leader lets go of it, with every system call, and mostly
-comes too late. With a look each millisecond, the server sent a fifth fewer small files. So the steward looks that often only while there
-is reason to: after a rest, and when a request has taken as long as that.
+comes too late. With a look each millisecond, the server sent a fifth fewer small files. So the steward sleeps, and the leader puts off its
+alarm again and again: it rings where a leader does not come to that.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..clock import Deadline, monotonic
+from .alarm import Alarm
 
 if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
@@ -23,15 +22,10 @@ PATIENCE = 0.001
 """Seconds that a leader may wait inside a request. About the time that a hand-over is worth (and a quick view takes a tenth of it)."""
 
 BURNING_PATIENCE = 0.010
-"""Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down. And how often the steward
-looks where it suspects nothing, which is how long the first request that waits may hold up others.
-"""
+"""Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down."""
 
-SUSPICION_SECONDS = 0.25
-"""How long it looks closely after a request that took longer than PATIENCE."""
-
-SLEEPLESS_LOOKS = 20
-"""How often it looks in vain before it lies down: waking it costs more than looking."""
+AT_ONCE = 1e-6
+"""Seconds."""
 
 Claim = list["RequestHead | None"]
 """What a leader makes for each request that it runs, with its head in it. Who takes that out, in one ``pop``, has the lead from then on."""
@@ -41,7 +35,7 @@ class Steward:
     """*take_over* is called with the claim of a leader that has lost its right to it, and whether it waits, and does not compute.
 
     *claim* is that of the leader, and *clock* the CPU clock of its thread: changed by whoever leads. *patience* is for how many seconds a
-    leader may compute, and how often it is looked at where nothing is suspected.
+    leader may compute.
     """
 
     def __init__(self, take_over: Callable[[Claim, bool], object]) -> None:
@@ -49,46 +43,33 @@ class Steward:
         self.clock = 0
         self.patience = BURNING_PATIENCE if getattr(sys, "_is_gil_enabled", lambda: True)() else PATIENCE
         self._take_over = take_over
-        self._claimed_at = 0.0
-        self.suspect(monotonic())
-        self._bed = threading.Lock()
-        self._bed.acquire()
-        self._lies = False
+        self._alarm = Alarm()
+        self._put_off_at = 0.0
         self._woken = False
 
     # The leader.
 
-    def watch(self, claim: Claim) -> float:
-        """The leader begins with the request of *claim*. Returns the time."""
-        now = self._claimed_at = monotonic()
+    def watch(self, claim: Claim) -> None:
+        """The leader begins with the request of *claim*. If it is in there for longer than twice PATIENCE, the alarm rings."""
         self.claim = claim
-        if self._lies:
-            self._rouse()
-        return now
-
-    def suspect(self, now: float) -> None:
-        """Look closely for a while: a request has taken longer than PATIENCE, or nothing is known of what comes."""
-        self._suspicious_until = now + SUSPICION_SECONDS
+        now = monotonic()
+        if now >= self._put_off_at and not self._woken:  # whose alarm this would put off, too
+            self._put_off_at = now + PATIENCE
+            self._alarm.set(2 * PATIENCE)
 
     # The steward's thread.
 
     def turn(self, seconds: float) -> None:
         """Watch for *seconds*, or until :meth:`wake`."""
         deadline = Deadline(seconds)
-        vain = 0
         while not self._woken and not deadline.passed():
-            now = monotonic()
-            suspicious = now < self._suspicious_until
-            if self.claim and (suspicious or now - self._claimed_at > PATIENCE):
-                vain = 0
+            if self._alarm.wait(deadline.remaining()) and self.claim:
                 self._watch_closely()
-            elif vain < SLEEPLESS_LOOKS:
-                vain = 0 if self.claim else vain + 1
-                self._bed.acquire(timeout=PATIENCE if suspicious else self.patience)
-            else:
-                self._lie_down(deadline)
-                vain = 0
         self._woken = False
+
+    def close(self) -> None:
+        """There is no leader any more, nor will there be."""
+        self._alarm.close()
 
     def _watch_closely(self) -> None:
         """Wait for the end of the request that the leader is in; if that takes too long, take over."""
@@ -101,25 +82,12 @@ class Steward:
             now = monotonic()
             waits = time.clock_gettime(clock) - computed_before < (now - began) / 2
             if waits or now - began > self.patience:
-                self.suspect(now)
                 self._take_over(claim, waits)
                 return
-
-    def _lie_down(self, deadline: Deadline) -> None:
-        """Rest until there is something to watch. A claim that is made in this very moment is seen when the turn ends, and no later."""
-        self._lies = True
-        if not self.claim and not self._woken:
-            self._bed.acquire(timeout=deadline.remaining())
-        self._lies = False
-        self.suspect(monotonic())
 
     # Any thread, and signal handlers.
 
     def wake(self) -> None:
         """End the turn."""
         self._woken = True
-        self._rouse()
-
-    def _rouse(self) -> None:
-        with contextlib.suppress(RuntimeError):  # awake already
-            self._bed.release()
+        self._alarm.set(AT_ONCE)

@@ -8,62 +8,52 @@ import time
 import pytest
 
 from flask_prodserve.engine import steward as module
-from flask_prodserve.engine.steward import PATIENCE, SUSPICION_SECONDS, Claim, Steward
+from flask_prodserve.engine.alarm import Alarm
+from flask_prodserve.engine.steward import PATIENCE, Claim, Steward
 from serving import PATIENCE as TEST_PATIENCE
-from serving import ManualClock, wait_until
+from serving import ManualClock
 
-pytestmark = pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="there is no such loop here")
+pytestmark = pytest.mark.skipif(not Alarm.available(), reason="there is no such loop here")
 
 
-class Watching(Steward):
-    """A steward to whom the test's clock tells the time. With each look a new request begins, which is over at the next."""
+class AlarmByTheClock:
+    """Rings by the test's clock, and counts how often it has been set."""
 
     def __init__(self, clock: ManualClock) -> None:
-        super().__init__(lambda claim, waits: None)
-        self.rests: list[float] = []
-        """How long it has rested between looks, in seconds."""
-        self.close_looks = 0
+        self.times = 0
         self._clock = clock
-        self._bed = self  # type: ignore[assignment]  # all that a steward needs of a lock is here
-        self._most = 0
+        self._at = float("inf")
 
-    def acquire(self, timeout: float) -> bool:
-        self.rests.append(timeout)
-        self._clock.advance(timeout)
-        self.watch([None])
-        self._woken = len(self.rests) == self._most
-        return False
+    def set(self, seconds: float) -> None:
+        self.times += 1
+        self._at = self._clock() + seconds
 
-    def _watch_closely(self) -> None:
-        self.close_looks += 1
-        self._clock.advance(PATIENCE)
-        self.claim.clear()
-
-    def look(self, times: int) -> None:
-        self.rests, self.close_looks, self._most = [], 0, times
-        self.turn(TEST_PATIENCE)
+    @property
+    def rings(self) -> bool:
+        return self._clock() >= self._at
 
 
-def test_it_looks_closely_only_with_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each millisecond at the start and after a request that took longer; less often, and only in passing, while all are quick."""
+@pytest.mark.parametrize("request_seconds", [PATIENCE / 100, PATIENCE * 0.9])
+def test_only_who_stays_in_a_request_is_looked_at(request_seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader with one quick request after the other puts the alarm off, now and then; one that stays in a request does not."""
     clock = ManualClock()
     monkeypatch.setattr(module, "monotonic", clock)
-    steward = Watching(clock)
-    steward.patience = 0.010  # also on a Python without the GIL
-    for _ in range(2):
-        steward.look(10)
-        assert steward.rests == [PATIENCE] * 10
-        assert steward.close_looks >= 9
-        clock.advance(SUSPICION_SECONDS)
-        steward.look(10)
-        assert steward.rests == [steward.patience] * 10
-        assert steward.close_looks <= 1
-        steward.suspect(clock())
+    steward = Steward(lambda claim, waits: None)
+    alarm = steward._alarm = AlarmByTheClock(clock)  # type: ignore[assignment]  # all that watch() needs
+    began = clock()
+    for _ in range(1000):
+        steward.watch([None])
+        clock.advance(request_seconds)
+        assert not alarm.rings
+    assert alarm.times <= (clock() - began) / PATIENCE + 1, "each time costs a system call"
+    steward.watch([None])
+    clock.advance(2 * PATIENCE + 1e-9)
+    assert alarm.rings, "nobody looks at a leader that stays in a request"
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["waits", "computes"])
 def test_it_takes_over(waits: bool) -> None:
-    """From a request that began while nothing was suspected: whether that one waits or computes; and it is suspicious from then on."""
+    """From a leader that stays in a request, be it that it waits or computes."""
     taken: list[tuple[Claim, bool]] = []
     stop = threading.Event()
 
@@ -73,7 +63,6 @@ def test_it_takes_over(waits: bool) -> None:
         steward.wake()
 
     steward = Steward(take_over)
-    steward._suspicious_until = 0.0
     claim: Claim = [None]
 
     def lead() -> None:
@@ -89,19 +78,28 @@ def test_it_takes_over(waits: bool) -> None:
     assert [one is claim for one, _ in taken] == [True]
     if waits:
         assert taken[0][1], "it is taken for one that computes"
-    assert steward._suspicious_until > 0
 
 
-def test_it_lies_down_and_is_roused() -> None:
-    """Where nothing happens it rests until a leader begins with a request, or somebody wakes it."""
-    steward = Steward(lambda claim, waits: steward.wake())
-    steward._suspicious_until = 0.0
-    for rouse in (lambda: steward.watch([None]), steward.wake):
-        thread = threading.Thread(target=steward.turn, args=[TEST_PATIENCE])
-        steward.clock = time.pthread_getcpuclockid(threading.get_ident())
-        steward.claim = []
-        thread.start()
-        wait_until(lambda: steward._lies, "it to lie down")
-        rouse()
-        thread.join(TEST_PATIENCE)
-        assert not thread.is_alive()
+def test_wake_ends_the_turn() -> None:
+    """The next one where none is on; and a leader that goes on with requests does not put it off."""
+    stop = threading.Event()
+    steward = Steward(lambda claim, waits: None)
+    steward.wake()
+    steward.turn(TEST_PATIENCE)
+
+    def lead() -> None:
+        while not stop.is_set():
+            steward.watch([])
+
+    leader = threading.Thread(target=lead)
+    leader.start()
+    try:
+        for _ in range(100):
+            turn = threading.Thread(target=steward.turn, args=[2 * TEST_PATIENCE])
+            turn.start()
+            steward.wake()
+            turn.join(TEST_PATIENCE)
+            assert not turn.is_alive()
+    finally:
+        stop.set()
+        leader.join(TEST_PATIENCE)

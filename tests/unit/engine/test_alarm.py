@@ -1,0 +1,91 @@
+"""The alarm that the steward sleeps by."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import threading
+
+import pytest
+from flask import Flask
+
+from flask_prodserve.engine import alarm as module
+from flask_prodserve.engine.alarm import Alarm
+from flask_prodserve.engine.portable import PortableLoop
+from serving import PATIENCE, in_thread
+from wire import get
+
+pytestmark = pytest.mark.skipif(not Alarm.available(), reason="the steward has no alarm here")
+
+SOON = 0.001
+LATER = 1000 * PATIENCE
+
+
+def test_it_rings_once() -> None:
+    alarm = Alarm()
+    assert not alarm.wait(0), "it rings before it is set"
+    alarm.set(SOON)
+    assert alarm.wait(PATIENCE)
+    assert not alarm.wait(2 * SOON)
+
+
+def test_it_is_put_off() -> None:
+    """Also when it has rung, and nobody has heard that yet."""
+    alarm = Alarm()
+    alarm.set(SOON)
+    assert alarm._poll.poll(PATIENCE * 1000)
+    alarm.set(LATER)
+    assert not alarm.wait(2 * SOON)
+    alarm.set(SOON)
+    assert alarm.wait(PATIENCE)
+
+
+def test_another_thread_sets_it() -> None:
+    alarm = Alarm()
+    alarm.set(LATER)
+    threading.Timer(SOON, alarm.set, [SOON]).start()
+    assert alarm.wait(PATIENCE)
+
+
+def test_a_signal_handler_sets_it() -> None:
+    alarm = Alarm()
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: alarm.set(SOON))
+    try:
+        threading.Timer(SOON, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+        assert alarm.wait(PATIENCE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_its_descriptor() -> None:
+    """Programs that the app starts do not get it. It is closed with the alarm, which can be set all the same: signals come at any time."""
+    alarm = Alarm()
+    descriptor = alarm._descriptor
+    assert not os.get_inheritable(descriptor)
+    alarm.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    alarm.set(SOON)
+
+
+def test_no_more_files() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            Alarm()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_python_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server runs, with the loop that needs no alarm."""
+    app = Flask("alarm")
+    app.get("/")(lambda: "hello")
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    module._library.cache_clear()
+    with in_thread(app) as served:
+        assert isinstance(served.engine._loop, PortableLoop)
+        assert get(served.address).body == b"hello"
