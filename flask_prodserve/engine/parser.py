@@ -41,7 +41,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
     headers_finished: bool
     reply: Reply | None = None
     head: RequestHead | None = None
-
+    _body: Body | None = None
+    _decoder: ChunkedDecoder | None = None
+    _missing = 0
     _step = RECEIVE_BYTES
     """How much of a chunked body is read at a time besides its current chunk. Once its chunks turn out to be small, that is for good: a
     client that has others in between must not get more at once again.
@@ -50,9 +52,6 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
     def __init__(self, adjustments: EngineAdjustments) -> None:
         self._adjustments = adjustments
         self._reader = HeadReader(adjustments.head_limits)
-        self._body: Body | None = None
-        self._decoder: ChunkedDecoder | None = None
-        self._missing = 0
         self.began = adjustments.clock()
         self.body_began = self.began
         """When the head was complete. Meaningless without a body."""

@@ -25,24 +25,25 @@ CLIENT_CLOSED_REQUEST = 499
 class Response:
     """Sends one response on a channel: the head with the first bytes of the body, then the rest in the head's framing."""
 
+    head: ResponseHead | None = None
+    status = CLIENT_CLOSED_REQUEST
+    body_bytes = 0
+    missing = 0
+    """Bytes that the head has announced and that were not sent."""
+    excess = False
+    begun = False
+    """Whether the client has any of it. Changed under the channel's ``output_lock``."""
+    abandoned = False
+    """Whether somebody else has answered meanwhile: nothing more is sent. Changed under ``output_lock``."""
+    waits = True
+    """Whether who sends it may wait until room has been made for what the client does not take."""
+    _unsent = b""
+
     def __init__(self, channel: Channel, method: str, version: str, keep_alive: bool) -> None:
         self._channel = channel
         self._method = method
         self._version = version
         self._keep_alive = keep_alive
-        self._unsent = b""
-        self.head: ResponseHead | None = None
-        self.status = CLIENT_CLOSED_REQUEST
-        self.body_bytes = 0
-        self.missing = 0
-        """Bytes that the head has announced and that were not sent."""
-        self.excess = False
-        self.begun = False
-        """Whether the client has any of it. Changed under the channel's ``output_lock``."""
-        self.abandoned = False
-        """Whether somebody else has answered meanwhile: nothing more is sent. Changed under ``output_lock``."""
-        self.waits = True
-        """Whether who sends it may wait until room has been made for what the client does not take."""
 
     @property
     def bodiless(self) -> bool:
@@ -60,12 +61,12 @@ class Response:
         head = self.head = (compose_known if type(fields) is tuple else compose)(
             status,
             fields,
-            method=self._method,
-            version=self._version,
-            keep_alive=self._keep_alive and not self._channel.closes_after_response(),
-            body_length=body_length,
-            date=http_date(time.time()),
-            server=self._channel.adj.server_header,
+            self._method,
+            self._version,
+            self._keep_alive and not self._channel.closes_after_response(),
+            body_length,
+            http_date(time.time()),
+            self._channel.adj.server_header,
         )
         self.status = head.status
         self.body_bytes = 0

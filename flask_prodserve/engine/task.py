@@ -11,7 +11,7 @@ import contextvars
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .parser import RequestParser
 
-Fields = list[tuple[str, str]]
+Fields = Sequence[tuple[str, str]]
 FileFor = Callable[[RequestHead, str], "tuple[FileAnswer, str] | None"]
 """What has the answer to a request that came from a peer, if it is a file, and the address of its client."""
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
@@ -46,6 +46,10 @@ class Task:
     """Where REQUEST_TIMEOUT_RAISE is on."""
     slow = False
     """Whether SLOW_REQUEST has been logged. The loop's."""
+    _status: str | None = None
+    _fields: Fields = ()
+    _chunks: Iterable[bytes] = ()
+    _app_seconds = 0.0
 
     def __init__(self, channel: Channel, request: RequestParser) -> None:
         assert request.head is not None
@@ -56,12 +60,8 @@ class Task:
         self.thread = threading.get_ident()
         self._clock = channel.server.clock
         self.began = self._clock()
-        self._status: str | None = None
-        self._fields: Fields = []
-        self._chunks: Iterable[bytes] = ()
         self.environ: dict[str, Any] = {"REMOTE_ADDR": channel.addr[0]}
         """The app's, as soon as it is called."""
-        self._app_seconds = 0.0
 
     def service(self) -> None:
         try:

@@ -65,7 +65,6 @@ class ResponseHead(NamedTuple):
 def compose(
     status: str,
     fields: Sequence[tuple[str, str]],
-    *,
     method: str,
     version: str,
     keep_alive: bool,
