@@ -3,6 +3,9 @@
 Each look disturbs the leader: a thread that wants the GIL is woken each time the leader lets go of it, with every system call, and mostly
 comes too late. With a look each millisecond, the server sent a fifth fewer small files. So the steward sleeps, and the leader puts off its
 alarm again and again: it rings where a leader does not come to that.
+
+No leader is overlooked, whatever happens between two steps of one of the two. It makes its claim and then sets the alarm, if that is due;
+the steward, when that has rung, makes it due and then looks for a claim. And who sets the alarm anew never has it not ring.
 """
 
 from __future__ import annotations
@@ -53,18 +56,20 @@ class Steward:
         """The leader begins with the request of *claim*. If it is in there for longer than twice PATIENCE, the alarm rings."""
         self.claim = claim
         now = monotonic()
-        if now >= self._put_off_at and not self._woken:  # whose alarm this would put off, too
+        if now >= self._put_off_at:
             self._put_off_at = now + PATIENCE
-            self._alarm.set(2 * PATIENCE)
+            self._alarm.set(AT_ONCE if self._woken else 2 * PATIENCE)
 
     # The steward's thread.
 
     def turn(self, seconds: float) -> None:
-        """Watch for *seconds*, or until :meth:`wake`."""
+        """Watch for *seconds*, or until :meth:`wake`. Ends a little later where somebody has to be watched closely."""
         deadline = Deadline(seconds)
         while not self._woken and not deadline.passed():
-            if self._alarm.wait(deadline.remaining()) and self.claim:
-                self._watch_closely()
+            if self._alarm.wait(deadline.remaining()):
+                self._put_off_at = 0.0
+                if self.claim:
+                    self._watch_closely()
         self._woken = False
 
     def close(self) -> None:
@@ -74,16 +79,24 @@ class Steward:
     def _watch_closely(self) -> None:
         """Wait for the end of the request that the leader is in; if that takes too long, take over."""
         claim, clock = self.claim, self.clock  # in this order: a leader makes its claims after it has become that
+        try:
+            waits = self._waits(claim, clock)
+        except OSError:  # the thread has ended, so that its request has, too
+            return
+        if waits is not None:
+            self._take_over(claim, waits)
+
+    def _waits(self, claim: Claim, clock: int) -> bool | None:
+        """Whether the leader waits in the request of *claim*; False where it computes, for too long; None where it has finished in time."""
         began, computed_before = monotonic(), time.clock_gettime(clock)
-        while not self._woken:
+        while True:
             time.sleep(PATIENCE)
             if not claim:
-                return
+                return None
             now = monotonic()
             waits = time.clock_gettime(clock) - computed_before < (now - began) / 2
             if waits or now - began > self.patience:
-                self._take_over(claim, waits)
-                return
+                return waits
 
     # Any thread, and signal handlers.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 
@@ -11,7 +12,7 @@ from flask_prodserve.engine import steward as module
 from flask_prodserve.engine.alarm import Alarm
 from flask_prodserve.engine.steward import PATIENCE, Claim, Steward
 from serving import PATIENCE as TEST_PATIENCE
-from serving import ManualClock
+from serving import ManualClock, wait_until
 
 pytestmark = pytest.mark.skipif(not Alarm.available(), reason="there is no such loop here")
 
@@ -78,6 +79,68 @@ def test_it_takes_over(waits: bool) -> None:
     assert [one is claim for one, _ in taken] == [True]
     if waits:
         assert taken[0][1], "it is taken for one that computes"
+
+
+def test_no_leader_is_overlooked() -> None:
+    """One that stays in a request loses the lead, whatever it was doing before, and however often turns are ended meanwhile."""
+    chance = random.Random(20261122)
+    taken, over = threading.Semaphore(0), threading.Event()
+    steward = Steward(lambda claim, waits: taken.release())
+    overlooked: list[int] = []
+
+    def lead() -> None:
+        steward.clock = time.pthread_getcpuclockid(threading.get_ident())
+        for number in range(300):
+            for _ in range(chance.randrange(4)):
+                claim: Claim = [None]
+                steward.watch(claim)
+                time.sleep(chance.random() * PATIENCE)
+                claim.clear()
+            taken.acquire(blocking=False)  # such a one has taken its time, too
+            steward.watch([None])
+            if not taken.acquire(timeout=TEST_PATIENCE):
+                overlooked.append(number)
+                break
+            steward.claim = []
+        over.set()
+        steward.wake()
+
+    def interrupt() -> None:
+        while not over.wait(chance.random() * 2 * PATIENCE):
+            steward.wake()
+
+    threads = [threading.Thread(target=lead), threading.Thread(target=interrupt)]
+    for thread in threads:
+        thread.start()
+    while not over.is_set():
+        steward.turn(TEST_PATIENCE)
+    for thread in threads:
+        thread.join()
+    assert not overlooked
+
+
+def test_thread_that_has_ended() -> None:
+    """Its clock cannot be read any more."""
+    steward = Steward(lambda claim, waits: None)
+
+    def lead() -> None:
+        steward.clock = time.pthread_getcpuclockid(threading.get_ident())
+
+    leader = threading.Thread(target=lead)
+    leader.start()
+    leader.join()
+    wait_until(lambda: clock_is_gone(steward.clock), "the system to forget the thread")
+    steward.watch([None])
+    threading.Timer(10 * PATIENCE, steward.wake).start()
+    steward.turn(TEST_PATIENCE)
+
+
+def clock_is_gone(clock: int) -> bool:
+    try:
+        time.clock_gettime(clock)
+    except OSError:
+        return True
+    return False
 
 
 def test_wake_ends_the_turn() -> None:
