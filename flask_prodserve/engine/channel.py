@@ -247,7 +247,8 @@ class Channel(Outgoing):
     def waiting(self, now: float) -> Waiting | None:
         """What the client is to do, if it is its turn. To be asked every half second or so, since that is how its progress is seen."""
         # What the system has taken counts until it is acknowledged, but not where it may be the app that is slow.
-        flushing = not (self.output.size or self._acknowledged or self.running) and self.request is None
+        receiving = self.request is not None and self.request.started
+        flushing = not (self.output.size or self._acknowledged or self.running or receiving)
         if self.output.size or flushing:
             try:
                 left = unacknowledged(self.socket)
@@ -267,7 +268,7 @@ class Channel(Outgoing):
         if self.running or self._lingering is not None:
             return None
         request = self.request
-        if request is not None and request.started:
+        if request is not None and receiving:
             began = request.began if self.answered else self.accepted_at
             if request.head is None:
                 return Waiting(Phase.HEAD, began, self.last_activity, 0)
@@ -410,6 +411,8 @@ class Channel(Outgoing):
             request = self.request
             if request is None:
                 request = self.request = RequestParser(self.adj)
+            elif not request.started:  # by the blank lines that it has had
+                request.began = self._clock()
             consumed = request.received(data)
             if request.head is not None and not request.completed:
                 reply = self._early_reply(request.head)
@@ -426,8 +429,6 @@ class Channel(Outgoing):
                 self.running = True
                 return True
             data = data[consumed:]
-        if self.request is not None and not self.request.started:
-            self.request = None  # blank lines are no beginning
         if self.request is not None and self.request.expect_continue:
             self.request.expect_continue = False
             with self.output_lock:

@@ -204,6 +204,22 @@ def test_blank_line_between_requests_begins_nothing(served: Served, clock: Manua
         assert served.done[1].total_seconds == 1
 
 
+def test_blank_lines_in_pieces(served: Served, clock: ManualClock) -> None:
+    """They are what they are in one piece: four are overlooked, a fifth is refused, and so is one that does not end."""
+    for pieces, status in [
+        ([b"\r", b"\n" + HEAD], 200),
+        ([b"\r\n", b"\r\n\r", b"\n\r", b"\n", HEAD], 200),
+        ([b"\r\n"] * 5, 400),
+        ([b"\r", HEAD], 400),
+    ]:
+        with Client(served.address) as wire:
+            ask(wire, served)
+            for piece in pieces:
+                wire.send(piece)
+                served.settle()
+            assert wire.response().status == status
+
+
 def test_slow_head_that_is_fast_enough(served: Served, clock: ManualClock) -> None:
     """A head that is complete within HEADER_TIMEOUT is served."""
     with Client(served.address) as wire:
