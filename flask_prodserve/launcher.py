@@ -101,7 +101,8 @@ def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import
     configure(early.observe.log_level, explicit=origins["LOG_LEVEL"] != DEFAULT_ORIGIN)
     account = identity(early.process.user, early.process.group)
     folder = control.working_folder(os.environ)
-    if early.workers.preload:
+    # USER contradicts it, which is said where the app is loaded: in a worker, and so without the rights of root.
+    if early.workers.preload and early.process.user is None:
         load = _preload(load)
 
     def announce(offer: Offer, workers: int) -> None:

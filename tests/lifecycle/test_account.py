@@ -21,7 +21,7 @@ from server import Server, serving, supervised
 
 from certificates import make
 from programs import missing
-from serving import wait_until
+from serving import PATIENCE, environment, wait_until
 from wire import get
 
 pytestmark = [
@@ -204,3 +204,22 @@ def test_key_that_only_root_can_read(folder: Path, everybodys: dict[str, str]) -
         wait_until(lambda: len(server.workers) == 2 and not server.workers & old, "new workers")
         assert ssl.get_server_certificate(address).split() == Path(pair.cert).read_text().split() != first
         assert server.command.output.count("reload asked for") == 2
+
+
+def test_app_is_not_loaded_as_root(folder: Path, everybodys: dict[str, str]) -> None:
+    """Not even to say that PRELOAD would do that."""
+    (folder / "app.py").write_text(
+        "import os\nfrom flask import Flask\nopen('uploads/by', 'w').write(str(os.geteuid()))\napp = Flask(__name__)\n"
+    )
+    python = everybodys["python"]
+    refused = subprocess.run(
+        [python, "-m", "flask", "serve", "--preload", "--user", "nobody", "--port", "0"],
+        cwd=folder,
+        env={**environment(), **everybodys},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert refused.returncode == 2
+    assert "PRELOAD (--preload) would load the app in the supervisor" in refused.stderr
+    assert (folder / "uploads/by").read_text() == str(NOBODY.pw_uid)
