@@ -28,7 +28,7 @@ BURNING_PATIENCE = 0.010
 """Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down."""
 
 AT_ONCE = 1e-6
-"""Seconds."""
+"""Seconds: an alarm that is set to none does not ring (timerfd_settime(2))."""
 
 Claim = list["RequestHead | None"]
 """What a leader makes for each request that it runs, with its head in it. Who takes that out, in one ``pop``, has the lead from then on."""
