@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -13,6 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 _NANOSECONDS = 1_000_000_000
+
+_SOON, _ENOUGH = 1e-6, 0.1
+"""Seconds after which an alarm is set to ring, and after which it has, to try it out."""
+
+_NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Alarm:
@@ -33,11 +39,19 @@ class Alarm:
 
     @staticmethod
     def available() -> bool:
-        """Whether this system and this Python have what it takes."""
+        """Whether this system and this Python have what it takes. Tried out: a sandbox may forbid the calls."""
         try:
-            return hasattr(_library(), "timerfd_create")
-        except (ImportError, OSError):  # a Python that was built without ctypes, or cannot load libraries
+            alarm = Alarm()
+        except (ImportError, AttributeError):  # a Python that was built without ctypes, another system
             return False
+        except OSError as error:  # also of a Python that cannot load libraries
+            if error.errno in _NO_MORE_FILES:
+                raise
+            return False
+        alarm.set(_SOON)
+        rings = alarm.wait(_ENOUGH)
+        alarm.close()
+        return rings
 
     def set(self, seconds: float) -> None:
         """Ring *seconds* from now, which must be more than none, and not when it was to ring before."""

@@ -36,7 +36,7 @@ from .admission import take_out
 from .blocking_memory import BlockingMemory
 from .channel import Channel
 from .places import Places
-from .steward import Claim, Steward
+from .steward import PATIENCE, Claim, Steward
 from .trigger import Trigger
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ class Leadership:
                     self._places.add(channel)
                     return True
         claim: Claim = [head]
-        self._steward.watch(claim)
+        began = self._steward.watch(claim)
         more = channel.answer()
         leads = True
         try:
@@ -362,6 +362,9 @@ class Leadership:
         if not leads:
             self._finish(self._go_on(channel, more))
             return False
+        ended = monotonic()
+        if ended - began > PATIENCE:
+            self._steward.suspect(ended)
         if kind is not None:
             self._memory.forget(kind)
         if self._admission is not None and (following := self._admission.release(channel)) is not None:
@@ -373,7 +376,7 @@ class Leadership:
             channel.handle_write()
         else:
             channel.settle()
-            self._places.quick_at = monotonic()
+            self._places.quick_at = ended
         return True
 
     # Changes of the lead.

@@ -2,7 +2,8 @@
 
 Each look disturbs the leader: a thread that wants the GIL is woken each time the leader lets go of it, with every system call, and mostly
 comes too late. With a look each millisecond, the server sent a fifth fewer small files. So the steward sleeps, and the leader puts off its
-alarm again and again: it rings where a leader does not come to that.
+alarm again and again: it rings where a leader does not come to that. Only while there is reason to is each request looked at from its
+beginning on: after one that has taken longer than PATIENCE. Others like it may end just before the alarm rings, or put it off.
 
 No leader is overlooked, whatever happens between two steps of one of the two. It makes its claim and then sets the alarm, if that is due;
 the steward, when that has rung, makes it due and then looks for a claim. And who sets the alarm anew never has it not ring.
@@ -27,6 +28,9 @@ PATIENCE = 0.001
 BURNING_PATIENCE = 0.010
 """Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down."""
 
+SUSPICION_SECONDS = 0.25
+"""How long there is reason to after such a request."""
+
 AT_ONCE = 1e-6
 """Seconds: an alarm that is set to none does not ring (timerfd_settime(2))."""
 
@@ -48,17 +52,23 @@ class Steward:
         self._take_over = take_over
         self._alarm = Alarm()
         self._put_off_at = 0.0
+        self._suspicious_until = 0.0
         self._woken = False
 
     # The leader.
 
-    def watch(self, claim: Claim) -> None:
-        """The leader begins with the request of *claim*. If it is in there for longer than twice PATIENCE, the alarm rings."""
+    def watch(self, claim: Claim) -> float:
+        """The leader begins with the request of *claim*; if it stays in there, the alarm rings. Returns the time."""
         self.claim = claim
         now = monotonic()
         if now >= self._put_off_at:
             self._put_off_at = now + PATIENCE
-            self._alarm.set(AT_ONCE if self._woken else 2 * PATIENCE)
+            self._alarm.set(AT_ONCE if self._woken or now < self._suspicious_until else 2 * PATIENCE)
+        return now
+
+    def suspect(self, now: float) -> None:
+        """Look closely for a while: a request has taken longer than PATIENCE."""
+        self._suspicious_until = now + SUSPICION_SECONDS
 
     # The steward's thread.
 
@@ -84,6 +94,7 @@ class Steward:
         except OSError:  # the thread has ended, so that its request has, too
             return
         if waits is not None:
+            self.suspect(monotonic())
             self._take_over(claim, waits)
 
     def _waits(self, claim: Claim, clock: int) -> bool | None:

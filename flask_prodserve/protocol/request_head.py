@@ -24,7 +24,7 @@ MAX_LENGTH_DIGITS = 18
 MAX_HOST = 255 + len(":65535")
 """A DNS name has 255 bytes at most (RFC 1035, section 2.3.4). Longer ones would also fill the memory of known hosts."""
 
-KNOWN_PARTS = 512
+KNOWN_PARTS = 256
 """Request lines, and sets of fields, that are remembered as they were read: those that were sent last."""
 
 KNOWN_BYTES = 2048

@@ -80,6 +80,27 @@ def takes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Steward, "_watch_closely", lambda self: time.sleep(steward.PATIENCE))
 
 
+def test_requests_that_wait_for_a_moment(way: str) -> None:
+    """Also those of little more than PATIENCE, one after the other, are seen to wait: or each would hold up all others."""
+    if way == "portable":
+        pytest.skip("requests are handed over anyway")
+    app = Flask("moments")
+
+    @app.get("/moment")
+    def moment() -> str:
+        time.sleep(1.5 * steward.PATIENCE)
+        return "over"
+
+    with in_thread(app, threads=THREADS) as served, Wire(served.address) as wire:
+
+        def ask() -> bool:
+            wire.send(b"GET /moment HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert wire.response().body == b"over"
+            return "GET /moment" in served.engine._loop._memory
+
+        wait_until(ask, "the steward to take over")
+
+
 def test_requests_that_wait_do_not_stall_others(held: Held) -> None:
     """With all threads but one in requests that wait, others are answered as if nothing was."""
     with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import platform
 import resource
 import signal
+import subprocess
 import sys
 import threading
 
@@ -18,6 +21,27 @@ from serving import PATIENCE, in_thread
 from wire import get
 
 pytestmark = pytest.mark.skipif(not Alarm.available(), reason="the steward has no alarm here")
+
+TIMERFD_CREATE = {"x86_64": 283, "aarch64": 85}
+"""Its number by machine."""
+
+# A filter for prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER), see seccomp(2): load the number of the call; if it is this one, answer with this
+# error; or else allow it.
+IN_SANDBOX = """
+import ctypes, struct, sys
+call, error = map(int, sys.argv[1:])
+code = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in [(0x20, 0, 0, 0), (0x15, 0, 1, call), (0x06, 0, 0, 0x00050000 | error), (0x06, 0, 0, 0x7FFF0000)]
+)
+kept = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 4, ctypes.addressof(kept)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0
+from flask_prodserve.engine.alarm import Alarm
+print(Alarm.available())
+"""
 
 SOON = 0.001
 LATER = 1000 * PATIENCE
@@ -78,6 +102,16 @@ def test_no_more_files() -> None:
             Alarm()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.skipif(
+    platform.machine() not in TIMERFD_CREATE, reason="the number of timerfd_create(2) is not known here"
+)
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+def test_sandbox(error: int) -> None:
+    """One in which timerfd_create(2) is forbidden, or not there."""
+    asked = [sys.executable, "-c", IN_SANDBOX, str(TIMERFD_CREATE[platform.machine()]), str(error)]
+    assert subprocess.run(asked, check=True, capture_output=True, text=True).stdout == "False\n"
 
 
 def test_python_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from flask_prodserve.engine import steward as module
 from flask_prodserve.engine.alarm import Alarm
-from flask_prodserve.engine.steward import PATIENCE, Claim, Steward
+from flask_prodserve.engine.steward import AT_ONCE, PATIENCE, SUSPICION_SECONDS, Claim, Steward
 from serving import PATIENCE as TEST_PATIENCE
 from serving import ManualClock, wait_until
 
@@ -52,6 +52,20 @@ def test_only_who_stays_in_a_request_is_looked_at(request_seconds: float, monkey
     assert alarm.rings, "nobody looks at a leader that stays in a request"
 
 
+def test_it_is_suspicious_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a request that took longer than PATIENCE, each is looked at from its beginning on: others like it would put the alarm off."""
+    clock = ManualClock()
+    monkeypatch.setattr(module, "monotonic", clock)
+    steward = Steward(lambda claim, waits: None)
+    alarm = steward._alarm = AlarmByTheClock(clock)  # type: ignore[assignment]  # all that watch() needs
+    steward.suspect(clock())
+    for seconds, at_once in ((SUSPICION_SECONDS - PATIENCE, True), (2 * PATIENCE, False)):
+        clock.advance(seconds)
+        steward.watch([None])
+        clock.advance(AT_ONCE)
+        assert alarm.rings is at_once
+
+
 @pytest.mark.parametrize("waits", [True, False], ids=["waits", "computes"])
 def test_it_takes_over(waits: bool) -> None:
     """From a leader that stays in a request, be it that it waits or computes."""
@@ -79,6 +93,7 @@ def test_it_takes_over(waits: bool) -> None:
     assert [one is claim for one, _ in taken] == [True]
     if waits:
         assert taken[0][1], "it is taken for one that computes"
+    assert steward._suspicious_until > 0
 
 
 def test_no_leader_is_overlooked() -> None:
