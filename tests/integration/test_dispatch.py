@@ -98,7 +98,7 @@ def test_requests_that_wait_for_a_moment(way: str) -> None:
             assert wire.response().body == b"over"
             return "GET /moment" in served.engine._loop._memory
 
-        wait_until(ask, "the steward to take over")
+        assert any(ask() for _ in range(100)), "each holds up the others"
 
 
 def test_requests_that_wait_do_not_stall_others(held: Held) -> None:
