@@ -96,9 +96,12 @@ def test_requests_that_wait_for_a_moment(way: str) -> None:
         def ask() -> bool:
             wire.send(b"GET /moment HTTP/1.1\r\nHost: test\r\n\r\n")
             assert wire.response().body == b"over"
-            return "GET /moment" in served.engine._loop._memory
+            return "GET /moment" in memory
 
-        assert any(ask() for _ in range(100)), "each holds up the others"
+        memory = served.engine._loop._memory
+        for _ in range(5):
+            assert any(ask() for _ in range(100)), "each holds up the others"
+            memory.forget("GET /moment")
 
 
 def test_requests_that_wait_do_not_stall_others(held: Held) -> None:
