@@ -256,7 +256,7 @@ class TLSChannel(Channel):
                 if sent == len(view):
                     return sent
                 self._seal(view[sent : sent + self.at_a_time])
-                if max(len(view), self.output.size) - sent - self._ahead > self.at_a_time:
+                if max(len(view), self.output.size) - sent > self._ahead:
                     self._widen()
         self.at_a_time = RECORD_BYTES
         return sent
