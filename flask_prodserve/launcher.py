@@ -22,8 +22,9 @@ from .errors import ExitCode
 from .net import systemd
 from .net.listeners import Listener, open_listeners
 from .net.tls import Certificates
-from .observe import startup
+from .observe import line_writer, startup
 from .observe.logging import coloured, configure
+from .observe.standard_streams import queued_streams
 from .process import control, handover
 from .process.hooks import AppsHooks
 from .process.pidfile import remove_pidfile, write_pidfile
@@ -56,6 +57,7 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
     notifier, inherited, _ = _from_systemd()
     service = Service(app, resolved, import_path=import_path)
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(queued_streams())
         cleanup.callback(service.close)
         listeners = open_listeners(
             settings.addresses,
@@ -130,6 +132,7 @@ def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import
         return outcome
 
     birth = outcome
+    line_writer.use_queues()
 
     def service() -> Service:
         with contextlib.suppress(OSError):  # where the folder has gone, its worker's files may still be there
@@ -154,6 +157,7 @@ def _preload(load: Load) -> Load:
     """Load the app here and now, for all workers."""
     app, resolved = load(True)
     AppsHooks(served_apps(app, resolved.settings)).run_before_fork()
+    line_writer.pause()  # its thread is not the app's
     if (threads := threading.active_count()) > 1:
         logger.warning(
             "PRELOAD: the app has started %d thread%s while it was loaded, which workers do not have. Start them in worker_started",

@@ -59,9 +59,11 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
         return
     from ..errors import ProdServeError
     from ..launcher import launch, supervise
+    from ..observe.standard_streams import queue_streams
     from ..process.privileges import assume
     from ..settings import without_supervisor
 
+    queue_streams()  # before the app is loaded, which may keep sys.stderr for its handlers
     try:
         layers = layers_without_app(values)
         early = _resolve_early(info, layers)

@@ -2,22 +2,19 @@
 
 Rules:
 
-- Never in the way: a line that cannot be written is dropped. The first one is reported, and how many they were once lines can be written
-  again. Nothing is raised, and no lock is held while writing: a thread that waits for the GIL after its write would hold up the others.
-- Never mixed up: a line goes out in one write to a descriptor opened for appending, and is short enough for a pipe to take it
-  whole, whoever else writes there.
+- Never in the way: lines are queued (see ``line_writer``), and nothing is raised. A line that cannot be written is dropped. The first
+  one is reported, and how many they were once lines can be written again.
+- Never mixed up: a line is short enough for a pipe to take it whole, whoever else writes there.
 - Never forged: what a client sent stays inside its field, and the field inside the line.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import re
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -26,6 +23,8 @@ from typing import TextIO
 
 from ..errors import LogFileError
 from .events import RequestDone
+from .line_writer import ACCESS_BYTES, FLUSH_SECONDS, LineWriter
+from .standard_streams import text_descriptor, writer_to
 
 logger = logging.getLogger("flask_prodserve.access")
 
@@ -47,9 +46,6 @@ _FILE_MODE = 0o640  # addresses of people are in it
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 """strftime() would follow the locale of the process."""
-
-Write = Callable[[bytes], int]
-"""Writes a line and returns how many bytes of it. Raises OSError or ValueError."""
 
 
 def open_access_log(destination: str, format: str) -> AccessLog | None:
@@ -78,14 +74,11 @@ def open_access_log(destination: str, format: str) -> AccessLog | None:
 
 
 class AccessLog:
-    """Writes lines, composed by *compose*, to a standard stream. Every method may be called from any thread."""
+    """Writes lines, composed by *compose*, with *writer*. Every method may be called from any thread."""
 
-    def __init__(self, write: Write, compose: Callable[[RequestDone], str]) -> None:
-        self._write = write
+    def __init__(self, writer: LineWriter, compose: Callable[[RequestDone], str]) -> None:
+        self._writer = writer
         self._compose = compose
-        self._cut = False
-        self._lost = 0
-        self._lost_lock = threading.Lock()
 
     def log(self, event: RequestDone) -> None:
         """Write the line of *event*, or drop it."""
@@ -94,41 +87,19 @@ class AccessLog:
             line = self._compose(_shortened(event, 1))
             if len(line) > MAX_LINE:
                 line = self._compose(_shortened(event, _LONGEST_ESCAPE))
-        try:
-            self._write_at_once(line.encode("ascii"))
-        except (OSError, ValueError) as error:  # ValueError: a stream that somebody has closed
-            self._drop(error)
-        else:
-            if self._lost:
-                self._recover()
+        self._writer.put(line.encode("ascii"), ACCESS_BYTES)
+
+    def flush(self) -> None:
+        """Wait until the lines are written, for FLUSH_SECONDS at most."""
+        self._writer.flush(FLUSH_SECONDS)
 
     def reopen(self) -> None:
-        """Open the file again by its name, since a rotation has moved it away. If that fails, the old one stays in use."""
+        """Open the file again by its name, since a rotation has moved it away. If that fails, the old one stays in use. May be called from
+        a signal handler.
+        """
 
     def close(self) -> None:
         """Let go of the file. A request that ends later is not logged."""
-
-    def _write_at_once(self, line: bytes) -> None:
-        if self._cut:
-            line = b"\n" + line  # the piece that is there already spoils no more than its own line
-        written = self._write(line)
-        # The rest is not sent after it, since that would land behind the lines of others; a full disk would not take it anyway.
-        self._cut = written < len(line)
-        if self._cut:
-            raise OSError(errno.EIO, "only a part of a line was written")
-
-    def _drop(self, error: Exception) -> None:
-        with self._lost_lock:
-            self._lost += 1
-            first = self._lost == 1
-        if first:
-            logger.warning("the access log cannot be written, so lines are lost: %s", error)
-
-    def _recover(self) -> None:
-        with self._lost_lock:
-            lost, self._lost = self._lost, 0
-        if lost:
-            logger.warning("the access log can be written again; lines lost: %d", lost)
 
 
 class FileAccessLog(AccessLog):
@@ -141,17 +112,24 @@ class FileAccessLog(AccessLog):
     def __init__(self, path: str, compose: Callable[[RequestDone], str]) -> None:
         self._path = os.path.abspath(path)  # the same file after a chdir()
         self._descriptor = os.open(self._path, _FILE_FLAGS, _FILE_MODE)
-        weakref.finalize(self, os.close, self._descriptor)
-        super().__init__(partial(os.write, self._descriptor), compose)
+        write = partial(os.write, self._descriptor)
+        writer = LineWriter(write, "the access log", descriptor=self._descriptor, log=logger)
+        super().__init__(writer, compose)
+        # With the writer, whose thread may be writing. Not when the interpreter ends: lines are written until the very end.
+        weakref.finalize(writer, os.close, self._descriptor).atexit = False
 
     def reopen(self) -> None:
+        self._writer.call(self._reopen)  # what has been logged until now belongs into the old file
+
+    def close(self) -> None:
+        self._writer.call(partial(self._exchange, os.devnull))
+        self._writer.pause(FLUSH_SECONDS)
+
+    def _reopen(self) -> None:
         try:
             self._exchange(self._path)
         except OSError as error:
             logger.warning("the access log cannot be opened again, so the old file stays in use: %s", error)
-
-    def close(self) -> None:
-        self._exchange(os.devnull)
 
     def _exchange(self, path: str) -> None:
         descriptor = os.open(path, _FILE_FLAGS, _FILE_MODE)
@@ -161,17 +139,17 @@ class FileAccessLog(AccessLog):
             os.close(descriptor)
 
 
-def _stream_writer(stream: TextIO) -> Write:
-    try:
-        return partial(os.write, stream.fileno())
-    except (OSError, ValueError, AttributeError):  # replaced by one without a descriptor, as test suites do
+def _stream_writer(stream: TextIO) -> LineWriter:
+    descriptor = text_descriptor(stream)
+    if descriptor is not None:
+        return writer_to(descriptor)
 
-        def write(line: bytes) -> int:
-            stream.write(line.decode("ascii"))
-            stream.flush()
-            return len(line)
+    def write(line: bytes) -> int:
+        stream.write(line.decode("ascii"))
+        stream.flush()
+        return len(line)
 
-        return write
+    return LineWriter(write, "the access log", queue=False, log=logger)
 
 
 def _combined(event: RequestDone) -> str:

@@ -2,24 +2,21 @@
 
 Rule: an app that has configured logging is not overruled. Its handlers get our records; ours is attached only where there are none.
 
-Several processes write to one standard error. Their lines are not mixed: they are written as the system writes at once, and together.
+A message is rendered in the thread that logs it. It is queued for standard error, so that no reader can hold that thread up.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import select
 import sys
-from collections.abc import Iterator
 from typing import TextIO
+
+from .line_writer import FLUSH_SECONDS
+from .standard_streams import text_descriptor, writer_to
 
 LOGGERS = ("flask_prodserve", "waitress")
 """All messages of the server come from these and their children."""
-
-PIECE_BYTES = 4096
-"""What is written at a time: as much as a pipe takes without anything in between (PIPE_BUF of Linux; POSIX says 512 at least)."""
 
 _FORMAT = "[%(asctime)s] [%(process)d] %(levelname)s %(message)s"
 _DATE_FORMAT = "%Y-%m-%d %H:%M:%S %z"
@@ -78,43 +75,21 @@ class StandardErrorHandler(logging.Handler):
         except Exception:
             self.handleError(record)
 
+    def flush(self) -> None:
+        """Wait until the messages are written; logging.shutdown() calls it."""
+        if sys.stderr is not None and (descriptor := text_descriptor(sys.stderr)) is not None:
+            writer_to(descriptor).flush(FLUSH_SECONDS)
+
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write *text* past the buffers of *stream* if it is an ordinary file, or to whatever has been put in the place of one."""
-    descriptor = _descriptor(stream)
+    """Write *text* past the buffers of *stream*, with the lines of other writers; or to whatever has been put in the place of one."""
+    descriptor = text_descriptor(stream)
     if descriptor is None:
         stream.write(text)
         stream.flush()
         return
     stream.flush()  # what others have written comes first
-    for piece in _pieces(text.encode(stream.encoding, stream.errors or "strict")):
-        unwritten = piece
-        while unwritten:
-            try:
-                unwritten = unwritten[os.write(descriptor, unwritten) :]
-            except BlockingIOError:  # whoever shares the file has said that it must not block
-                select.select([], [descriptor], [])
-
-
-def _descriptor(stream: TextIO) -> int | None:
-    # A wrapper that passes its text on may have the descriptor of what is behind it. A console of Windows takes text only.
-    if not isinstance(stream, io.TextIOWrapper) or os.name == "nt":
-        return None
-    try:
-        return stream.fileno()
-    except OSError:
-        return None
-
-
-def _pieces(data: bytes) -> Iterator[bytes]:
-    """Cut *data* where lines end; lines that are too long, anywhere."""
-    begin = 0
-    while begin < len(data):
-        end = begin + PIECE_BYTES
-        if end < len(data):
-            end = data.rfind(b"\n", begin, end) + 1 or end
-        yield data[begin:end]
-        begin = end
+    writer_to(descriptor).put(text.encode(stream.encoding, stream.errors or "strict"))
 
 
 class _Formatter(logging.Formatter):

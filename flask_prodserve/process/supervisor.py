@@ -23,7 +23,7 @@ from ..net.listeners import exchange_listeners
 from ..net.loads import Loads
 from ..net.processors import available
 from ..net.systemd import Inherited, Notifier
-from ..observe import startup
+from ..observe import line_writer, startup
 from ..settings import Settings
 from ..units import format_address
 from . import actions, control, events, handover, messages
@@ -352,6 +352,7 @@ class Supervisor:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()  # or the child would write it again
+        line_writer.pause()
         supervisor = os.getpid()
         with blocked():
             try:
@@ -479,6 +480,7 @@ class Supervisor:
         self._answer_renewal({"ok": True, "generation": self._state.last_generation + 1, "replaced": True})
         environ = {**os.environ, **self._command.hidden}
         handover.leave(self._estate, environ)
+        line_writer.flush()
         with blocked():
             try:
                 os.chdir(self._command.folder)

@@ -18,7 +18,7 @@ import pytest
 from flask_prodserve.errors import ExitCode, LogFileError
 from flask_prodserve.observe.access_log import MAX_LINE, AccessLog, open_access_log
 from flask_prodserve.observe.events import RequestDone
-from serving import PATIENCE
+from serving import PATIENCE, wait_until
 
 EVENT = RequestDone(
     finished_at=1795233289.1234,  # 2026-11-21 03:54:49 UTC
@@ -231,9 +231,9 @@ def test_off_is_no_log() -> None:
 
 @pytest.mark.parametrize(("destination", "stream"), [("stdout", "out"), ("-", "out"), ("stderr", "err")])
 def test_standard_streams(destination: str, stream: str) -> None:
-    """Lines reach the standard stream of the process at once, though Python would buffer it."""
+    """Lines reach the standard stream of the process as soon as they are flushed, though Python would buffer it."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(destination=destination, count=1, end="os._exit(0)")],
+        [sys.executable, "-c", SCRIPT.format(destination=destination, count=1, end="log.flush(); os._exit(0)")],
         capture_output=True,
         timeout=PATIENCE,
         check=True,
@@ -372,6 +372,7 @@ def test_rotation_under_load_loses_nothing(tmp_path: Path) -> None:
         for rotation in range(rotations):
             path.rename(tmp_path / f"access.log.{rotation}")
             log.reopen()
+            wait_until(path.exists, "a new file")
         for worker in workers:
             worker.join(timeout=PATIENCE)
     matches = [COMBINED.fullmatch(line) for file in tmp_path.iterdir() for line in file.read_text().splitlines()]
@@ -429,10 +430,12 @@ def test_full_disk_is_reported_once_and_again_when_it_is_over(tmp_path: Path, ca
             log.reopen()
             for _ in range(3):
                 log.log(EVENT)
+            log.flush()
             path.unlink()
             log.reopen()
             for _ in range(2):
                 log.log(EVENT)
+            log.flush()
         assert len(path.read_text().splitlines()) == 2
     first, second, third, fourth = lost_and_found(caplog)
     assert (first, second) == (third, fourth)
@@ -449,15 +452,18 @@ def test_line_that_was_cut_does_not_spoil_the_next(tmp_path: Path, caplog: pytes
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with opened(path) as log:
         log.log(EVENT._replace(target="/first"))
+        log.flush()
         size = path.stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, limits[1]))
         try:
             log.log(EVENT._replace(target="/second"))
             log.log(EVENT._replace(target="/third"))
+            log.flush()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         log.log(EVENT._replace(target="/fourth"))
         log.log(EVENT._replace(target="/fifth"))
+        log.flush()
     first, piece, fourth, fifth = path.read_text().splitlines()
     assert all(COMBINED.fullmatch(line) for line in (first, fourth, fifth))
     assert len(piece) == 40
@@ -480,7 +486,7 @@ def test_closed_pipe_fails_no_request(monkeypatch: pytest.MonkeyPatch, caplog: p
                 worker.start()
             for worker in workers:
                 worker.join(timeout=PATIENCE)
-    (message,) = lost_and_found(caplog)
+    (message,) = caplog.messages
     assert "Broken pipe" in message
 
 

@@ -13,14 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_prodserve.observe.logging import (
-    LOGGERS,
-    PIECE_BYTES,
-    StandardErrorHandler,
-    _pieces,
-    coloured,
-    configure,
-)
+from flask_prodserve.observe.line_writer import PIECE_BYTES, pieces
+from flask_prodserve.observe.logging import LOGGERS, StandardErrorHandler, coloured, configure
 
 ROOT = Path(__file__).parents[3]
 NAMES = ("", *LOGGERS, "flask_prodserve.proxy")
@@ -312,9 +306,9 @@ def test_lines_of_several_processes_are_whole(blocking: bool) -> None:
 def test_pieces() -> None:
     """A message is cut where lines end, and a line only if it is longer than a piece."""
     message = b"a" * (PIECE_BYTES - 2) + b"\nb\n" + b"c" * (2 * PIECE_BYTES) + b"\nd\n"
-    pieces = list(_pieces(message))
-    assert b"".join(pieces) == message
-    assert [(piece[:1], len(piece)) for piece in pieces] == [
+    cut = list(pieces(message))
+    assert b"".join(cut) == message
+    assert [(piece[:1], len(piece)) for piece in cut] == [
         (b"a", PIECE_BYTES - 1),
         (b"b", 2),
         (b"c", PIECE_BYTES),
