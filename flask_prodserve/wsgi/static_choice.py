@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_prodserve.static")
 
 _NAMED = 3
-"""Of what is around static files, so many are named in a log line."""
+"""Of folders, and of what is around them, so many are named in a log line. All are named at the debug level."""
 
 
 def static_files(app: Any, files: Files, place: str = "", *, says: bool = False) -> StaticFiles | None:
@@ -52,8 +52,9 @@ def static_files(app: Any, files: Files, place: str = "", *, says: bool = False)
 
     found = StaticFiles(chosen, endpoint_of, max_age=files.static_max_age)
     if says and found.files:
-        urls = ", ".join(place + folder.url for folder in chosen)
-        logger.info("static files are sent without %s: %d at %s", _named(place), len(found.files), urls)
+        urls = [place + folder.url for folder in chosen]
+        logger.info("static files are sent without %s: %d at %s", _named(place), len(found.files), _some(urls))
+        logger.debug("static files are sent without %s at %s", _named(place), ", ".join(urls))
     return found
 
 
@@ -67,15 +68,29 @@ def _chosen(app: Any, files: Files, routes: Routes, place: str, *, says: bool) -
             logger.info("static files are left to %s, since its URL rules depend on the host", _named(place))
         return []
     chosen = []
+    left: list[str] = []
+    guards: dict[str, None] = {}
     for folder in folders(app):
+        if not os.path.isdir(folder.path):  # Flask makes an app a folder that it may not have
+            continue
         around = passed_over(app, folder.endpoint) if files.static == "auto" else []
         if not around:
             chosen.append(folder)
-        elif says:
-            logger.info(
-                "static files at %s are left to the app, since this runs for them, too, and may be a guard: %s. "
-                "STATIC=on serves them past it",
-                place + folder.url,
-                ", ".join([*around[:_NAMED], *(["..."] if len(around) > _NAMED else [])]),
-            )
+            continue
+        left.append(place + folder.url)
+        guards.update(dict.fromkeys(around))
+        if says:
+            logger.debug("static files at %s are left to the app: %s", left[-1], ", ".join(around))
+    if left and says:
+        logger.info(
+            "static files at %s are left to the app, since this runs for them, too, and may be a guard: %s. "
+            "STATIC=on serves them past it",
+            _some(left),
+            _some(list(guards)),
+        )
     return chosen
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -574,6 +574,32 @@ def test_what_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "STATIC=on" in record.getMessage()
 
 
+@pytest.mark.parametrize("static", ["auto", "on"])
+def test_many_folders_are_one_line(folder: Path, caplog: pytest.LogCaptureFixture, static: str) -> None:
+    """One line names some of many folders, the debug level all of them; those that do not exist are not named."""
+    app = make_app(folder)
+    _before_request(app)
+    for number in range(20):
+        if number % 2:
+            write(folder / f"part{number}" / "a.txt", "a")
+        app.register_blueprint(
+            Blueprint(
+                f"b{number}",
+                f"b{number}",
+                root_path=str(folder),
+                url_prefix=f"/b{number}",
+                static_folder=f"part{number}",
+            )
+        )
+    with caplog.at_level(logging.DEBUG, "flask_prodserve"):
+        static_files(app, resolve([arguments({"static": static}, "test")]).settings.files, says=True)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert "/static/, /b1/part1/, /b3/part3/ and 8 more" in line
+    details = " ".join(record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG)
+    assert all(f"/b{number}/part{number}/" in details for number in range(1, 20, 2))
+    assert not any(f"/b{number}/" in caplog.text for number in range(0, 20, 2))
+
+
 def test_what_is_said_of_what_is_sent(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The log says how many files are sent without the app, and where; of an app that has none it says nothing."""
     with caplog.at_level(logging.INFO, "flask_prodserve"):
