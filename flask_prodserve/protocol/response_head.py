@@ -20,7 +20,8 @@ _VALUE = re.compile(r"[\t \x21-\x7e\x80-\xff]*")
 # RFC 9110, section 5.6.3:  OWS = *( SP / HTAB ). strip() by itself takes \x85 and \xa0, too: the last bytes of some letters in UTF-8.
 _OWS = " \t"
 # RFC 9112, section 4:  status-code SP [ reason-phrase ]. PEP 3333 has the app give both in one text.
-_STATUS = re.compile(r"[1-5][0-9][0-9](?: [\t \x21-\x7e\x80-\xff]*)?")
+# Clients take 600 to 999 for a 5xx (RFC 9110, section 15), and other servers send them.
+_STATUS = re.compile(r"[1-9][0-9][0-9](?: [\t \x21-\x7e\x80-\xff]*)?")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 # RFC 9110, section 7.6.1, and PEP 3333: what concerns the connection is the server's business.
@@ -151,7 +152,7 @@ compose_known = lru_cache(256)(compose)
 def _status(status: str) -> tuple[int, str]:
     """The code and the status line."""
     if not _STATUS.fullmatch(status):
-        raise InvalidResponse("the status is not a text such as '200 OK'")
+        raise InvalidResponse("the status is not a text such as '200 OK', with a number from 200 to 999")
     code = int(status[:3])
     if code < 200:
         raise InvalidResponse(f"status {code} is no final response")

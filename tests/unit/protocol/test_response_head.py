@@ -128,6 +128,13 @@ def test_status_without_reason() -> None:
     assert lines(make("299"))[0] == "HTTP/1.1 299 "
 
 
+@pytest.mark.parametrize("code", [200, 599, 600, 777, 999])
+def test_status_of_three_digits(code: int) -> None:
+    """Every number of three digits from 200 on is sent, as by gunicorn and Werkzeug."""
+    head = make(f"{code} Own")
+    assert (lines(head)[0], head.status) == (f"HTTP/1.1 {code} Own", code)
+
+
 @pytest.mark.parametrize(
     ("status", "field"),
     [
@@ -140,7 +147,7 @@ def test_status_without_reason() -> None:
                 "2000 OK",
                 "200\r\nX: y",
                 "200OK",
-                "600 X",
+                "1000 X",
                 "099 X",
                 "100 Continue",
                 200,
