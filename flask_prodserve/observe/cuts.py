@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import Counter
 
-from ..clock import Clock, monotonic
+from ..clock import Clock, Throttle, monotonic
 
 logger = logging.getLogger("flask_prodserve.cuts")
 
@@ -18,20 +18,15 @@ class Cuts:
     """May be used by any thread. A reason is the name of the setting that was applied."""
 
     def __init__(self, clock: Clock = monotonic) -> None:
-        self._clock = clock
         self._lock = threading.Lock()
-        self._logged: dict[str, tuple[float, int]] = {}
+        self._throttle = Throttle(QUIET_SECONDS, clock)
         self.counts: Counter[str] = Counter()
 
     def count(self, reason: str, what: str, level: int = logging.WARNING) -> None:
         """Count one more for *reason*; *what* says what happened, and what to do about it."""
-        now = self._clock()
         with self._lock:
             self.counts[reason] += 1
-            count = self.counts[reason]
-            at, logged = self._logged.get(reason, (None, 0))
-            if at is not None and now - at < QUIET_SECONDS:
-                return
-            self._logged[reason] = now, count
-        more = count - logged - 1
+        more = self._throttle.passes(reason)
+        if more is None:
+            return
         logger.log(level, "%s: %s%s", reason, what, f" ({more} more since the last such line)" if more else "")

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ..clock import Clock, Throttle, monotonic
 from ..settings.table import FORWARDED_FIELDS
 from ..units import IPNetwork
 from .forwarded_fields import MalformedFieldError, Origin, read_forwarded, read_x_forwarded, split_host
@@ -65,6 +66,9 @@ vendor's network (CF-Connecting-IP, True-Client-IP) are left alone: nobody reads
 """
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+QUIET_SECONDS = 60.0
+"""How long nothing more is logged of a malformed field. Every client can send one if a proxy passes it on."""
 
 _CACHED_PEERS = 1024
 _LOGGED_CHARACTERS = 200
@@ -117,12 +121,19 @@ class Forwarded:
     """
 
     def __init__(
-        self, app: WSGIApplication, trust: PeerTrust, fields: frozenset[str], *, undecided: bool = False
+        self,
+        app: WSGIApplication,
+        trust: PeerTrust,
+        fields: frozenset[str],
+        *,
+        undecided: bool = False,
+        clock: Clock = monotonic,
     ) -> None:
         self._app = app
         self._trust = trust
         self._fields = fields
         self._undecided = undecided
+        self._throttle = Throttle(QUIET_SECONDS, clock)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         peer: str = environ["REMOTE_ADDR"]
@@ -137,7 +148,9 @@ class Forwarded:
         try:
             apply_forwarded(environ, self._fields, self._trust)
         except MalformedFieldError as error:
-            return _refuse(error, peer, start_response)
+            if (more := self._throttle.passes(error.field)) is not None:
+                _log_malformed(error, peer, more)
+            return _refuse(error, start_response)
         return self._app(environ, start_response)
 
 
@@ -204,11 +217,18 @@ def _say_whom_to_trust(peer: str, key: str) -> None:
     )
 
 
-def _refuse(error: MalformedFieldError, peer: str, start_response: StartResponse) -> Iterable[bytes]:
-    field = error.field.title()
+def _log_malformed(error: MalformedFieldError, peer: str, more: int) -> None:
     logger.warning(
-        "%s from %s is malformed: %s", field, peer or "a Unix socket", ascii(error.value[:_LOGGED_CHARACTERS])
+        "%s from %s is malformed: %s%s",
+        error.field.title(),
+        peer or "a Unix socket",
+        ascii(error.value[:_LOGGED_CHARACTERS]),
+        f" ({more} more since the last such line)" if more else "",
     )
+
+
+def _refuse(error: MalformedFieldError, start_response: StartResponse) -> Iterable[bytes]:
+    field = error.field.title()
     body = f"The {field} header field of this request is malformed.\n".encode("ascii")
     fields = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
     start_response("400 Bad Request", fields)

@@ -702,6 +702,28 @@ def test_log_of_a_refusal_is_short_and_names_unix_peers(caplog: pytest.LogCaptur
     assert caplog.messages == [f"X-Forwarded-Proto from a Unix socket is malformed: {'x' * 200!r}"]
 
 
+def test_malformed_fields_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever clients send, each malformed field costs one log line a minute, with the number of those that were not logged."""
+    now = 1000.0
+    trust = PeerTrust((parse_trusted_peer(PROXY),))
+    app = Forwarded(App(), trust, frozenset(FORWARDED_FIELDS), clock=lambda: now)
+
+    def send(field: str) -> None:
+        environ = {"REMOTE_ADDR": PROXY, **as_variables({field: "<"})}
+        assert b"malformed" in b"".join(app(environ, lambda *response: lambda data: None))
+
+    for _ in range(3):
+        send("X-Forwarded-Proto")
+        send("X-Forwarded-Host")
+    now += 61
+    send("X-Forwarded-Proto")
+    assert caplog.messages == [
+        f"X-Forwarded-Proto from {PROXY} is malformed: '<'",
+        f"X-Forwarded-Host from {PROXY} is malformed: '<'",
+        f"X-Forwarded-Proto from {PROXY} is malformed: '<' (2 more since the last such line)",
+    ]
+
+
 @pytest.mark.parametrize(("field", "value"), [case for case in MALFORMED if case[0] != "Forwarded"])
 def test_malformed_value_of_the_client_is_not_reached(field: str, value: str) -> None:
     """Junk that a client put at the left end of a list, which is not read, does not keep its request from being answered."""
