@@ -170,9 +170,10 @@ def _load_app(info: ScriptInfo) -> Flask:
 def fail(ctx: click.Context, error: ProdServeError) -> None:
     """Show *error* and exit with its code."""
     from ..observe.logging import coloured
+    from ..observe.printable import printable_lines
 
     if sys.stderr is not None:  # a daemon may have closed it; its exit code still says what happened
-        click.secho(f"Error: {error.what}", fg="red", err=True, color=coloured(sys.stderr))
+        click.secho(f"Error: {printable_lines(error.what)}", fg="red", err=True, color=coloured(sys.stderr))
         if error.hint:
             click.echo(error.hint, err=True)
         sys.stderr.flush()

@@ -9,6 +9,7 @@ from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
 from ..observe.logging import coloured
+from ..observe.printable import printable_lines
 from ..process import control
 from .reach import answer
 from .serve import fail
@@ -25,7 +26,8 @@ def stacks(ctx: click.Context, info: ScriptInfo) -> None:
         fail(ctx, error)
         return
     blocks = (
-        click.style(f"worker {worker['number']} (pid {worker['pid']})", bold=True) + f"\n\n{worker['stacks'].strip()}\n"
+        click.style(f"worker {worker['number']} (pid {worker['pid']})", bold=True)
+        + f"\n\n{printable_lines(worker['stacks'].strip())}\n"
         for worker in workers
     )
     click.echo("\n".join(blocks), color=coloured(sys.stdout), nl=False)

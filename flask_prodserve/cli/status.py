@@ -11,6 +11,7 @@ from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
 from ..observe.logging import coloured
+from ..observe.printable import printable
 from ..process import control
 from ..units import format_size
 from .reach import answer
@@ -55,8 +56,8 @@ def as_table(told: dict[str, Any]) -> str:
     workers = told["workers"]
     ready = sum(worker["state"] == "ready" for worker in workers)
     lines = [
-        f"{click.style(told['app'] or 'The app', bold=True)} on flask-prodserve {told['version']}, pid {told['pid']}",
-        *told["listen"],
+        f"{click.style(printable(told['app'] or 'The app'), bold=True)} on flask-prodserve {told['version']}, pid {told['pid']}",
+        *map(printable, told["listen"]),
         f"{_state(told['state'])} for {span(told['uptime_seconds'])}, generation {told['generation']}, "
         f"{ready} of {told['wanted']} worker{'s'[: told['wanted'] != 1]} ready",
     ]

@@ -119,6 +119,23 @@ def test_status(folder: Path) -> None:
         assert running.requests == [control.Status()] * 2
 
 
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b1m"
+
+
+def test_text_of_workers_gives_the_terminal_no_commands(folder: Path) -> None:
+    """What comes from an app is shown with its control characters escaped: in the status, in stacks and in errors."""
+    escaped = r"\x1b]0;owned\x07\x1b[2J\u202e\x9b1m"
+    with server(folder, says({**STATUS, "app": HOSTILE, "listen": [f"unix:/{HOSTILE}"]})):
+        code, output = ends(folder, "status")
+        assert (code, output.count(escaped), HOSTILE in output) == (0, 2, False)
+    with server(folder, says({"workers": [{"number": 1, "pid": 2, "stacks": f"a:\n  {HOSTILE}\n"}]})):
+        assert ends(folder, "stacks") == (0, f"worker 1 (pid 2)\n\na:\n  {escaped}\n")
+    with server(folder, says({"error": f"first\n{HOSTILE}"})):
+        code, output = ends(folder, "reload")
+        assert code != 0
+        assert f"first\n{escaped}" in output
+
+
 def test_status_of_a_server_that_begins(folder: Path) -> None:
     """Before the first worker has loaded the app there is no table and no name."""
     beginning = {**STATUS, "app": None, "state": "serving", "listen": [], "wanted": 1, "generation": 0, "workers": []}

@@ -1,0 +1,21 @@
+"""Text from somewhere else, made safe for a terminal and a log."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Escape all characters of *text* that do not print, as in Python's literals.
+
+    These are control characters, of which terminals make commands, invisible ones, and those that change the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """Do the same for each line of *text*."""
+    return "\n".join(map(printable, text.split("\n")))
