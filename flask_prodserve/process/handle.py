@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import crash_dump
 from .link import Broken, Link
 from .messages import Drained, Report
 
@@ -30,6 +31,8 @@ class Handle:
     awaited: list[Callable[[int, str], None]] = field(default_factory=list)
     """Who has asked for its stacks."""
     linked: bool = True
+    dump: int | None = None
+    """The descriptor of what it writes if a signal ends it; not handed over to the next supervisor."""
 
     def messages(self) -> list[Any]:
         """What it has said since the last time; :attr:`linked` is False once it will say no more."""
@@ -49,6 +52,19 @@ class Handle:
         awaited, self.awaited = self.awaited, []
         for hear in awaited:
             hear(self.number, text)
+
+    def take_dump(self) -> str:
+        """What it wrote when a signal ended it, and close that."""
+        if self.dump is None:
+            return ""
+        text = crash_dump.read(self.dump)
+        self.close_dump()
+        return text
+
+    def close_dump(self) -> None:
+        if self.dump is not None:
+            os.close(self.dump)
+            self.dump = None
 
     def send_signal(self, number: signal.Signals) -> None:
         """The process is there, or has not been reaped: its id belongs to nobody else."""

@@ -27,6 +27,7 @@ from ..observe import line_writer, startup
 from ..settings import Settings
 from ..units import format_address
 from . import actions, control, events, handover, messages
+from .crash_dump import open_dump
 from .handle import Handle
 from .handover import Estate
 from .inquiry import Inquiry
@@ -153,13 +154,18 @@ class Supervisor:
         if self._estate.control is not None:
             listening = socket.socket(fileno=self._estate.control)
         elif self._control_path is None:
+            if self._early.observe.control_socket == "auto":
+                _log_no_control_socket(
+                    "$RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR and $TMPDIR (/tmp) are missing, read-only or not safe"
+                )
             return
         else:
             try:
                 listening = control.open_control_socket(self._control_path)
-            except ProdServeError:
+            except ProdServeError as error:
                 if self._early.observe.control_socket != "auto":
                     raise
+                _log_no_control_socket(error.what)
                 return
             self._estate.control = listening.fileno()
         self._control = control.ControlServer(listening, self._selector, self._on_request)
@@ -182,6 +188,7 @@ class Supervisor:
         self._inbox.close()
         for handle in self._estate.handles.values():
             handle.link.close()
+            handle.close_dump()
         for listener in self._estate.listeners:
             listener.socket.close()
         if self._control is not None:
@@ -331,6 +338,8 @@ class Supervisor:
         while handle.linked:
             self._hear(handle)  # its last words
         handle.tell_stacks("(it has ended)")
+        if dump := handle.take_dump():
+            logger.error("worker %d (pid %d) wrote when it ended:\n%s", handle.number, handle.pid, dump)
         if self._state.exit_code is not None:
             if handle.drained is not None:
                 self._finished += handle.drained.finished
@@ -354,12 +363,15 @@ class Supervisor:
                 stream.flush()  # or the child would write it again
         line_writer.pause()
         supervisor = os.getpid()
+        dump = open_dump()
         with blocked():
             try:
                 pid = os.fork()
             except OSError as error:
                 ours.close()
                 theirs.close()
+                if dump is not None:
+                    os.close(dump)
                 why = f"no process can be started: {error.strerror} (ulimit -u, or a container's pids limit)"
                 self._events.append(events.Exited(number, ExitCode.FAILURE, why))
                 return
@@ -368,9 +380,9 @@ class Supervisor:
                 self._abandon()
                 begin()
                 pioneer, settled = generation not in self._estate.offers, bool(self._state.settled)
-                raise _Born(Birth(number, generation, pioneer, theirs, supervisor, settled))
+                raise _Born(Birth(number, generation, pioneer, theirs, supervisor, settled, dump))
         theirs.close()
-        handle = Handle(number, generation, pid, ours, slot, monotonic())
+        handle = Handle(number, generation, pid, ours, slot, monotonic(), dump=dump)
         self._estate.handles[number] = handle
         self._listen_to(handle)
 
@@ -540,3 +552,11 @@ class Supervisor:
                 asked = [self._estate.handles[worker.number] for worker in self._state.of(Phase.READY, Phase.DRAINING)]
                 inquiry = Inquiry(asked, respond)
                 self._inquiries.append(inquiry)
+
+
+def _log_no_control_socket(why: str) -> None:
+    logger.warning(
+        "CONTROL_SOCKET is 'auto', and there is no control socket: %s. 'flask serve status', 'stop' and 'reload' do not find this "
+        "server. Set CONTROL_SOCKET (--control-socket) to a path in a directory that only this user can write to, or to 'off'",
+        why,
+    )

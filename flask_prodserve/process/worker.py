@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import faulthandler
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ from ..net.listeners import Listener, from_descriptor
 from ..net.loads import Loads
 from ..observe.events import Activity
 from ..units import parse_address
+from . import crash_dump
 from .link import Broken, Link
 from .messages import (
     Abort,
@@ -100,6 +100,8 @@ class Birth:
     supervisor: int
     """The process id."""
     settled: bool
+    dump: int | None
+    """The descriptor for its stacks if a signal ends it."""
 
 
 def begin() -> None:
@@ -114,10 +116,8 @@ def begin() -> None:
 
 def work(birth: Birth, load: Callable[[], Service]) -> int:
     """Be a worker, and return the exit code. Raises what *load* and the service raise, but for what the supervisor says."""
-    # SIGABRT, as the supervisor sends it to a worker that does not report, writes all stacks, whatever the interpreter is doing.
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # replaced by something without a descriptor
-            faulthandler.enable(all_threads=True)
+    # The supervisor sends SIGABRT to a worker that does not report.
+    crash_dump.enable(birth.dump)
     try:
         return _Work(birth, load()).run()
     except ProdServeError as error:

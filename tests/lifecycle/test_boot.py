@@ -169,3 +169,16 @@ def test_pidfile(tmp_path: Path) -> None:
         server.signal(signal.SIGTERM)
         assert server.command.exit_code() == 0
         assert not file.exists()
+
+
+def test_no_place_for_the_control_socket(tmp_path: Path) -> None:
+    """With CONTROL_SOCKET=auto and no safe place the server starts, and one warning says what does not work and what to set."""
+    nowhere = str(tmp_path / "nowhere")
+    with serving(tmp_path, TMPDIR=nowhere, XDG_RUNTIME_DIR="", RUNTIME_DIRECTORY="") as server:
+        server.wait_for_workers(2)
+        server.command.wait_for("serving app=")
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+    (line,) = [line for line in server.command.output.splitlines() if "CONTROL_SOCKET" in line]
+    assert " WARNING " in line
+    assert "--control-socket" in line

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import signal
 import time
 from pathlib import Path
 
@@ -84,6 +86,31 @@ def test_wedged_worker(tmp_path: Path, path: str, view: str) -> None:
             assert unexplained(load.result(), [Death(victim, told, gone)]) == []
         assert f"WORKER_TIMEOUT ({format_duration(WORKER_TIMEOUT)})" in server.command.output
         assert f" in {view}\n" in server.command.output
+
+
+def test_stacks_of_two_workers_are_two_blocks(tmp_path: Path) -> None:
+    """The stacks of two workers that are killed are in the log one after the other, each under its pid, with nothing in between."""
+    with (
+        serving(tmp_path, "--worker-timeout", format_duration(WORKER_TIMEOUT), more=WEDGE) as server,
+        contextlib.ExitStack() as opened,
+    ):
+        server.wait_for_workers(2)
+        victims = set()
+        for _ in range(2):
+            opened.enter_context(Wire(server.command.address)).send(b"GET /c-call HTTP/1.1\r\nHost: test\r\n\r\n")
+            wait_until((tmp_path / "wedged").exists, "the request to run")
+            victims.add(int((tmp_path / "wedged").read_text()))
+            (tmp_path / "wedged").unlink()
+        wait_until(lambda: not any(map(is_alive, victims)), "both to be killed")
+        server.wait_for_workers(2)
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+    output = server.command.output
+    blocks = re.findall(r"worker \d+ \(pid (\d+)\) wrote when it ended:\n((?:  .*\n)+)", output)
+    assert {int(pid) for pid, _ in blocks} == victims
+    for _, block in blocks:
+        assert [block.count(text) for text in ("Fatal Python error", "Current thread", "in_a_c_call")] == [1, 1, 1]
+    assert output.count("Fatal Python error") == 2
 
 
 def test_slow_views_are_not_wedged(tmp_path: Path) -> None:
