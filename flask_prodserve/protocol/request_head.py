@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
+from .long_blanks import may_have_long_blanks, shorten_blanks
 from .refusal import Refusal
 
 MAX_BLANK_BYTES = 8
@@ -283,6 +284,8 @@ def _fields(data: bytes, version: str, max_count: int) -> tuple[dict[str, str], 
     if len(lines) > max_count:
         raise Refusal(431, "The request has more header fields than this server accepts.", "MAX_HEADER_COUNT")
     fields = _by_key(lines)
+    if may_have_long_blanks(data):
+        shorten_blanks(fields)
     host = fields.get("HTTP_HOST")
     if version == "1.1" and host is None:
         # RFC 9112, section 3.2: 400 to a 1.1 request that lacks a Host.

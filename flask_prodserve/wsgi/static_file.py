@@ -17,12 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from werkzeug.http import parse_accept_header, parse_date, parse_etags, parse_range_header
-
-if TYPE_CHECKING:
-    from werkzeug.datastructures import Range
+from .conditional_fields import read_date, read_range, read_tags, read_weights
 
 SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 """How the variants of a file are called beside it, by content coding."""
@@ -118,8 +115,12 @@ class StaticFile:
                 return FileAnswer(status, variant.fields_of_304)
             if method == "HEAD":
                 return FileAnswer("200 OK", variant.fields)
-            if "HTTP_RANGE" in fields and (wanted := self._range(variant, fields)) is not None:
-                return _part(variant, wanted)
+            if (
+                "HTTP_RANGE" in fields
+                and (wanted := read_range(fields["HTTP_RANGE"], variant.size)) is not None
+                and self._if_range(variant, fields)
+            ):
+                return _part(variant, *wanted)
             if variant.size <= SMALL:
                 return FileAnswer("200 OK", variant.fields, _content(variant))
             return FileAnswer("200 OK", variant.fields, file=variant.open(), size=variant.size)
@@ -128,7 +129,7 @@ class StaticFile:
 
     def _choose(self, accept_encoding: str) -> Variant:
         """The coding that the client likes best, and the smallest of those that it likes as much."""
-        weights = _weights(accept_encoding)
+        weights = read_weights(accept_encoding)
         chosen, best = self._plain, max(weights.get("identity", 0.0), 0.0)
         for variant in self._coded:
             weight = weights.get(variant.coding, 0.0)
@@ -141,24 +142,17 @@ class StaticFile:
         tag = variant.etag.strip('"')
         said = fields.get("HTTP_IF_MATCH")
         if said is not None:  # section 13.1.1: the strong comparison
-            if not parse_etags(said).contains(tag):
+            if not read_tags(said).has(tag):
                 return "412 Precondition Failed"
-        elif (date := _date(fields.get("HTTP_IF_UNMODIFIED_SINCE"))) is not None and self._modified > date:
+        elif (date := read_date(fields.get("HTTP_IF_UNMODIFIED_SINCE"))) is not None and self._modified > date:
             return "412 Precondition Failed"  # section 13.1.4
         said = fields.get("HTTP_IF_NONE_MATCH")
         if said is not None:  # section 13.1.2: the weak comparison
-            if parse_etags(said).contains_weak(tag):
+            if read_tags(said).has_weakly(tag):
                 return "304 Not Modified"
-        elif (date := _date(fields.get("HTTP_IF_MODIFIED_SINCE"))) is not None and self._modified <= date:
+        elif (date := read_date(fields.get("HTTP_IF_MODIFIED_SINCE"))) is not None and self._modified <= date:
             return "304 Not Modified"  # section 13.1.3
         return None
-
-    def _range(self, variant: Variant, fields: Mapping[str, Any]) -> Range | None:
-        """The one range that is wanted; None where all of it is to be sent."""
-        wanted = parse_range_header(fields["HTTP_RANGE"])
-        if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1 or not self._if_range(variant, fields):
-            return None
-        return wanted
 
     def _if_range(self, variant: Variant, fields: Mapping[str, Any]) -> bool:
         """RFC 9110, section 13.1.5: the very tag, which is a strong one, or the very date."""
@@ -166,18 +160,7 @@ class StaticFile:
         return said is None or said in (variant.etag, self._last_modified)
 
 
-def _date(said: str | None) -> datetime | None:
-    try:
-        return parse_date(said)
-    except OverflowError:  # which Werkzeug does not expect, of a year or zone with many digits
-        return None
-
-
-def _part(variant: Variant, wanted: Range) -> FileAnswer:
-    start, stop = wanted.ranges[0]
-    if start < 0:  # the last so many bytes, of a shorter file all (RFC 9110, section 14.1.2)
-        start = max(0, variant.size + start)
-    stop = variant.size if stop is None else min(stop, variant.size)
+def _part(variant: Variant, start: int, stop: int) -> FileAnswer:
     if start >= stop:
         return FileAnswer("416 Range Not Satisfiable", [("Content-Range", f"bytes */{variant.size}")])
     file = variant.open()
@@ -200,9 +183,3 @@ def _content(variant: Variant) -> bytes:
 def is_variant(path: str, names: Iterable[str] | Mapping[str, object]) -> bool:
     """Whether *path* is a compressed form of another of *names*."""
     return any(path.endswith(suffix) and path.removesuffix(suffix) in names for suffix in SUFFIXES.values())
-
-
-@lru_cache(maxsize=128)
-def _weights(accept_encoding: str) -> Mapping[str, float]:
-    accepted: Sequence[tuple[str, float]] = parse_accept_header(accept_encoding)
-    return {coding.lower(): weight for coding, weight in accepted}
