@@ -1,7 +1,8 @@
 """How people write sizes, durations, addresses and networks, and back.
 
 Each ``parse_*`` takes what a person (or ``app.config``) gives and returns a value, or raises :class:`ValueError` whose text says what
-would be valid. Nothing is rounded or clamped. Each ``format_*`` writes a value so that the matching ``parse_*`` reads it back.
+would be valid. Nothing is rounded or clamped. Each number has an upper bound that whatever takes it can hold.
+Each ``format_*`` writes a value so that the matching ``parse_*`` reads it back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,18 @@ import re
 from dataclasses import dataclass
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_COUNT = 2**31 - 1
+"""Whole numbers end up as a C int: listen(2), numbers of descriptors and threads."""
+
+MAX_SIZE = 2**50
+"""1 PiB: more than there is of memory or disk, and sums of a few of these fit into 64 bits, as the system's sizes and offsets must."""
+
+MAX_DURATION = 24 * 86400.0
+"""24 days: epoll_wait(2) and poll(2) take milliseconds in a C int, which ends after 24.8 days."""
+
+MAX_AGE = 2.0**31 - 1
+"""Seconds that a cache may keep something: what is larger counts as this (RFC 9111, section 1.2.2)."""
 
 _SIZE = re.compile(r"([0-9]+)\s*([a-z]*)", re.IGNORECASE)
 _SIZE_UNITS = {
@@ -27,6 +40,8 @@ _SIZE_UNITS = {
     "gib": 1024**3,
 }
 
+_MAX_DIGITS = 100
+
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -40,6 +55,10 @@ _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _URL_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[0-9A-Za-z._~@:+-]+)+")
 
 _SYSTEMD_NAME = re.compile(r"[!-+\--9;-~]+")
+
+
+class TooLargeError(ValueError):
+    """A number beyond the bound of its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +87,23 @@ Address = TCPAddress | UnixAddress | SystemdAddress
 
 
 def parse_count(value: object) -> int:
-    """A whole number: ``16``."""
+    """A whole number up to MAX_COUNT: ``16``."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return int(_at_most(MAX_COUNT, value, str(MAX_COUNT)))
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value):
-        return int(value)
+        return int(_at_most(MAX_COUNT, _whole(value.strip()), str(MAX_COUNT)))
     raise ValueError("a whole number such as 16")
+
+
+def _whole(digits: str) -> int:
+    """The number that *digits* are, or one that is too large for anything: Python refuses to read thousands of digits."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS
+
+
+def _at_most(most: float, value: float, written: str) -> float:
+    if value > most:
+        raise TooLargeError(f"at most {written}")
+    return value
 
 
 def parse_boolean(value: object) -> bool:
@@ -89,13 +119,13 @@ def parse_boolean(value: object) -> bool:
 
 
 def parse_size(value: object) -> int:
-    """Bytes: a number, or ``10MiB`` (1024), ``10MB`` (1000), ``32K`` (1024, as nginx and Apache read it)."""
+    """Bytes, up to MAX_SIZE: a number, or ``10MiB`` (1024), ``10MB`` (1000), ``32K`` (1024, as nginx and Apache read it)."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
+        return int(_at_most(MAX_SIZE, value, format_size(MAX_SIZE)))
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         factor = _SIZE_UNITS.get(match[2].lower())
         if factor is not None:
-            return int(match[1]) * factor
+            return int(_at_most(MAX_SIZE, _whole(match[1]) * factor, format_size(MAX_SIZE)))
     raise ValueError("a size such as 8190, 64KiB or 10MiB")
 
 
@@ -107,9 +137,18 @@ def format_size(size: int) -> str:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds: a number, or ``500ms``, ``30s``, ``5m``, ``1.5h``, ``1d``."""
+    """Seconds, up to MAX_DURATION: a number, or ``500ms``, ``30s``, ``5m``, ``1.5h``, ``1d``."""
+    return _at_most(MAX_DURATION, _seconds(value), f"{MAX_DURATION / 86400:.0f}d")
+
+
+def parse_age(value: object) -> float:
+    """How long a cache may keep something, in seconds: as :func:`parse_duration`, up to MAX_AGE."""
+    return _at_most(MAX_AGE, _seconds(value), format_duration(MAX_AGE))
+
+
+def _seconds(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
-        return float(value)
+        return float(min(value, 10**_MAX_DIGITS))
     if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         factor = _DURATION_UNITS.get(match[2].lower())
         if factor is not None:
@@ -120,7 +159,7 @@ def parse_duration(value: object) -> float:
 def format_duration(seconds: float) -> str:
     if 0 < seconds < 1 and (seconds * 1000).is_integer():
         return f"{seconds * 1000:.0f}ms"
-    return f"{seconds:g}s" if float(f"{seconds:g}") == seconds else f"{seconds!r}s"
+    return f"{seconds:.0f}s" if seconds.is_integer() else f"{seconds!r}s"
 
 
 def parse_mode(value: object) -> int:

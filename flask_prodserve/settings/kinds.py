@@ -136,11 +136,16 @@ def at_least(minimum: float, kind: Kind, *, at_most: float = math.inf) -> Kind:
     """*kind*, but refusing what is below *minimum* or above *at_most*."""
 
     def parse(value: object) -> Any:
-        parsed = kind.parse(value)
+        try:
+            parsed = kind.parse(value)
+        except units.TooLargeError:
+            if at_most == math.inf:
+                raise
+            parsed = math.inf
         if parsed < minimum:
             raise ValueError(f"at least {kind.write(type(parsed)(minimum))}")
         if parsed > at_most:
-            raise ValueError(f"at most {kind.write(type(parsed)(at_most))}")
+            raise ValueError(f"at most {kind.write(kind.parse(at_most))}")
         return parsed
 
     return Kind(kind.metavar, parse, kind.write)
@@ -203,6 +208,7 @@ def several(kind: Kind, *, between: str = r"[,\s]+", distinct: bool = True) -> K
 COUNT = Kind("NUMBER", units.parse_count)
 SIZE = Kind("SIZE", units.parse_size, units.format_size)
 DURATION = Kind("DURATION", units.parse_duration, units.format_duration)
+AGE = Kind("DURATION", units.parse_age, units.format_duration)
 MODE = Kind("MODE", units.parse_mode, units.format_mode)
 UMASK = Kind("MODE", _umask, units.format_mode)
 WORKERS = Kind("NUMBER|auto", _workers)

@@ -28,6 +28,9 @@ from. An unknown `PRODSERVE_*` name or a bad value in any place is refused at st
 Some settings are needed before the app is loaded: those come from the command line and the environment only.
 
 Sizes are written `8190`, `32KiB`, `10MB`; durations `30s`, `500ms`, `5m`; lists with commas.
+
+A duration may be at most `24d` (STATIC_MAX_AGE: `2147483647s`), a size at most `1048576GiB` (1 PiB), and any other number at most
+`2147483647`, if a setting has no lower bound of its own (THREADS and MAX_STREAMS: 10000, WORKERS: 1000). Larger ones are refused.
 """
 
 

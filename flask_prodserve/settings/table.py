@@ -19,6 +19,7 @@ from .endpoint_limits import EndpointLimits
 from .kinds import (
     ACCOUNT,
     ADDRESS,
+    AGE,
     BOOLEAN,
     CONTROL_SOCKET,
     COUNT,
@@ -160,7 +161,7 @@ class Bind:
         short="-p",
     )
     backlog: int = setting(
-        at_least(1, COUNT, at_most=2**31 - 1),  # listen(2) takes an int
+        at_least(1, COUNT),
         "2048",
         "How many connections may wait in the kernel to be accepted.",
         why=(
@@ -200,7 +201,7 @@ class Workers:
         short="-w",
     )
     threads: int = setting(
-        at_least(1, COUNT),
+        at_least(1, COUNT, at_most=10_000),  # a system has some ten thousand threads for all its processes
         "16",
         "How many requests run at the same time in one process.",
         why=(
@@ -363,7 +364,7 @@ class Limits:
         why="nginx's keepalive_requests. Connections that live for ever would stay with one process, however busy it is.",
     )
     max_streams: int = setting(
-        at_least(0, COUNT),
+        at_least(0, COUNT, at_most=10_000),  # each has a thread
         "64",
         "Most responses that stream for more than a second and do not count against THREADS. Those beyond do.",
         why=(
@@ -613,7 +614,7 @@ class Files:
         ),
     )
     static_max_age: float = setting(
-        DURATION,
+        AGE,
         "60s",
         "How long browsers and caches may keep a static file before they ask again, as they must each time with 0.",
         why=(
