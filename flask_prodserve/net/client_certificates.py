@@ -32,7 +32,8 @@ _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
     """For the WSGI environment: the TLS *connection*, whose handshake is over, of a client that has asked for *name*.
 
-    A client whose certificate Python cannot read has a fingerprint, and neither a name nor a number.
+    A client whose certificate Python cannot read has a fingerprint, and neither a name nor a number. After a session of TLS 1.2 was resumed
+    the name is left out: OpenSSL gives the one that the session began with, whatever this handshake asks for (SSL_get_servername(3)).
     """
     cipher = connection.cipher()
     found = {
@@ -40,7 +41,7 @@ def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
         "SSL_CIPHER": cipher[0] if cipher else "",
         "SSL_CLIENT_VERIFY": "NONE",
     }
-    if name is not None:
+    if name is not None and not (connection.session_reused and connection.version() != "TLSv1.3"):
         found["SSL_TLS_SNI"] = name
     encoded = connection.getpeercert(binary_form=True)
     if encoded:

@@ -164,6 +164,26 @@ def test_resumption(localhost: Pair, folder: Path, version: str) -> None:
         assert "Reused, TLSv1" in s_client(served, version, "-sess_in", session)
 
 
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_name_after_resumption(localhost: Pair, version: str) -> None:
+    """SSL_TLS_SNI is never the name of an earlier connection: after a session of TLS 1.2 is resumed it is left out."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    session, names = None, []
+    with in_thread(make_app(), **localhost.settings) as served:
+        assert not isinstance(served.address, str)
+        for name in ("first.example", "second.example"):
+            with context.wrap_socket(
+                socket.create_connection(served.address, PATIENCE), server_hostname=name, session=session
+            ) as connection:
+                names.append(ask(connection).get("SSL_TLS_SNI"))
+                assert connection.session_reused == (session is not None)
+                session = connection.session
+    # In TLS 1.3 the name belongs to the handshake, and not to the session.
+    assert names == ["first.example", None if version == "TLSv1_2" else "second.example"]
+
+
 # Which certificate.
 
 
