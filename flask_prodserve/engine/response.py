@@ -50,6 +50,12 @@ class Response:
         return self.head is not None and self.head.framing is Framing.NONE
 
     @property
+    def complete(self) -> bool:
+        """Whether no more body may be sent, since there is none or Content-Length is reached."""
+        head = self.head
+        return head is not None and not self.missing and head.framing in (Framing.NONE, Framing.LENGTH)
+
+    @property
     def keeps_alive(self) -> bool:
         return self.head is not None and self.head.keep_alive
 

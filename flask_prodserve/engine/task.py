@@ -3,6 +3,10 @@
 Runs in a service thread. Rules: an exception of the app is logged exactly once and never shown to the client; before any of the head has
 gone out it becomes a 500, after that the connection is cut, so that the client can tell that the response is incomplete. However
 it ends, ``request_done`` is called once. A file that would have the loop wait is read here, like any other body.
+
+The app gets its thread for as long as there is something to send, and no longer: as soon as a response is complete its iterable is
+closed, which raises GeneratorExit in a generator, and ``write()`` raises ResponseComplete. Other servers exhaust the iterable; one
+that never ends would hold the thread for ever.
 """
 
 from __future__ import annotations
@@ -15,11 +19,12 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import ClientDisconnected
 
 from ..errors import RequestTimedOut
 from ..protocol.request_head import RequestHead
+from ..protocol.response_head import WITHOUT_BODY
+from .file_wrapper import FileWrapper
 from .interrupt import Interruptible
 from .output import is_at_hand
 from .reply import Reply, send_reply
@@ -34,6 +39,12 @@ Fields = Sequence[tuple[str, str]]
 FileFor = Callable[[RequestHead, str], "tuple[FileAnswer, str] | None"]
 """What has the answer to a request that came from a peer, if it is a file, and the address of its client."""
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+_WITHOUT_BODY = frozenset(map(str, WITHOUT_BODY))
+
+
+class ResponseComplete(BaseException):
+    """Raised by ``write()`` after the end of the response. Like GeneratorExit, it is none of the exceptions that apps handle."""
 
 
 class Task:
@@ -105,6 +116,8 @@ class Task:
                     self._answer(environ)
             else:
                 self._answer(environ)
+        except ResponseComplete:
+            pass
         finally:
             # Outside of what can be interrupted: nothing comes between a response and its end.
             if hasattr(self._chunks, "close"):
@@ -120,15 +133,15 @@ class Task:
         self._app_seconds = time.perf_counter() - began
         file = chunks if self._status is None or self._status[:3] != "206" else _part_of_file(chunks)
         if (
-            isinstance(file, ReadOnlyFileBasedBuffer)
+            isinstance(file, FileWrapper)
             and is_at_hand(file.file)
-            and (size := file.prepare(self._content_length()))
+            and (size := file.bytes_left(self._content_length()))
         ):
             self._send_file(file, size)
         else:
             self._send_chunks(chunks)
 
-    def _send_file(self, file: ReadOnlyFileBasedBuffer, size: int) -> None:
+    def _send_file(self, file: FileWrapper, size: int) -> None:
         self._leave_app()
         declared = self._content_length()
         if declared is not None and declared != size:
@@ -143,7 +156,10 @@ class Task:
 
     def _send_chunks(self, chunks: Iterable[bytes]) -> None:
         iterator = iter(chunks)
-        while True:
+        at_hand = isinstance(
+            chunks, (list, tuple)
+        )  # looked through to its end: that keeps no thread, and the log can name an excess
+        while at_hand or not self._is_complete():
             began = time.perf_counter()
             chunk = next(iterator, None)
             self._app_seconds += time.perf_counter() - began
@@ -160,9 +176,17 @@ class Task:
                 if self.streaming_since is None:
                     self.streaming_since = self._clock()
                 self.response.send(chunk)
+            elif self.response.head is None and self._content_length() == 0:
+                break
         if self.response.head is None:
             self._start(0)
         self.response.finish()
+
+    def _is_complete(self) -> bool:
+        """Whether nothing of the app's body may be sent from now on."""
+        if self.response.head is not None:
+            return self.response.complete
+        return self._status is not None and (self.head.method == "HEAD" or self._status[:3] in _WITHOUT_BODY)
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExceptionInfo | None = None
@@ -179,7 +203,10 @@ class Task:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """The imperative way to send, which PEP 3333 keeps for old applications."""
+        """The imperative way to send, which PEP 3333 keeps for old applications. Raises ResponseComplete where nothing may follow."""
+        if data and self.response.complete:
+            self.response.excess = not self.response.bodiless
+            raise ResponseComplete
         if self.response.head is None:
             self._start(None)
         if self.streaming_since is None:
@@ -248,7 +275,7 @@ class Task:
             "wsgi.multithread": channel.adj.multithread,
             "wsgi.multiprocess": channel.adj.multiprocess,
             "wsgi.run_once": False,
-            "wsgi.file_wrapper": ReadOnlyFileBasedBuffer,
+            "wsgi.file_wrapper": FileWrapper,
             "waitress.client_disconnected": channel.check_client_disconnected,
         }
         if port is not None:
@@ -262,7 +289,7 @@ class Task:
 def _part_of_file(chunks: Iterable[bytes]) -> Iterable[bytes]:
     """The file in what Werkzeug puts around it to read a range of it, at the range's beginning; its end is Content-Length's to say."""
     file = getattr(chunks, "iterable", None)
-    if not isinstance(file, ReadOnlyFileBasedBuffer) or not hasattr(chunks, "start_byte") or not hasattr(file, "seek"):
+    if not isinstance(file, FileWrapper) or not hasattr(chunks, "start_byte") or not hasattr(file, "seek"):
         return chunks
     file.seek(chunks.start_byte)
     whole: Iterable[bytes] = file

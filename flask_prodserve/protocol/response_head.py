@@ -43,6 +43,10 @@ class InvalidResponse(ValueError):
     """What the app gave cannot be sent. Names the field and never shows its value."""
 
 
+WITHOUT_BODY = (204, 205, 304)
+"""The statuses of final responses that have no body."""
+
+
 class Framing(Enum):
     """How a client finds the end of the body (RFC 9112, section 6.3)."""
 
@@ -191,7 +195,7 @@ def _framing(code: int, method: str, version: str, length: int | None) -> Framin
     """RFC 9112, section 6.3, items 1, 4, 6 and 8; 205 has no body either (RFC 9110, section 15.3.6). To HEAD, neither a length nor a coding
     need be told (RFC 9110, section 9.3.2).
     """
-    if method == "HEAD" or code in (204, 205, 304):
+    if method == "HEAD" or code in WITHOUT_BODY:
         return Framing.NONE
     if length is not None:
         return Framing.LENGTH

@@ -292,6 +292,38 @@ def test_files(served: Served, size: int) -> None:
     assert (head.body, head.get("content-length")) == (b"", str(size))
 
 
+def test_files_look_streamed(tmp_path: Path) -> None:
+    """An extension that works on streams, as those that compress do, gets a file in small pieces and never as a whole."""
+    content = random.Random(1).randbytes(3_000_000)
+    (tmp_path / "file").write_bytes(content)
+    app = Flask("files")
+    sizes: list[int] = []
+
+    @app.get("/")
+    def file() -> Response:
+        return send_file(tmp_path / "file", mimetype="application/octet-stream")
+
+    @app.after_request
+    def rework(response: Response) -> Response:
+        assert response.is_streamed
+        if "X-Rework" in request.headers:
+            pieces = response.iter_encoded()
+            response.call_on_close(response.response.close)
+            response.direct_passthrough = False
+            response.response = (sizes.append(len(piece)) or piece[::-1] for piece in pieces)
+        return response
+
+    with in_thread(app) as served:
+        whole = get(served.address)
+        assert whole.body == content
+        assert get(served.address, "/", "Range: bytes=1-100").body == content[1:101]
+        assert get(served.address, "/", f"If-None-Match: {whole.get('etag')}").status == 304
+        reworked = get(served.address, "/", "X-Rework: 1").body
+    assert len(reworked) == len(content)
+    assert reworked != content
+    assert max(sizes) <= 1 << 16
+
+
 class Remote(io.BytesIO):
     """A file that asks somebody for its bytes, who does not answer before *answers* is set, but for the first time."""
 
