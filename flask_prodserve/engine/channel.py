@@ -196,6 +196,7 @@ class Channel(Outgoing):
         if self._unread and self.connected and not (self.running or self.output.size):
             data, self._unread = self._unread, b""
             if self.received(data):
+                self.queue()
                 self.server.loop.submit(self)
                 return
             with self.output_lock:
@@ -485,7 +486,10 @@ class Channel(Outgoing):
         if not self._unread or self.output.size:
             return False
         data, self._unread = self._unread, b""
-        return self.received(data)
+        more = self.received(data)
+        if more:
+            self.queue()  # since now, and not since it came with the others
+        return more
 
     def settle(self) -> None:
         """All is answered that there is to be answered now: from here on the channel is the loop's."""

@@ -429,12 +429,16 @@ class Leadership:
     # Followers.
 
     def _run(self, channel: Channel) -> bool:
-        """Answer all requests of *channel* without the lead. Returns whether this thread still counts as busy."""
+        """Answer the requests of *channel* without the lead, as many as :meth:`_go_on` does. Returns whether this thread still counts as
+        busy.
+        """
         return self._go_on(channel, channel.answer())
 
     def _go_on(self, channel: Channel, more: bool | None) -> bool:
-        """The same, after the first, which *more* is what became of."""
-        while more and self._admission is None and not channel.lent:
+        """Go on after a request of *channel*, of which ``answer`` returned *more*, until another channel waits for a place. Returns as
+        :meth:`_run`.
+        """
+        while more and not (self._places or self._admission is not None or channel.lent):
             more = channel.answer()
         if more is None:
             with self._lock:
@@ -445,7 +449,9 @@ class Leadership:
             if self._admission is not None and (following := self._admission.release(channel)) is not None:
                 self._places.put_first(following)
         if more:
-            self.soon(lambda: self.submit(channel))  # it may have to wait for others of its endpoint
+            self.soon(
+                lambda: self.submit(channel)
+            )  # the leader puts it behind those that wait, for a place or for their endpoint
         else:
             channel.settle()
         return counted

@@ -4,7 +4,8 @@
 
 The rules for both: the thread that runs the loop reads and closes channels, and sends what is left of their output. A channel is
 *running* from the moment that it has a complete request until that is answered, and so are the requests that came with it; one service
-thread runs it, and nobody reads it meanwhile.
+thread runs it, and nobody reads it meanwhile. After each request a channel goes to the end of the queue if another one waits, so that a
+client that pipelines gets one turn at a time, as any other does. If none waits, its thread goes on with its next request at once.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ class PortableLoop:
         self._release(channel)
 
     def run(self, channel: Channel) -> None:
-        """Answer all requests of *channel*, in a service thread."""
+        """Answer requests of *channel*, in a service thread, until another channel waits for a thread."""
         more = channel.answer()
-        while more and self._admission is None and not channel.lent:
+        while more and not (self._pool.queue or self._admission is not None or channel.lent):
             more = channel.answer()
         with self._lock:
             if more is None:
@@ -109,7 +109,7 @@ class PortableLoop:
                 self._set_thread_count()
         self._release(channel)
         if more:
-            self.soon(lambda: self.submit(channel))  # it may have to wait for others of its endpoint
+            self.soon(lambda: self.submit(channel))  # behind those that wait, for a thread or for their endpoint
         else:
             channel.settle()
 
