@@ -83,7 +83,7 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
             service.stop_once()
     interrupts = [number for number in received if number == signal.SIGINT]
     at_once = [number for number in received if number.name == "SIGQUIT"] + interrupts[1:]
-    startup.report_end(logger, drained.finished, drained.cut, settings, late=not at_once)
+    startup.report_end(logger, drained.finished, drained.cut, drained.left, settings, late=not at_once)
     return 128 + at_once[0] if at_once else ExitCode.STOPPED
 
 

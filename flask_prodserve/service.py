@@ -184,7 +184,7 @@ class Service:
         """Serve until :meth:`stop`."""
         assert self._engine is not None
         drained = self._engine.run()
-        return Drained(drained.finished, drained.cut)
+        return Drained(drained.finished, drained.cut, drained.left)
 
     def stop(self, delay: float, *, last: bool = False, interrupted: bool = False) -> None:
         """Be not ready from now on, stop accepting after *delay* seconds, and end. *last*: nobody else goes on listening. *interrupted*: it

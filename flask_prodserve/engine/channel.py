@@ -385,8 +385,11 @@ class Channel(Outgoing):
         return self._idle_from
 
     def drain(self, now: float) -> None:
-        """Close this connection if nothing is going on in it. *now* is monotonic."""
-        if self.pending() == 0 and now - self.last_activity > DRAIN_IDLE_SECONDS:
+        """Close this connection if nothing is going on in it, or only a stream for a client that has gone. *now* is monotonic."""
+        task = self.task
+        if isinstance(task, Task) and task.response.begun:
+            self.check_stream(task.response)
+        elif self.pending() == 0 and now - self.last_activity > DRAIN_IDLE_SECONDS:
             self.close_idle()
 
     def close_idle(self) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ..clock import Clock
 from ..observe.cuts import Cuts
 from .reply import RETRY_AFTER_SECONDS, Reply
+from .task import Task
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -57,7 +58,11 @@ class Connections:
         """Called when there is one connection more or less."""
         self._answered = 0
         self.left: set[Channel] = set()
-        """Those that are closed while the app still runs their request. Added to by the loop's thread, removed from by any."""
+        """Those that are closed while the app still runs their request. Added to by the loop's thread, removed from by any.
+
+        A server that stops waits for those whose response has not begun, as long as for others: what the view does may matter to more
+        than the client that has left, an order for instance. It does not wait for streams, which only make a response.
+        """
 
     def __len__(self) -> int:
         return len(self.channels)
@@ -132,6 +137,11 @@ class Connections:
     def answered(self) -> int:
         """Requests whose answer has begun, on all connections that there have been."""
         return self._answered + sum(channel.answered for channel in self.channels.values())
+
+    def left_views(self) -> int:
+        """How many of :attr:`left` have not begun their response."""
+        tasks = [channel.task for channel in list(self.left)]
+        return sum(isinstance(task, Task) and not task.response.begun for task in tasks)
 
     def evict(self) -> bool:
         """Close the connection that has been idle for longest. Returns whether there was one."""

@@ -59,10 +59,13 @@ THREAD_STOP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How it ended: requests that were *finished* after the stop began, and those *cut* at the deadline."""
+    """How it ended: requests that were *finished* after the stop began, those *cut* at the deadline, and those that had been *left* by
+    their clients before their response was complete.
+    """
 
     finished: int
     cut: int
+    left: int = 0
 
 
 def _https_port(listeners: Sequence[Listener], redirecting: Sequence[Listener]) -> int:
@@ -240,11 +243,16 @@ class Engine:
                 format_duration(self._timeouts.graceful_timeout),
                 "; CTRL+C again stops at once" if self._interrupted else "",
             )
-        while self._connections and not self._aborted and not deadline.passed():
+        while (self._connections or self._connections.left_views()) and not self._aborted and not deadline.passed():
             self._loop.call(self._drain_connections)
             self._loop.turn(min(DRAIN_TURN_SECONDS, deadline.remaining()))
             self._look()
-        drained = Drained(sum(server.finished for server in self._servers), self._pending())
+        left = len(self._connections.left) - self._connections.left_views()
+        drained = Drained(
+            sum(server.finished for server in self._servers),
+            self._pending(),
+            sum(server.left for server in self._servers) + left,
+        )
         self._loop.call(self._close_connections)
         self._loop.stop(Deadline(0 if self._aborted else THREAD_STOP_SECONDS))
         return drained
@@ -282,4 +290,5 @@ class Engine:
             channel.handle_close()
 
     def _pending(self) -> int:
-        return sum(channel.pending() for channel in list(self._connections.channels.values()))
+        channels = list(self._connections.channels.values())
+        return sum(channel.pending() for channel in channels) + self._connections.left_views()

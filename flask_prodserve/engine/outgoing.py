@@ -19,6 +19,7 @@ from waitress.wasyncore import dispatcher
 
 from .adjustments import EngineAdjustments
 from .output import Output
+from .response import PROBE
 from .spool import cannot_be_kept
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
     running: bool
     will_close = False
     """Whether the loop has to close it: something could not be sent."""
+    mid_write = False
+    """Whether the running thread still has a part of what it is sending. Changed under ``output_lock``."""
 
     def __init__(self, sock: socket.socket, map: dict[int, Any], server: Server, adj: EngineAdjustments) -> None:
         self.server = server
@@ -64,7 +67,7 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         *more* comes at once, and *data* may wait for that. Raises ClientDisconnected, also where *response* has been given up.
         """
         with self.output_lock:
-            if response.abandoned:
+            if response.abandoned or not self.connected:
                 raise ClientDisconnected
             response.begun = True
             rest = self._send_or_wait(data, more=more)
@@ -93,6 +96,7 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
             raise ClientDisconnected
         try:
             rest = self._send_or_keep(data, more=more)
+            self.mid_write = bool(rest)
         except OSError as error:
             # The loop closes it.
             self.will_close = True
@@ -137,6 +141,25 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         with self.output_lock:
             if self.connected:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+                self.handle_close()
+
+    def check_stream(self, response: Response) -> None:
+        """Close if the client of *response*, which has begun, has gone.
+
+        A client that has closed looks like one that has only shut down its sending side, and still reads, until something is sent: the
+        system of the first answers with a reset. So one byte is sent that means nothing to the second, if there is such a byte.
+        """
+        with self.output_lock:
+            if not self.connected:
+                return
+            try:
+                if self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    raise ConnectionResetError
+                if not (self.mid_write or self.output.size) and response.may_probe and _hung_up(self.socket):
+                    response.probed = True
+                    self._send_or_keep(PROBE)
+                    self.server.loop.attend(self)
+            except OSError:
                 self.handle_close()
 
     # Any thread.

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 JOINED_BYTES = 1 << 16
 """How much of a body is copied behind its head, to be sent with it: other threads stand still meanwhile."""
 
+PROBE = b"0"
+"""May be sent between two chunks: the size of the next one then has one more zero at its beginning (RFC 9112, section 7.1)."""
+
 CLIENT_CLOSED_REQUEST = 499
 """Logged, never sent: the client left before there was a response (nginx's number for it)."""
 
@@ -35,6 +38,10 @@ class Response:
     """Whether the client has any of it. Changed under the channel's ``output_lock``."""
     abandoned = False
     """Whether somebody else has answered meanwhile: nothing more is sent. Changed under ``output_lock``."""
+    ended = False
+    """Whether the end of a chunked body is sent or about to be."""
+    probed = False
+    """Whether PROBE is sent. Changed under ``output_lock``."""
     waits = True
     """Whether who sends it may wait until room has been made for what the client does not take."""
     _unsent = b""
@@ -54,6 +61,12 @@ class Response:
         """Whether no more body may be sent, since there is none or Content-Length is reached."""
         head = self.head
         return head is not None and not self.missing and head.framing in (Framing.NONE, Framing.LENGTH)
+
+    @property
+    def may_probe(self) -> bool:
+        """Whether PROBE may be sent where nothing else is being sent. Once is enough: a client that is still there then finds out."""
+        head = self.head
+        return head is not None and head.framing is Framing.CHUNKED and not (self.ended or self.probed)
 
     @property
     def keeps_alive(self) -> bool:
@@ -109,6 +122,7 @@ class Response:
 
     def finish(self) -> None:
         if self.head is not None and self.head.framing is Framing.CHUNKED:
+            self.ended = True
             self._write(b"0\r\n\r\n")
         elif self._unsent:
             self._write(b"")
@@ -129,7 +143,7 @@ def report(
     """Tell whoever wants to know what became of a request. The environment says whom the proxies say it came from."""
     server = channel.server
     if server.draining:
-        server.count()
+        server.count(left=channel.will_close or not channel.connected)
     if server.request_done is None:
         return
     head = request.head

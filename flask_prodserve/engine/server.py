@@ -94,7 +94,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self._pause: Deadline | None = None
         self._lock = threading.Lock()
         self._spare: int | None = None
-        self.finished = 0
+        self.finished = self.left = 0
         super().__init__(
             application,
             map=map,
@@ -211,10 +211,11 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
 
     # Draining.
 
-    def count(self) -> None:
-        """A request has been answered while draining."""
+    def count(self, *, left: bool) -> None:
+        """Count a request that has ended while draining. *left*: its client has left before its response was complete."""
         with self._lock:
-            self.finished += 1
+            self.left += left
+            self.finished += not left
 
     def stop_accepting(self, *, last: bool) -> None:
         """Take in what the kernel has accepted already, if this is the *last* process that listens, then close the listener.

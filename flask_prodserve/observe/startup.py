@@ -65,13 +65,19 @@ def line(started: Started) -> str:
     return "serving " + " ".join(f"{name}={_word(str(value))}" for name, value in pairs.items())
 
 
-def report_end(logger: logging.Logger, finished: int, cut: int, settings: Settings, *, late: bool) -> None:
-    """Say how it ended: requests that were *finished* after the stop began, and those *cut*; *late*: GRACEFUL_TIMEOUT was over."""
+def report_end(logger: logging.Logger, finished: int, cut: int, left: int, settings: Settings, *, late: bool) -> None:
+    """Log how it ended: requests that were *finished* after the stop began, those *cut*, and those *left* by their clients.
+
+    *late*: GRACEFUL_TIMEOUT was over.
+    """
     message = "stopped; %d request%s finished, %d cut"
     arguments: list[object] = [finished, "" if finished == 1 else "s", cut]
     if cut and late:
         message += " (GRACEFUL_TIMEOUT is %s)"
         arguments.append(TABLE["GRACEFUL_TIMEOUT"].write(settings.timeouts.graceful_timeout))
+    if left:
+        message += ", %d abandoned by %s"
+        arguments += [left, "its client" if left == 1 else "their clients"]
     logger.log(logging.WARNING if cut else logging.INFO, message, *arguments)
 
 

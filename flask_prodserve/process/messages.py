@@ -71,10 +71,11 @@ class Stacks:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """It is over: requests that were *finished* after the draining began, and those *cut*."""
+    """It is over: requests that were *finished* after the draining began, those *cut*, and those *left* by their clients."""
 
     finished: int
     cut: int
+    left: int = 0
 
 
 # From the supervisor.

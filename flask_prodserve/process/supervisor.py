@@ -96,7 +96,7 @@ class Supervisor:
         self._failure: ProdServeError | None = None
         self._interrupted = False
         self._at_once = False
-        self._finished = self._cut = 0
+        self._finished = self._cut = self._left = 0
         self._late = False
         self._rehearsal: Rehearsal | None = None
         self._inquiries: list[Inquiry] = []
@@ -267,7 +267,7 @@ class Supervisor:
             case actions.Exit(code):
                 if code != ExitCode.BOOT and self._state.settled:
                     settings = self._estate.offers[self._state.settled].settings
-                    startup.report_end(logger, self._finished, self._cut, settings, late=self._late)
+                    startup.report_end(logger, self._finished, self._cut, self._left, settings, late=self._late)
                 self._exit_code = code
 
     # Signals, and the end of processes.
@@ -344,6 +344,7 @@ class Supervisor:
             if handle.drained is not None:
                 self._finished += handle.drained.finished
                 self._cut += handle.drained.cut
+                self._left += handle.drained.left
                 self._late = self._late or (handle.drained.cut > 0 and not self._at_once)
             elif handle.report is not None:
                 self._cut += handle.report.busy
