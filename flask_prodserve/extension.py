@@ -65,7 +65,8 @@ class ProdServe:
 
         *timeout*, *max_body* and *queue_timeout* are used in place of REQUEST_TIMEOUT, MAX_BODY_SIZE and QUEUE_TIMEOUT, and written like
         those: a number of seconds or bytes, or a text such as ``"5m"`` or ``"1GiB"``; a *timeout* of 0 is none. *max_concurrency* is
-        how many requests for the view run at the same time in one process; others wait until *queue_timeout*.
+        how many requests for the view run at the same time in one process; others wait until *queue_timeout*. A request that gets 504
+        counts until its view ends.
 
         What a view says is stronger than what its blueprint says; ENDPOINT_LIMITS is stronger than both. Raises ValueError for what is
         no such value.

@@ -1,6 +1,9 @@
 """How many requests of one endpoint run at the same time (``max_concurrency``).
 
 Those beyond wait in a queue of their endpoint's, in the order in which they came, and not in that of the server.
+
+A request that is given up (REQUEST_TIMEOUT) counts until its view ends: the limit protects what the view uses, and it still uses that.
+If all that may run have been given up, and others waited in vain, the endpoint is *blocked*, and a new process is the only help.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ class Share:
         self.most = most
         self.running = 0
         self.waiting: deque[Channel] = deque()
+        self.stuck: set[Channel] = set()
+        """Those of the running that have been given up."""
+        self.blocked = False
 
 
 class Admission:
@@ -53,18 +59,32 @@ class Admission:
             channel.share = share
             return True
 
+    def abandoned(self, channel: Channel) -> None:
+        """The request of *channel* has been given up. It keeps its share until :meth:`release`."""
+        with self._lock:
+            if channel.share is not None:
+                channel.share.stuck.add(channel)
+
     def release(self, channel: Channel) -> Channel | None:
         """The request of *channel* does not run any more. Returns one that may run in its place, and has its share."""
         with self._lock:
             share, channel.share = channel.share, None
             if share is None:
                 return None
+            if channel in share.stuck:
+                share.stuck.remove(channel)
+                share.blocked = False
             if share.waiting:
                 following = share.waiting.popleft()
                 following.share = share
                 return following
             share.running -= 1
             return None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether requests have waited in vain for an endpoint whose running requests have all been given up, and still run."""
+        return any(share.blocked for share in list(self._shares.values()))
 
     @property
     def queued(self) -> int:
@@ -76,7 +96,10 @@ class Admission:
         withdrawn = []
         with self._lock:
             for share in self._shares.values():
-                withdrawn += take_out(share.waiting, unwanted)
+                taken = take_out(share.waiting, unwanted)
+                if taken and len(share.stuck) >= share.most:
+                    share.blocked = True
+                withdrawn += taken
         return withdrawn
 
 

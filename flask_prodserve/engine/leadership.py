@@ -181,10 +181,9 @@ class Leadership:
             self._vacate()
 
     def abandoned(self, channel: Channel) -> None:
-        following = self._admission.release(channel) if self._admission is not None else None
+        if self._admission is not None:
+            self._admission.abandoned(channel)
         with self._lock:
-            if following is not None:
-                self._places.put_first(following)
             # The leader calls this: it is another thread that is stuck.
             self._stuck += 1
             self._places.busy -= not self._take_back(channel)
@@ -440,19 +439,19 @@ class Leadership:
         """
         while more and not (self._places or self._admission is not None or channel.lent):
             more = channel.answer()
-        if more is None:
-            with self._lock:
-                self._stuck -= 1
-            return False
         with self._lock:
-            counted = not self._take_back(channel)
+            if more is None:
+                self._stuck -= 1
+                counted = False
+            else:
+                counted = not self._take_back(channel)
             if self._admission is not None and (following := self._admission.release(channel)) is not None:
                 self._places.put_first(following)
         if more:
             self.soon(
                 lambda: self.submit(channel)
             )  # the leader puts it behind those that wait, for a place or for their endpoint
-        else:
+        elif more is not None:
             channel.settle()
         return counted
 

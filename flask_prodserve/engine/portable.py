@@ -93,7 +93,8 @@ class PortableLoop:
             self._stuck += 1
             self._take_back(channel)
             self._set_thread_count()
-        self._release(channel)
+        if self._admission is not None:
+            self._admission.abandoned(channel)
 
     def run(self, channel: Channel) -> None:
         """Answer requests of *channel*, in a service thread, until another channel waits for a thread."""
@@ -104,13 +105,12 @@ class PortableLoop:
             if more is None:
                 self._stuck -= 1
                 self._set_thread_count()
-                return
-            if self._take_back(channel):
+            elif self._take_back(channel):
                 self._set_thread_count()
         self._release(channel)
         if more:
             self.soon(lambda: self.submit(channel))  # behind those that wait, for a thread or for their endpoint
-        else:
+        elif more is not None:
             channel.settle()
 
     def _take_back(self, channel: Channel) -> bool:

@@ -194,10 +194,11 @@ class Watchdog:
         self._loop.abandoned(channel)
         self._cuts.counts["REQUEST_TIMEOUT"] += 1
         logger.error(
-            "REQUEST_TIMEOUT: %s has been running for %s; its client %s. Another thread takes the place of this one, which is here:\n%s",
+            "REQUEST_TIMEOUT: %s has been running for %s; its client %s. Another thread takes the place of this one%s, which is here:\n%s",
             self._identify(task),
             format_age(age),
             "got 504" if channel.connected else "has gone",
+            " (it counts for max_concurrency until it ends)" if channel.share is not None else "",
             stack,
         )
 
@@ -341,8 +342,12 @@ class Watchdog:
 
     @property
     def healthy(self) -> bool:
-        """Whether at most half as many threads are stuck as there should be."""
-        return self._loop.stuck <= self._threads / 2
+        """Whether a new process would do no better: not too many threads are stuck, and no endpoint is blocked by such requests."""
+        return not self._too_many_stuck and not (self._admission is not None and self._admission.blocked)
+
+    @property
+    def _too_many_stuck(self) -> bool:
+        return self._loop.stuck > self._threads / 2
 
     def activity(self) -> Activity:
         channels = [*self._connections.channels.values(), *self._connections.left]
@@ -363,7 +368,7 @@ class Watchdog:
             return Reply(503, "This server is stopping.", closes=False)
         if self._clock() - self._shed_at < SHED_SECONDS:
             return Reply(503, "This server has more to do than it can.", closes=False)
-        if not self.healthy:
+        if self._too_many_stuck:
             return Reply(503, "Too many requests are stuck in this server.", closes=False)
         return Reply(200, "This server is ready.", closes=False)
 

@@ -387,8 +387,8 @@ def test_share_is_given_back_after_errors(bounded: Bounded) -> None:
         assert len(bounded.order) == 24
 
 
-def test_share_is_given_back_after_timeouts(bounded: Bounded) -> None:
-    """Requests that are given up lose their share at once: the endpoint is not lost until they return."""
+def test_share_is_kept_after_timeouts(bounded: Bounded) -> None:
+    """Requests that are given up keep their share until their view ends: what it protects is still in use."""
     with serving(bounded, request_timeout=60, queue_timeout=1000) as served, contextlib.ExitStack() as stack:
         stuck = start(served, stack, "/report/1", "/report/2")
         bounded.wait_for(2)
@@ -397,17 +397,43 @@ def test_share_is_given_back_after_timeouts(bounded: Bounded) -> None:
         bounded.clock.advance(3)
         served.look()
         assert [wire.response().status for wire in stuck] == [504, 504]
-        bounded.wait_for(2)
-        assert queued(served) == 1
+        assert served.engine._loop.stuck == 2
+        assert queued(served) == 3
+        assert bounded.none_came()
+        assert get(served.address).body == b"hello"
         bounded.release.set()
         assert [wire.response().body for wire in waiting] == [b"3", b"4", b"5"]
         wait_until(lambda: served.engine._loop.stuck == 0)
-        bounded.wait_for(1)
+        assert bounded.most_inside == 2
+        bounded.wait_for(3)
         bounded.release.clear()
         start(served, stack, "/report/6", "/report/7", "/report/8")
         bounded.wait_for(2)
         served.wait_for_queue(1)
         assert bounded.none_came()
+
+
+def test_an_endpoint_that_is_blocked(bounded: Bounded) -> None:
+    """A server whose endpoint has nothing but requests that were given up, and sends others away for them, would be better replaced.
+
+    It is ready for everything else meanwhile, and well again when one of them ends.
+    """
+    with serving(bounded, request_timeout=60) as served, contextlib.ExitStack() as stack:
+        start(served, stack, "/report/1", "/report/2")
+        bounded.wait_for(2)
+        bounded.clock.advance(61)
+        served.look()
+        assert served.engine._loop.stuck == 2
+        assert served.engine.healthy, "nobody waits for it"
+        (waiting,) = queue(served, stack, "/report/3")
+        bounded.clock.advance(6)
+        served.look()
+        assert waiting.response().status == 503
+        assert not served.engine.healthy
+        assert get(served.address, "/readyz").status == 200
+        bounded.release.set()
+        wait_until(lambda: served.engine.healthy)
+        assert get(served.address, "/report/4").body == b"4"
 
 
 @pytest.mark.parametrize("how", ["reset", "closed"])

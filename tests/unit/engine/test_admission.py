@@ -213,3 +213,21 @@ def test_take_out() -> None:
     assert take_out(cast(Any, queue), odd) == [1, 3, 5, 7, 9]
     assert list(queue) == [0, 2, 4, 6, 8]
     assert asked == list(range(10))
+
+
+def test_what_is_given_up_keeps_its_share(admission: Admission) -> None:
+    """A request that is given up counts until it is released; one that has been released before is not given up any more."""
+    first, second, third = (Asking("one") for _ in range(3))
+    assert admit(admission, first)
+    admission.abandoned(cast(Any, first))
+    assert not admit(admission, second)
+    assert not admission.blocked, "the other one still waits"
+    assert admission.withdraw(lambda channel: True) == [cast(Any, second)]
+    assert admission.blocked
+    assert release(admission, first) is None
+    assert not admission.blocked
+    admission.abandoned(cast(Any, first))
+    assert admit(admission, third)
+    assert not admit(admission, second)
+    assert admission.withdraw(lambda channel: True) == [cast(Any, second)]
+    assert not admission.blocked
