@@ -24,6 +24,8 @@ MAX_DURATION = 24 * 86400.0
 
 MAX_AGE = 2.0**31 - 1
 """Seconds that a cache may keep something: what is larger counts as this (RFC 9111, section 1.2.2)."""
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_PUBLIC = ipaddress.IPv6Network("2000::/3")
 
 _SIZE = re.compile(r"([0-9]+)\s*([a-z]*)", re.IGNORECASE)
 _SIZE_UNITS = {
@@ -253,6 +255,19 @@ def parse_trusted_peer(value: object) -> IPNetwork | str:
         if "host bits set" in str(error):
             raise ValueError(f"a network without host bits, here {ipaddress.ip_network(text, strict=False)}") from None
     raise ValueError("an address or network such as 10.0.0.1, 10.0.0.0/8 or ::1, 'unix' (Unix socket peers) or '*'")
+
+
+def is_the_internet(network: IPNetwork) -> bool:
+    """Whether *network* is so large that it stands for every client: shorter than a /8 in IPv4, also as IPv4-mapped addresses, or
+    shorter than a /16 in IPv6 with public addresses in it (2000::/3, RFC 4291, section 2.4).
+
+    No operator's network is as large, and private ones are not: 10.0.0.0/8, fc00::/7.
+    """
+    if isinstance(network, ipaddress.IPv4Network):
+        return network.prefixlen < 8
+    if network.overlaps(_MAPPED) and network.prefixlen < 96 + 8:
+        return True
+    return network.overlaps(_PUBLIC) and network.prefixlen < 16
 
 
 def _is_ip_address(text: str) -> bool:

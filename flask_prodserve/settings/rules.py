@@ -156,11 +156,18 @@ def remarks(settings: Settings, origins: Mapping[str, str]) -> Iterator[Problem]
             "PROXY_HEADERS has no effect, because no proxy is trusted.",
             "Set TRUSTED_PROXIES to the addresses of your proxies.",
         )
-    if trusted and "*" in trusted:
+    if trusted and (everyone := _everyone(trusted)):
         yield Problem(
-            "TRUSTED_PROXIES is '*': every peer may say who the client is.",
+            f"TRUSTED_PROXIES is {everyone}: every peer may say who the client is.",
             "Make sure that only your proxy can reach this server, or name its addresses.",
         )
+
+
+def _everyone(trusted: Sequence[units.IPNetwork | str]) -> str:
+    """The part of *trusted* that stands for every peer, as written; ``""`` if there is none."""
+    if "*" in trusted:
+        return "'*'"
+    return ",".join(str(one) for one in trusted if not isinstance(one, str) and units.is_the_internet(one))
 
 
 def refused_without_supervisor(
@@ -186,7 +193,9 @@ def remarks_without_supervisor(settings: Settings, origins: Mapping[str, str]) -
     idle = [
         f"{name} ({origins[name]})"
         for name, harmless in _FOR_SUPERVISORS.items()
-        if name in origins and origins[name] != _PLATFORM_WORKERS and settings.value(TABLE[name]) not in harmless
+        if name in origins
+        and not origins[name].startswith(_PLATFORM_WORKERS)
+        and settings.value(TABLE[name]) not in harmless
     ]
     if idle:
         yield Problem(

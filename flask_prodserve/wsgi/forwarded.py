@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock, Throttle, monotonic
 from ..settings.table import FORWARDED_FIELDS
-from ..units import IPNetwork
+from ..units import IPNetwork, is_the_internet
 from .forwarded_fields import MalformedFieldError, Origin, read_forwarded, read_x_forwarded, split_host
 
 if TYPE_CHECKING:
@@ -83,30 +83,42 @@ class PeerTrust:
     def __init__(self, trusted: tuple[IPNetwork | str, ...]) -> None:
         self._every_peer = "*" in trusted
         self._unix_peers = self._every_peer or "unix" in trusted
-        self._networks = [network for network in trusted if not isinstance(network, str)]
-        self._is_in_networks = lru_cache(maxsize=_CACHED_PEERS)(self._search_networks)
+        networks = [network for network in trusted if not isinstance(network, str)]
+        proxies = [network for network in networks if not is_the_internet(network)]
+        self._is_peer = _search(networks)
+        self._is_proxy = _search(proxies)
 
     def covers(self, remote_addr: str) -> bool:
         """Whether the peer at *remote_addr*, ``""`` for a Unix socket, is trusted."""
         if not remote_addr:
             return self._unix_peers
-        return self._every_peer or self.is_proxy(remote_addr)
+        return self._every_peer or self._is_peer(remote_addr)
 
     def is_proxy(self, address: str) -> bool:
         """Whether *address*, which a trusted proxy named as its own peer, is one more trusted proxy.
 
         ``*`` does not make it one. It says that nobody but proxies can connect here; whoever connects to the proxies may be anybody,
-        and to look past that address would be to believe what its owner wrote into the field.
+        and to look past that address would be to believe what its owner wrote into the field. The same holds for a network that stands
+        for every client, such as 0.0.0.0/0.
         """
-        return bool(self._networks) and self._is_in_networks(address)
+        return self._is_proxy(address)
 
-    def _search_networks(self, text: str) -> bool:
+
+def _search(networks: Sequence[IPNetwork]) -> Callable[[str], bool]:
+    """A function that tells whether an address is in one of *networks*."""
+    if not networks:
+        return lambda text: False
+
+    @lru_cache(maxsize=_CACHED_PEERS)
+    def search(text: str) -> bool:
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
             return False
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return any(address in network or (mapped is not None and mapped in network) for network in self._networks)
+        return any(address in network or (mapped is not None and mapped in network) for network in networks)
+
+    return search
 
 
 class Forwarded:

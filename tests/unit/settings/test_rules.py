@@ -145,7 +145,19 @@ def test_trusting_everybody() -> None:
     for trusted in ("*", "10.0.0.1,*"):
         (remark,) = resolve([command_line({"TRUSTED_PROXIES": (trusted,)})]).warnings
         assert remark.what == "TRUSTED_PROXIES is '*': every peer may say who the client is."
-    assert resolve([command_line({"TRUSTED_PROXIES": ("10.0.0.0/8,unix",)})]).warnings == ()
+    for trusted, shown in [
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("10.0.0.1,0.0.0.0/1,128.0.0.0/1", "0.0.0.0/1,128.0.0.0/1"),
+        ("2000::/3", "2000::/3"),
+        ("::ffff:0:0/96", "::ffff:0:0/96"),
+    ]:
+        (remark,) = resolve([command_line({"TRUSTED_PROXIES": (trusted,)})]).warnings
+        assert remark.what == f"TRUSTED_PROXIES is {shown}: every peer may say who the client is."
+    assert (
+        resolve([command_line({"TRUSTED_PROXIES": ("10.0.0.0/8,fc00::/7,fe80::/10,2600:1f00::/24,unix",)})]).warnings
+        == ()
+    )
 
 
 def test_within_layer() -> None:

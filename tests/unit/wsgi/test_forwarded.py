@@ -370,6 +370,22 @@ def test_star_takes_the_word_of_any_peer_but_not_of_its_client(peer: str) -> Non
     assert (answer.client, answer.seen["wsgi.url_scheme"]) == (CLIENT, "https")
 
 
+@pytest.mark.parametrize(
+    ("peer", "everyone"),
+    [
+        (PROXY, ("0.0.0.0/0",)),
+        (PROXY, ("0.0.0.0/1", "128.0.0.0/1")),
+        (f"::ffff:{PROXY}", ("::ffff:0:0/96",)),
+        ("fd00::1", ("::/0",)),
+        (PROXY, ("0.0.0.0/0", "::/0", "fd00::/8")),
+    ],
+)
+def test_network_of_everyone_is_like_a_star(peer: str, everyone: tuple[str, ...]) -> None:
+    """A network that holds every address lets no client choose its own, as "*" does not."""
+    for field in (f"192.0.2.1, {CLIENT}", f"2001:db8::1, {CLIENT}"):
+        assert ask({"X-Forwarded-For": field}, peer=peer, trusted=everyone).client == CLIENT
+
+
 def test_star_with_networks_looks_past_them() -> None:
     """With "*" and networks, addresses in these are passed as proxies."""
     assert ask({"X-Forwarded-For": f"192.0.2.1, {CLIENT}, {OUTER_PROXY}"}, trusted=("*", "10.0.0.0/8")).client == CLIENT
