@@ -56,3 +56,38 @@ def test_pidfile_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a process was sent a signal"))
     write_pidfile(str(file))
     assert read_pidfile(str(file)) == os.getpid()
+
+
+def test_planted_link(tmp_path: Path) -> None:
+    """A link that stands where the file or its draft is written is not followed."""
+    precious = tmp_path / "precious"
+    precious.write_text("root's")
+    file = tmp_path / "pid"
+    for planted in (file, tmp_path / f".pid.{os.getpid()}"):
+        planted.symlink_to(precious)
+    write_pidfile(str(file))
+    assert precious.read_text() == "root's"
+    assert not file.is_symlink()
+    assert read_pidfile(str(file)) == os.getpid()
+
+
+def test_planted_things_that_are_no_files(tmp_path: Path) -> None:
+    """A named pipe holds nobody up and is replaced; a folder is an error; what a link leads to is not read."""
+    file = tmp_path / "pid"
+    os.mkfifo(file)
+    assert read_pidfile(str(file)) is None
+    write_pidfile(str(file))
+    assert read_pidfile(str(file)) == os.getpid()
+    (tmp_path / "link").symlink_to(file)
+    assert read_pidfile(str(tmp_path / "link")) is None
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ProdServeError, match="folder cannot be written: Is a directory"):
+        write_pidfile(str(tmp_path / "folder"))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"pid", "link", "folder"}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "9" * 40, "\u0663"])
+def test_numbers_that_are_no_process(tmp_path: Path, text: str) -> None:
+    """A number that no process can have is no process: signals to 0 and below would go to groups of processes."""
+    (tmp_path / "pid").write_text(text, "utf-8")
+    assert read_pidfile(str(tmp_path / "pid")) is None
