@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import socket
 from collections.abc import Mapping
 from typing import Any
 
 from ...clock import Deadline
 from ...errors import ProdServeError
+from ...net.root_only import account_name
 from . import place, requests
+from .peer import peer_uid
 from .requests import Request
 
 _NAME_IT = "name its socket with --control-socket PATH (CONTROL_SOCKET)"
@@ -75,7 +79,10 @@ def ask(path: str, request: Request, timeout: float | None) -> dict[str, Any]:
 
 
 class Connection:
-    """To the server at *path*. Raises NoServerError and NotAllowedError."""
+    """To the server at *path*. Raises NoServerError and NotAllowedError.
+
+    Nothing is asked of a server that another account than this one or root has started: it could answer anything.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -87,13 +94,32 @@ class Connection:
             self._socket.close()
             if isinstance(error, PermissionError):
                 raise NotAllowedError(
-                    f"This user may not talk to the server at {path}.", "Be the user that it was started by, or root."
+                    f"This user may not talk to the server at {path}.", "Run this command as the user that started it."
                 ) from error
             reason = error.strerror if error.errno is not None else "the path is too long for a Unix socket"
             raise NoServerError(
                 f"No server answers at {path} (CONTROL_SOCKET): {reason}.",
                 "It may have ended, or have another --control-socket.",
             ) from error
+        try:
+            self._check_owner()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _check_owner(self) -> None:
+        try:
+            uid = peer_uid(self._socket)
+            if uid is None:
+                uid = os.lstat(self._path).st_uid
+        except OSError as error:
+            raise NoServerError(f"No server answers at {self._path} (CONTROL_SOCKET): {error.strerror}.") from error
+        if uid not in (0, os.geteuid()):
+            name = account_name(uid)
+            raise NotAllowedError(
+                f"The server at {self._path} (CONTROL_SOCKET) was started by {name}, so this user cannot trust its answers.",
+                f"Run this command as that user, with sudo -u {shlex.quote(name)} for instance, or name another socket.",
+            )
 
     def __enter__(self) -> Connection:
         return self

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from ...errors import ProdServeError
+from ...net.root_only import open_to_others
 
 BACKLOG = 16
 
@@ -83,6 +84,8 @@ def open_control_socket(path: str) -> socket.socket:
     try:
         status = os.stat(folder)
         others_write = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+        if os.geteuid() == 0:
+            others_write = open_to_others(folder) is not None
         if others_write or status.st_uid not in (0, os.geteuid()):
             raise ControlSocketError(
                 f"CONTROL_SOCKET is {path}, and others than the server's user can put something else there.", _HINT

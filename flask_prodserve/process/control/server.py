@@ -17,11 +17,11 @@ import json
 import os
 import selectors
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from . import place, requests
+from .peer import peer_uid
 from .requests import Request
 
 Respond = Callable[[Mapping[str, object]], None]
@@ -222,11 +222,7 @@ class ControlServer:
 
 def _may_ask(sock: socket.socket) -> bool:
     """Whether the peer is this account or root, where the system tells: Linux (unix(7), SO_PEERCRED). Elsewhere the file's mode says it."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True
-    credentials = struct.Struct("iII")  # process, user, group
-    told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
-    return credentials.unpack(told)[1] in (0, os.geteuid())
+    return peer_uid(sock) in (None, 0, os.geteuid())
 
 
 def _last_words(sock: socket.socket, error: str) -> None:

@@ -312,3 +312,37 @@ def test_waiting_for_the_end(tmp_path: Path) -> None:
         assert connection.ends_within(PATIENCE)
         with pytest.raises(control.ServerGoneError):
             connection.ask(control.Status(), PATIENCE)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not hasattr(socket, "SO_PEERCRED"), reason="only root can become somebody else"
+)
+@pytest.mark.parametrize("given_away", [False, True])
+def test_server_of_another_account(tmp_path: Path, given_away: bool) -> None:
+    """A socket on which another account listens is not asked, whoever its file belongs to; root's own is."""
+    nobody = pwd.getpwnam("nobody").pw_uid
+    path = tmp_path / "c"
+    with socket.socket(socket.AF_UNIX) as planted:
+        planted.bind(str(path))
+        if not given_away:
+            os.chown(path, nobody, -1)
+        os.seteuid(nobody)
+        try:
+            planted.listen()
+        finally:
+            os.seteuid(0)
+        text = fails(lambda: control.ask(str(path), control.Status(), PATIENCE))
+        assert f"The server at {path} (CONTROL_SOCKET) was started by nobody" in text
+        assert "sudo -u nobody" in text
+        planted.setblocking(False)
+        accepted, _ = planted.accept()
+        with accepted:
+            assert accepted.recv(100) == b""  # nothing was asked
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give something away")
+def test_a_folder_in_one_of_somebody_else(tmp_path: Path) -> None:
+    """Root does not put its socket into a folder that another account could exchange as a whole."""
+    (tmp_path / "own").mkdir(0o700)
+    os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
+    assert "others than the server's user" in refused(tmp_path / "own/c")
