@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 from ..errors import BindError
 from ..units import Address, SystemdAddress, TCPAddress, UnixAddress, format_address, format_host
+from .root_only import account_name, open_to_others
+from .socket_owner import Owner, bind, rights_for
 from .systemd import Inherited
 
 logger = logging.getLogger("flask_prodserve.listeners")
@@ -62,9 +64,16 @@ class Listener:
     def remove_path(self) -> None:
         """Remove a Unix socket's path, unless somebody else has put theirs there."""
         if isinstance(self.address, UnixAddress):
+            folder, name = os.path.split(os.path.abspath(self.address.path))
             with contextlib.suppress(OSError):
-                if _identity(self.address.path) == self.file:
-                    os.unlink(self.address.path)
+                # Compared and removed in one and the same directory, whatever its path stands for meanwhile.
+                descriptor = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY))
+                try:
+                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if (found.st_dev, found.st_ino) == self.file:
+                        os.unlink(name, dir_fd=descriptor)
+                finally:
+                    os.close(descriptor)
 
 
 def open_listeners(
@@ -73,7 +82,7 @@ def open_listeners(
     backlog: int,
     unix_socket_mode: int,
     inherited: Sequence[Inherited] = (),
-    owner: tuple[int, int] | None = None,
+    owner: Owner | None = None,
 ) -> list[Listener]:
     """Listen on all of *addresses*. One name may give several listeners, one for each of its IP addresses.
 
@@ -94,7 +103,7 @@ def exchange_listeners(
     backlog: int,
     unix_socket_mode: int,
     inherited: Sequence[Inherited] = (),
-    owner: tuple[int, int] | None = None,
+    owner: Owner | None = None,
 ) -> tuple[list[Listener], list[Listener]]:
     """Listen on all of *addresses*, where those that *current* has keep their sockets, and the connections that wait there.
 
@@ -298,7 +307,7 @@ def _listen(family: socket.AddressFamily, target: tuple[str, int], backlog: int)
     return listening
 
 
-def _open_unix(address: UnixAddress, backlog: int, mode: int, owner: tuple[int, int] | None) -> Listener:
+def _open_unix(address: UnixAddress, backlog: int, mode: int, owner: Owner | None) -> Listener:
     if not hasattr(socket, "AF_UNIX"):
         raise BindError(f"This system has no Unix sockets: {format_address(address)}.", f"Instead, {_CHOOSE}.")
     path = address.path
@@ -307,37 +316,34 @@ def _open_unix(address: UnixAddress, backlog: int, mode: int, owner: tuple[int, 
             f"{format_address(address)} is an abstract socket, which has no permissions.",
             "Use a path in a folder that only the server and its proxy can enter.",
         )
-    _clear_stale(address)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.setblocking(False)
-        listening.bind(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    with rights_for(folder, owner) as as_owner:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # Before listen(): until then nobody can connect, whatever the umask has made of the permissions.
-            _permit(path, mode, owner)
-            listening.listen(backlog)
-            return Listener(listening, address, _identity(path))
+            _clear_stale(address)
+            listening.setblocking(False)
+            bind(listening, path, mode)
+            try:
+                if owner is not None and not as_owner:
+                    # Nobody but root can have put something else there, see rights_for().
+                    os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+                listening.listen(backlog)
+                return Listener(listening, address, _identity(path))
+            except BaseException:
+                os.unlink(path)
+                raise
+        except OSError as error:
+            listening.close()
+            if as_owner and owner is not None and isinstance(error, PermissionError):
+                raise BindError(
+                    f"Cannot create {format_address(address)}: {account_name(owner.uid)} (USER) may not write to {folder}, and root does "
+                    f"not work in a directory that others can change ({open_to_others(folder)}).",
+                    f"Give the directory to USER (chown {account_name(owner.uid)} {folder}), or it and all above it to root.",
+                ) from error
+            raise _explained(address, error) from error
         except BaseException:
-            os.unlink(path)
+            listening.close()
             raise
-    except OSError as error:
-        listening.close()
-        raise _explained(address, error) from error
-    except BaseException:
-        listening.close()
-        raise
-
-
-def _permit(path: str, mode: int, owner: tuple[int, int] | None) -> None:
-    if owner is None:
-        os.chmod(path, mode)
-        return
-    # For *owner* works who may do more. Where the folder is *owner*'s own, it may put a link to anything in the socket's place meanwhile.
-    os.chown(path, *owner, follow_symlinks=False)
-    try:
-        os.chmod(path, mode, follow_symlinks=False)
-    except NotImplementedError as error:  # how Python says that the system will not do that to a link
-        raise OSError(errno.ELOOP, "its permissions cannot be set, or it has been replaced by a link", path) from error
 
 
 def _clear_stale(address: UnixAddress) -> None:

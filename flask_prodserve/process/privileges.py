@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import PrivilegeError
+from ..net.socket_owner import Owner
 
 _LARGEST = 2**32 - 2
 """Of the numbers of users and groups; the next one means "no change" to the system."""
@@ -30,6 +31,11 @@ class Identity:
     home: str | None
     groups: tuple[int, ...]
     """All groups that the user is in."""
+
+    @property
+    def owner(self) -> Owner:
+        """As the owner of sockets."""
+        return Owner(self.uid, self.gid, self.groups)
 
 
 @dataclass(frozen=True, slots=True)

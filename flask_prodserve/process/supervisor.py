@@ -453,7 +453,7 @@ class Supervisor:
             backlog=settings.bind.backlog,
             unix_socket_mode=settings.bind.unix_socket_mode,
             inherited=self._inherited,
-            owner=None if self._identity is None else (self._identity.uid, self._identity.gid),
+            owner=None if self._identity is None else self._identity.owner,
         )
         # Who does not listen where others do must not be left their connections.
         same = last is not None and last.listeners == tuple(opened)

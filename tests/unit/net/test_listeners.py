@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from flask_prodserve.errors import BindError
 from flask_prodserve.net.listeners import Listener, exchange_listeners, from_descriptor, open_listeners
+from flask_prodserve.net.socket_owner import Owner
 from flask_prodserve.net.systemd import Inherited
 from flask_prodserve.units import Address, SystemdAddress, TCPAddress, UnixAddress, parse_address
 from programs import free_ports
@@ -27,7 +29,7 @@ def opened(
     *addresses: Address,
     mode: int = 0o660,
     inherited: Sequence[Inherited] = (),
-    owner: tuple[int, int] | None = None,
+    owner: Owner | None = None,
 ) -> Iterator[list[Listener]]:
     listeners = open_listeners(addresses, backlog=16, unix_socket_mode=mode, inherited=inherited, owner=owner)
     try:
@@ -41,7 +43,7 @@ def refusal(
     *addresses: Address,
     current: Sequence[Listener] = (),
     inherited: Sequence[Inherited] = (),
-    owner: tuple[int, int] | None = None,
+    owner: Owner | None = None,
 ) -> BindError:
     with pytest.raises(BindError) as caught:
         exchange_listeners(current, addresses, backlog=16, unix_socket_mode=0o660, inherited=inherited, owner=owner)
@@ -257,38 +259,61 @@ def test_taken_beside_another_address() -> None:
         assert refusal(*addresses_of([f"127.0.0.1:{port}", f"[::1]:{port}"])).what == f"[::1]:{port} is already in use."
 
 
-NOBODY = (65534, 65534)
+NOBODY = Owner(65534, 65534, (65534,))
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files away"
 )
 
 
 @needs_root
-def test_owner(path: Path) -> None:
-    """A Unix socket belongs to the user and group that are asked for, with its mode."""
-    with opened(UnixAddress(str(path)), mode=0o640, owner=NOBODY):
+@pytest.mark.parametrize("folder_owner", [0, NOBODY.uid], ids=["folder of root", "folder of the owner"])
+def test_owner(path: Path, tmp_path: Path, folder_owner: int) -> None:
+    """A Unix socket belongs to the user and group that are asked for, with its mode, and replaces a stale one; this process stays root."""
+    os.chown(tmp_path, folder_owner, folder_owner)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+        os.chown(path, NOBODY.uid, NOBODY.gid)
+    before = (os.geteuid(), os.getegid(), os.getgroups(), os.umask(0o022))
+    with opened(UnixAddress(str(path)), mode=0o662, owner=NOBODY):
         status = path.stat()
-        assert (status.st_uid, status.st_gid) == NOBODY
-        assert stat.S_IMODE(status.st_mode) == 0o640
+        assert (status.st_uid, status.st_gid) == (NOBODY.uid, NOBODY.gid)
+        assert stat.S_IMODE(status.st_mode) == 0o662
+        assert (os.geteuid(), os.getegid(), os.getgroups(), os.umask(0o022)) == (*before[:3], 0o022)
+    assert not path.exists()
+    os.umask(before[3])
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder that other accounts can reach, with a short name."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 @needs_root
-def test_link_in_the_place_of_a_socket(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a link leads to keeps its owner and mode when somebody puts the link in the place of a socket that is given away."""
-    precious = tmp_path / "precious"
-    precious.write_text("root's")
-    precious.chmod(0o600)
-    chown = os.chown
+def test_folder_of_the_owner_gives_root_nothing_to_do(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that the owner can write to, root changes nothing by path: the owner could put a file of root's there meanwhile."""
+    os.chown(tmp_path, NOBODY.uid, NOBODY.gid)
+    for call in ("chown", "lchown", "chmod"):
+        monkeypatch.setattr(os, call, lambda *arguments, **options: pytest.fail(f"root changed {arguments}"))
+    with opened(UnixAddress(str(path)), owner=NOBODY):
+        assert path.stat().st_uid == NOBODY.uid
 
-    def swap(target: str, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
-        os.unlink(target)
-        os.symlink(precious, target)
-        chown(target, uid, gid, follow_symlinks=follow_symlinks)
 
-    monkeypatch.setattr(os, "chown", swap)
-    assert "replaced by a link" in refusal(UnixAddress(str(path)), owner=NOBODY).what
-    status = precious.stat()
-    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o600)
+@needs_root
+def test_folder_of_a_third_account(path: Path, tmp_path: Path) -> None:
+    """In a folder that neither root alone nor the owner can write to, nothing is created or removed, and the error says why."""
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+        os.chown(path, NOBODY.uid, NOBODY.gid)
+    os.chown(tmp_path, 1, 1)
+    error = refusal(UnixAddress(str(path)), owner=NOBODY)
+    assert "nobody (USER) may not write to" in error.what
+    assert f"chown nobody {tmp_path}" in error.hint
+    assert path.is_socket()
 
 
 @pytest.fixture
