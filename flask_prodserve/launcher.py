@@ -21,6 +21,7 @@ from .apps.sites import served_apps
 from .errors import ExitCode
 from .net import systemd
 from .net.listeners import Listener, open_listeners
+from .net.root_only import open_to_others
 from .net.tls import Certificates
 from .observe import line_writer, startup
 from .observe.logging import coloured, configure
@@ -30,10 +31,12 @@ from .process.hooks import AppsHooks
 from .process.pidfile import remove_pidfile, write_pidfile
 from .service import Service
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
+from .settings.for_root import refuse_untrusted
 
 if TYPE_CHECKING:
     from flask import Flask
 
+    from .process.environment import Environment
     from .process.offer import Offer
 
 logger = logging.getLogger("flask_prodserve")
@@ -54,7 +57,7 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
     the main thread; elsewhere nothing stops it but the end of the process.
     """
     settings = resolved.settings
-    notifier, inherited, _ = _from_systemd()
+    notifier, inherited = _from_systemd()
     service = Service(app, resolved, import_path=import_path)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(queued_streams())
@@ -87,24 +90,33 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
     return 128 + at_once[0] if at_once else ExitCode.STOPPED
 
 
-def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import_path: str | None) -> int:
+def supervise(load: Load, resolved: Resolved, environment: Environment, *, import_path: str | None) -> int:
     """Be the supervisor of workers that serve what *load* loads, until a signal says stop; in those, serve. Returns the exit code.
 
-    *early* are the settings that are known without the app, with their *origins*; *import_path* is what the app was called by. Raises
-    :class:`~.errors.ProdServeError`, in a worker what *load* and the service raise.
+    *resolved* are the settings that are known without the app; *import_path* is what the app was called by. The supervisor's environment
+    becomes what the process was started with, and workers get what the app is to see. Raises :class:`~.errors.ProdServeError`, in a
+    worker what *load* and the service raise.
     """
     from .process.privileges import assume, identity
+    from .process.readable import check, needed
     from .process.rehearsal import Command
     from .process.supervisor import Supervisor
     from .process.worker import die_with, work
 
-    left = handover.take(os.environ)
-    notifier, inherited, hidden = _from_systemd(taken_over=left is not None)
+    early, origins = resolved.settings, resolved.origins
+    left = handover.take(environment.started)
+    environment.keep_for_supervisor()
+    notifier, inherited = _from_systemd(taken_over=left is not None)
     configure(early.observe.log_level, explicit=origins["LOG_LEVEL"] != DEFAULT_ORIGIN)
     account = identity(early.process.user, early.process.group)
+    unprivileged = account is not None and account.uid != 0
+    if unprivileged:
+        refuse_untrusted(resolved, environment.untrusted())
     folder = control.working_folder(os.environ)
     # USER contradicts it, which is said where the app is loaded: in a worker, and so without the rights of root.
-    if early.workers.preload and early.process.user is None:
+    preloads = early.workers.preload and early.process.user is None
+    if preloads:
+        environment.give_to_app()
         load = _preload(load)
 
     def announce(offer: Offer, workers: int) -> None:
@@ -117,7 +129,7 @@ def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import
 
     outcome = Supervisor(
         early,
-        Command(_program(), tuple(sys.orig_argv), folder, hidden),
+        Command(_program(), tuple(sys.orig_argv), folder, environment.started),
         identity=account,
         inherited=inherited,
         notifier=notifier,
@@ -137,9 +149,15 @@ def supervise(load: Load, early: Settings, origins: Mapping[str, str], *, import
     def service() -> Service:
         with contextlib.suppress(OSError):  # where the folder has gone, its worker's files may still be there
             os.chdir(folder)
-        # Now, since it may be that only root can read them. The supervisor, who still is root, looks for newer ones.
-        certificates = Certificates(early.tls, renews=False) if account is not None and early.tls.pairs else None
+        # Before rights are given up, since maybe only root can read them. The supervisor, which is root, looks for newer ones.
+        as_root = account is not None and early.tls.pairs and not any(map(open_to_others, early.tls.files))
+        certificates = Certificates(early.tls, renews=False) if as_root else None
+        if not preloads:
+            environment.give_to_app()
+        to_read = needed(import_path, folder) if unprivileged else None
         assume(account, early.process.umask)
+        if to_read is not None:
+            check(to_read, log_notices=birth.pioneer)
         die_with(birth.supervisor)
         app, resolved = load(birth.pioneer)
         return Service(
@@ -184,11 +202,13 @@ def _control_path(early: Settings, import_path: str | None, folder: str) -> str 
             return path
 
 
-def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[systemd.Inherited], dict[str, str]]:
-    """What systemd gave this process, and the variables that are hidden from the app. What is *taken_over* has its sockets already."""
+def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[systemd.Inherited]]:
+    """What systemd gave this process, whose variables are hidden from now on. What is *taken_over* has its sockets already."""
     notifier = systemd.Notifier.from_environment(os.environ)
     inherited = [] if taken_over else systemd.inherited_sockets(os.environ, os.getpid())
-    return notifier, inherited, {name: os.environ.pop(name) for name in systemd.HIDDEN if name in os.environ}
+    for name in systemd.HIDDEN:
+        os.environ.pop(name, None)
+    return notifier, inherited
 
 
 @contextlib.contextmanager

@@ -6,7 +6,9 @@ import click
 from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
-from ..settings import TABLE, render, unknown_setting
+from ..process.environment import TRIAL, Environment
+from ..settings import TABLE, render, resolve, unknown_setting
+from ..settings.for_root import refuse_from_app, refuse_untrusted
 from .serve import fail, layers_without_app, load
 
 _FORMATS = {"table": render.as_table, "json": render.as_json, "env": render.as_environment}
@@ -20,8 +22,14 @@ _FORMATS = {"table": render.as_table, "json": render.as_json, "env": render.as_e
 def config(ctx: click.Context, info: ScriptInfo, style: str, explain: str | None) -> None:
     """Show every setting with its value and where it came from."""
     assert ctx.parent is not None
+    environment = Environment.of_this_process()
     try:
-        _, resolved = load(info, layers_without_app(ctx.parent.params))
+        layers = layers_without_app(ctx.parent.params, environment)
+        _, resolved = load(info, layers)
+        if TRIAL in environment.started:  # what the next supervisor will refuse as root
+            early = resolve(layers, complete=False)
+            refuse_untrusted(early, environment.untrusted())
+            refuse_from_app(early.settings, resolved.settings)
     except ProdServeError as error:
         fail(ctx, error)
     if explain is None:

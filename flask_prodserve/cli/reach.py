@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 from flask.cli import ScriptInfo
 
 from ..process import control
+from ..process.environment import Environment
 from ..settings import resolve
 from .serve import layers_without_app
 
@@ -19,9 +19,11 @@ SECONDS = 10.0
 def server(ctx: click.Context, info: ScriptInfo) -> str:
     """The path of the control socket of the server that *ctx*, a verb's, is for. Raises ProdServeError."""
     assert ctx.parent is not None
-    settings = resolve(layers_without_app(ctx.parent.params), complete=False).settings
-    folder = control.working_folder(os.environ)
-    return control.locate(settings.observe.control_socket, info.app_import_path, folder, os.environ)
+    environment = Environment.of_this_process()
+    settings = resolve(layers_without_app(ctx.parent.params, environment), complete=False).settings
+    # As the supervisor has it: .env does not say where the control socket is.
+    folder = control.working_folder(environment.started)
+    return control.locate(settings.observe.control_socket, info.app_import_path, folder, environment.started)
 
 
 def answer(ctx: click.Context, info: ScriptInfo, request: control.Request) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from ..errors import ProdServeError
+    from ..process.environment import Environment
     from ..settings import Layer, Resolved
 
 _VERBS = {
@@ -60,12 +61,14 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
     from ..errors import ProdServeError
     from ..launcher import launch, supervise
     from ..observe.standard_streams import queue_streams
+    from ..process.environment import Environment
     from ..process.privileges import assume
     from ..settings import without_supervisor
 
     queue_streams()  # before the app is loaded, which may keep sys.stderr for its handlers
     try:
-        layers = layers_without_app(values)
+        environment = Environment.of_this_process()
+        layers = layers_without_app(values, environment)
         early = _resolve_early(info, layers)
         if _is_one_process(early):
             # Before the app is loaded, which must not run as who it should not be.
@@ -76,8 +79,8 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
         else:
             code = supervise(
                 lambda says: load(info, layers, says=says),
-                early.settings,
-                early.origins,
+                early,
+                environment,
                 import_path=info.app_import_path,
             )
     except ProdServeError as error:
@@ -85,12 +88,13 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
     ctx.exit(code)
 
 
-def layers_without_app(values: dict[str, Any]) -> list[Layer]:
+def layers_without_app(values: dict[str, Any], environment: Environment | None = None) -> list[Layer]:
     """What says something of the settings without the app, strongest first: the options in *values*, and the environment."""
-    from ..extension import environment_layers
+    from ..process.environment import Environment
     from ..settings import command_line
 
-    return [command_line({name.upper(): value for name, value in values.items()}), *environment_layers()]
+    environment = environment or Environment.of_this_process()
+    return [command_line({name.upper(): value for name, value in values.items()}), *environment.layers()]
 
 
 def _is_one_process(resolved: Resolved) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from ..clock import Deadline
+from ..net.systemd import HIDDEN
+from .environment import TRIAL
 from .privileges import Identity
 
 
@@ -17,13 +19,13 @@ from .privileges import Identity
 class Command:
     """How this server was started, to start it again.
 
-    *hidden* are the variables that the app does not get to see.
+    *environ* is the environment that this process was started with.
     """
 
     program: str
     arguments: tuple[str, ...]
     folder: str
-    hidden: Mapping[str, str]
+    environ: Mapping[str, str]
 
 
 class Rehearsal:
@@ -35,13 +37,17 @@ class Rehearsal:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # result() closes it
         self._seconds = seconds
         self.deadline = Deadline(seconds)
+        environ = {name: value for name, value in command.environ.items() if name not in HIDDEN}
         user: dict[str, Any] = {}
         if identity is not None and os.geteuid() == 0:
+            if identity.uid != 0:
+                environ[TRIAL] = "1"
             user = {"user": identity.uid, "group": identity.gid, "extra_groups": list(identity.groups)}
         self._process = subprocess.Popen(  # noqa: S603  # what the person who started this server has written
             [*command.arguments, "config"],
             executable=command.program,
             cwd=command.folder,
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._said,

@@ -25,6 +25,7 @@ from ..net.processors import available
 from ..net.systemd import Inherited, Notifier
 from ..observe import line_writer, startup
 from ..settings import Settings
+from ..settings.for_root import refuse_from_app
 from ..units import format_address
 from . import actions, control, events, handover, messages
 from .crash_dump import open_dump
@@ -248,7 +249,7 @@ class Supervisor:
             case actions.Appoint(number):
                 handles[number].link.send(messages.Appoint())
             case actions.Rehearse():
-                self._rehearsal = Rehearsal(self._command, self._identity, self._rules.boot_timeout)
+                self._rehearse()
             case actions.Replace():
                 self._replace()
             case actions.Renewing(renewal):
@@ -446,6 +447,8 @@ class Supervisor:
 
     def _open(self, loaded: messages.Loaded) -> Offer:
         settings = read_settings(loaded)
+        if self._identity is not None and self._identity.uid != 0:
+            refuse_from_app(self._early, settings)
         last = self._estate.offers.get(max(self._estate.offers, default=0))
         opened, _ = exchange_listeners(
             () if last is None else last.listeners,
@@ -487,11 +490,18 @@ class Supervisor:
 
     # New code.
 
+    def _rehearse(self) -> None:
+        try:
+            self._rehearsal = Rehearsal(self._command, self._identity, self._rules.boot_timeout)
+        except OSError as error:
+            why = f"{self._command.program} cannot be executed: {error.strerror}"
+            self._events.append(events.Rehearsed(why))
+
     def _replace(self) -> None:
         """Become the new supervisor. Returns only if that fails."""
         # Connections of those who wait do not go along; the next supervisor knows more.
         self._answer_renewal({"ok": True, "generation": self._state.last_generation + 1, "replaced": True})
-        environ = {**os.environ, **self._command.hidden}
+        environ = dict(self._command.environ)
         handover.leave(self._estate, environ)
         line_writer.flush()
         with blocked():

@@ -74,8 +74,8 @@ def arguments(values: Mapping[str, object], call: str, *, late: bool = False) ->
     return Layer(known, tuple(unknown), late)
 
 
-def environment(environ: Mapping[str, str]) -> Layer:
-    """``PRODSERVE_*`` and ``FLASK_PRODSERVE_*``. An empty variable counts as not set, as in Flask's own options."""
+def environment(environ: Mapping[str, str], place: str = "the environment") -> Layer:
+    """``PRODSERVE_*`` and ``FLASK_PRODSERVE_*`` of *place*. An empty variable counts as not set, as in Flask's own options."""
     known: dict[str, Raw] = {}
     unknown = []
     for prefix in ENVIRONMENT_PREFIXES:
@@ -83,7 +83,7 @@ def environment(environ: Mapping[str, str]) -> Layer:
         for variable in sorted(environ):
             if not variable.startswith(prefix) or not environ[variable]:
                 continue
-            origin = f"{variable} in the environment"
+            origin = f"{variable} in {place}"
             if variable not in names:
                 unknown.append(unknown_setting(origin, variable.removeprefix(prefix), prefix.__add__))
             else:
@@ -91,15 +91,15 @@ def environment(environ: Mapping[str, str]) -> Layer:
     return Layer(known, tuple(unknown))
 
 
-def platform(environ: Mapping[str, str]) -> Layer:
-    """The variables of platforms and of other servers."""
+def platform(environ: Mapping[str, str], place: str = "the environment") -> Layer:
+    """The variables of platforms and of other servers in *place*."""
     values = {
-        name: Raw(environ[variable], f"{variable} in the environment")
+        name: Raw(environ[variable], f"{variable} in {place}")
         for variable, name in PLATFORM_VARIABLES.items()
         if environ.get(variable)
     }
     if environ.get(_PASSED_SOCKETS) and "PORT" not in values:
-        values["BIND"] = Raw("systemd", f"{_PASSED_SOCKETS} in the environment")
+        values["BIND"] = Raw("systemd", f"{_PASSED_SOCKETS} in {place}")
     return Layer(values)
 
 

@@ -12,8 +12,9 @@ from .layers import Layer, Problem, Raw
 from .table import TABLE, Settings
 
 _HOST_AND_PORT = frozenset({"HOST", "PORT"})
-_PLATFORM_PORT = "PORT in the environment"
-_PLATFORM_WORKERS = "WEB_CONCURRENCY in the environment"
+_PLATFORM_PORT = "PORT in "
+_PLATFORM_WORKERS = "WEB_CONCURRENCY in "
+"""How the origins of these begin, which name the environment or .env."""
 
 _FOR_SUPERVISORS: Mapping[str, tuple[object, ...]] = {
     "WORKERS": (0, 1),
@@ -65,8 +66,9 @@ def overruled(name: str, stronger: Set[str]) -> bool:
 
 def implied(origins: Mapping[str, str]) -> dict[str, Raw]:
     """Where the platform gives the port, its router comes from outside: every interface, unless a host was named."""
-    if origins.get("PORT") == _PLATFORM_PORT and "HOST" not in origins:
-        return {"HOST": Raw("*", f"{_PLATFORM_PORT}: a platform's router must reach the app")}
+    port = origins.get("PORT", "")
+    if port.startswith(_PLATFORM_PORT) and "HOST" not in origins:
+        return {"HOST": Raw("*", f"{port}: a platform's router must reach the app")}
     return {}
 
 

@@ -323,7 +323,7 @@ def test_dotenv_files(folder: Path) -> None:
         "0",
         "*",
     ]
-    assert told["BACKLOG"]["origin"] == "PRODSERVE_BACKLOG in the environment"
+    assert told["BACKLOG"]["origin"] == "PRODSERVE_BACKLOG in a .env file"
 
 
 # `flask serve config`.

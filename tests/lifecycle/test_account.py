@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
 import pwd
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from server import Server, serving, supervised
 
 from certificates import make
-from programs import missing
 from serving import PATIENCE, environment, wait_until
 from wire import get
 
@@ -41,68 +34,6 @@ def who():
     os.close(descriptor)
     return f"{IMPORTED_BY} {os.getresuid()} {os.environ['HOME']}"
 """
-
-
-SYSTEMS_PYTHON = "/usr/bin/python3"
-
-NEEDED = (
-    "blinker",
-    "click",
-    "flask",
-    "flask_prodserve",
-    "itsdangerous",
-    "jinja2",
-    "markupsafe",
-    "waitress",
-    "werkzeug",
-)
-
-
-@pytest.fixture(scope="module")
-def everybodys() -> Iterator[dict[str, str]]:
-    """A Python that everybody can run, as arguments of ``serving``. The one that runs the tests may be in somebody's home; then it is the
-    system's, with copies of the packages.
-    """
-    if _nobody_can(sys.executable):
-        yield {"python": sys.executable}
-        return
-    with tempfile.TemporaryDirectory() as place:
-        packages = Path(place)
-        packages.chmod(0o755)
-        for package in NEEDED:
-            found = importlib.util.find_spec(package)
-            assert found is not None
-            assert found.submodule_search_locations is not None
-            shutil.copytree(found.submodule_search_locations[0], packages / package)
-        for name in ("flask", "flask_prodserve", "werkzeug"):  # their versions, and the command
-            installed = Path(str(importlib.metadata.distribution(name).locate_file("")))
-            for metadata in installed.glob(f"{name}-*.dist-info"):
-                shutil.copytree(metadata, packages / metadata.name)
-        if not _nobody_can(SYSTEMS_PYTHON, PYTHONPATH=str(packages)):
-            missing(f"{SYSTEMS_PYTHON} (nobody may run {sys.executable}), or one that is new enough,")
-        yield {"python": SYSTEMS_PYTHON, "PYTHONPATH": str(packages)}
-
-
-def _nobody_can(python: str, **variables: str) -> bool:
-    """Whether nobody can serve with *python*."""
-    imports = [python, "-c", "import encodings.idna, flask, flask_prodserve.launcher"]
-    environ = {**os.environ, **variables}
-    try:
-        tried = subprocess.run(imports, user="nobody", extra_groups=[], cwd="/", env=environ, capture_output=True)
-    except OSError:
-        return False
-    return tried.returncode == 0
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """One that everybody can read, which pytest's are not, with a folder in it that nobody can write to."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        (folder / "uploads").mkdir()
-        os.chown(folder / "uploads", NOBODY.pw_uid, NOBODY.pw_gid)
-        yield folder
 
 
 def _uids(server: Server) -> set[str]:
@@ -137,7 +68,8 @@ def test_rights_are_given_up_before_the_app(folder: Path, everybodys: dict[str, 
         expected = f"{uid} {gid} {groups} ({uid}, {uid}, {uid}) {NOBODY.pw_dir}"
         assert get(("127.0.0.1", port), "/who").body.decode() == expected
         assert (folder / "uploads/one").stat().st_mode & 0o777 == 0o640
-        assert _uids(server) == {"\t".join([str(uid)] * 4)}
+        # A worker that has just been forked is still root.
+        wait_until(lambda: _uids(server) == {"\t".join([str(uid)] * 4)}, "all workers to be that user")
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
