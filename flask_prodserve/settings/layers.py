@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from .service_links import is_service_link
 from .table import PREFIX, TABLE
 
 ENVIRONMENT_PREFIXES = (PREFIX, "FLASK_" + PREFIX)
@@ -44,12 +45,13 @@ class Raw:
 class Layer:
     """The raw values that one place gives, by setting name, and the names in it that are no settings.
 
-    A place is *late* where it can be read only once the app is loaded: the app itself.
+    A place is *late* where it can be read only once the app is loaded: the app itself. *remarks* do not stop the server.
     """
 
     values: Mapping[str, Raw]
     unknown: tuple[Problem, ...] = ()
     late: bool = False
+    remarks: tuple[Problem, ...] = ()
 
 
 def command_line(values: Mapping[str, object]) -> Layer:
@@ -75,20 +77,34 @@ def arguments(values: Mapping[str, object], call: str, *, late: bool = False) ->
 
 
 def environment(environ: Mapping[str, str], place: str = "the environment") -> Layer:
-    """``PRODSERVE_*`` and ``FLASK_PRODSERVE_*`` of *place*. An empty variable counts as not set, as in Flask's own options."""
+    """``PRODSERVE_*`` and ``FLASK_PRODSERVE_*`` of *place*. An empty variable counts as not set, as in Flask's own options; service links of
+    Kubernetes are left out, with a remark.
+    """
     known: dict[str, Raw] = {}
     unknown = []
+    links = []
     for prefix in ENVIRONMENT_PREFIXES:
         names = {prefix + name: name for name in TABLE}
         for variable in sorted(environ):
             if not variable.startswith(prefix) or not environ[variable]:
                 continue
             origin = f"{variable} in {place}"
-            if variable not in names:
+            if is_service_link(variable.removeprefix(prefix), environ[variable]):
+                links.append(variable)
+            elif variable not in names:
                 unknown.append(unknown_setting(origin, variable.removeprefix(prefix), prefix.__add__))
             else:
                 known.setdefault(names[variable], Raw(environ[variable], origin))
-    return Layer(known, tuple(unknown))
+    return Layer(known, tuple(unknown), remarks=(_service_links(links),) if links else ())
+
+
+def _service_links(variables: list[str]) -> Problem:
+    others = f" and {len(variables) - 1} more" if len(variables) > 1 else ""
+    return Problem(
+        f"Ignored {variables[0]}{others} in the environment: Kubernetes sets them for a Service whose name begins with "
+        "'prodserve' or 'flask-prodserve'.",
+        "Set 'enableServiceLinks: false' in the pod's spec, or rename the Service.",
+    )
 
 
 def platform(environ: Mapping[str, str], place: str = "the environment") -> Layer:
@@ -118,6 +134,8 @@ def app_config(config: Mapping[str, Any]) -> Layer:
         if not key.startswith(PREFIX):
             continue
         origin = f'app.config["{key}"]'
+        if is_service_link(key.removeprefix(PREFIX), value):
+            continue  # from Config.from_prefixed_env; the environment's remark names it
         if key not in names:
             unknown.append(unknown_setting(origin, key.removeprefix(PREFIX), PREFIX.__add__))
         elif value is not None:

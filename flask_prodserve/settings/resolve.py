@@ -81,7 +81,8 @@ def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
         problems.extend(rules.contradictions(settings, all_origins, unread))
     if problems:
         raise SettingsError(problems)
-    return Resolved(settings, all_origins, tuple(rules.remarks(settings, origins)))
+    remarks = [remark for layer in layers for remark in layer.remarks]
+    return Resolved(settings, all_origins, (*remarks, *rules.remarks(settings, origins)))
 
 
 def without_supervisor(resolved: Resolved, *, app_is_loaded: bool) -> Resolved:
