@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ from flask import cli
 from flask.helpers import get_debug_flag, get_load_dotenv
 
 from .apps.attached import State, app_layers
+from .apps.main_app import MainApp
 from .apps.mounting import with_mounts
 from .errors import ProdServeError
 from .process.hooks import EXTENSION, Hooks
@@ -25,6 +27,7 @@ from .settings.mounts import parse_mount
 from .wsgi.limits import limits
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
     from flask import Flask
 
     from .settings.mounts import Mount
@@ -132,13 +135,13 @@ class ProdServe:
             raise ValueError(f"mount() takes each place once, and {mount.key} is there already")
         self._mounts.append(mount)
 
-    def run(self, app: Flask, **settings: object) -> None:
+    def run(self, app: WSGIApplication, **settings: object) -> None:
         """Serve *app* until it is stopped; the same as :func:`serve`."""
         _serve(app, [arguments(settings, "run")])
 
 
-def serve(app: Flask, **settings: object) -> None:
-    """Serve *app* until SIGTERM or SIGINT, in this process: ``serve(app, port=8000)``.
+def serve(app: WSGIApplication, **settings: object) -> None:
+    """Serve *app*, a Flask app or middleware around one, until SIGTERM or SIGINT, in this process: ``serve(app, port=8000)``.
 
     Keyword arguments are settings in lower case and override all others. Made for scripts: what is wrong is printed, and the process
     exits with the code that says why (SystemExit). Returns after a stop on request.
@@ -165,12 +168,14 @@ def environment_layers() -> list[Layer]:
     return [environment(environ), platform(environ)]
 
 
-def _serve(app: Flask, stronger: list[Layer], weaker: Iterable[Layer] = ()) -> None:
+def _serve(app: WSGIApplication, stronger: list[Layer], weaker: Iterable[Layer] = ()) -> None:
     from .launcher import launch
 
     try:
-        resolved = without_supervisor(resolve_for(app, stronger, weaker), app_is_loaded=True)
-        code = launch(app, resolved, import_path=app.import_name)
+        main = MainApp.of(app)
+        resolved = without_supervisor(resolve_for(main.flask, stronger, weaker), app_is_loaded=True)
+        resolved = replace(resolved, warnings=(*resolved.warnings, *main.remarks))
+        code = launch(main, resolved, import_path=main.flask.import_name)
     except ProdServeError as error:
         print(f"Error: {error}", file=sys.stderr)
         code = error.exit_code

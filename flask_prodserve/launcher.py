@@ -34,14 +34,13 @@ from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
 from .settings.for_root import refuse_untrusted
 
 if TYPE_CHECKING:
-    from flask import Flask
-
+    from .apps.main_app import MainApp
     from .process.environment import Environment
     from .process.offer import Offer
 
 logger = logging.getLogger("flask_prodserve")
 
-Load = Callable[[bool], "tuple[Flask, Resolved]"]
+Load = Callable[[bool], "tuple[MainApp, Resolved]"]
 """Loads the app and resolves its settings; says what is to be said of it, if its argument is true."""
 
 
@@ -50,15 +49,15 @@ def can_supervise() -> bool:
     return hasattr(os, "fork") and sys.platform != "win32"
 
 
-def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
-    """Serve *app* in this process until a signal says stop, and return the exit code. *resolved* is what holds without a supervisor.
+def launch(main: MainApp, resolved: Resolved, *, import_path: str) -> int:
+    """Serve *main* in this process until a signal says stop, and return the exit code. *resolved* is what holds without a supervisor.
 
     What fails before the banner raises :class:`~.errors.ProdServeError` and leaves nothing open. Signals are handled only where this is
     the main thread; elsewhere nothing stops it but the end of the process.
     """
     settings = resolved.settings
     notifier, inherited = _from_systemd()
-    service = Service(app, resolved, import_path=import_path)
+    service = Service(main, resolved, import_path=import_path)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(queued_streams())
         cleanup.callback(service.close)
@@ -76,7 +75,7 @@ def launch(app: Flask, resolved: Resolved, *, import_path: str) -> int:
         with _signals(service, settings.timeouts.drain_delay) as received:
             service.start(listeners, checked=lambda activity: notifier.watchdog())
             service.start_once()
-            _announce(resolved.settings, resolved.origins, app.name, import_path, listeners, processes=1)
+            _announce(resolved.settings, resolved.origins, main.flask.name, import_path, listeners, processes=1)
             _warn_of_root(
                 "Start it as an account of its own, or have `flask serve` start workers, and set USER (--user)"
             )
@@ -159,11 +158,11 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         if to_read is not None:
             check(to_read, log_notices=birth.pioneer)
         die_with(birth.supervisor)
-        app, resolved = load(birth.pioneer)
+        main, resolved = load(birth.pioneer)
         return Service(
-            app,
+            main,
             resolved,
-            import_path=import_path or app.import_name,
+            import_path=import_path or main.flask.import_name,
             certificates=certificates if resolved.settings.tls == early.tls else None,
             says=birth.pioneer,
         )
@@ -173,8 +172,8 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
 
 def _preload(load: Load) -> Load:
     """Load the app here and now, for all workers."""
-    app, resolved = load(True)
-    AppsHooks(served_apps(app, resolved.settings)).run_before_fork()
+    main, resolved = load(True)
+    AppsHooks(served_apps(main.flask, resolved.settings)).run_before_fork()
     line_writer.pause()  # its thread is not the app's
     if (threads := threading.active_count()) > 1:
         logger.warning(
@@ -184,7 +183,7 @@ def _preload(load: Load) -> Load:
         )
     gc.collect()
     gc.freeze()  # what is never collected is never written to, and stays shared
-    return lambda says: (app, resolved)
+    return lambda says: (main, resolved)
 
 
 def _program() -> str:

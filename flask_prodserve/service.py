@@ -9,11 +9,12 @@ import random
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from .apps.main_app import MainApp, layers
 from .apps.sites import lookup_for, served_apps
 from .clock import Clock, Deadline, monotonic
 from .engine.engine import Engine
@@ -47,14 +48,14 @@ OTHER_FILES = 200
 
 
 class Service:
-    """Serves *app*. *certificates* are those that have been read already; *says*: it is the one that says what is to be said once.
+    """Serves *main*. *certificates* are those that have been read already; *says*: it is the one that says what is to be said once.
 
     Steps: refuse debug mode; logging; access log; TLS. What fails raises :class:`~.errors.ProdServeError` and leaves nothing open.
     """
 
     def __init__(
         self,
-        app: Flask,
+        main: MainApp,
         resolved: Resolved,
         *,
         import_path: str,
@@ -62,14 +63,14 @@ class Service:
         says: bool = True,
     ) -> None:
         settings = resolved.settings
-        apps = served_apps(app, settings)
+        apps = served_apps(main.flask, settings)
         for one in apps:
             if one.debug and not settings.behaviour.allow_debug:
                 raise DebugModeError(
                     f"'{one.name}' is in debug mode, which shows code and secrets to whoever causes an error.",
                     "For development use 'flask run --debug'. To serve it all the same, set PRODSERVE_ALLOW_DEBUG=1 (--allow-debug).",
                 )
-        self._app = app
+        self._main = main
         self._resolved = resolved
         self._import_path = import_path
         self._says = says
@@ -100,7 +101,7 @@ class Service:
         settings = self._resolved.settings
         values = {name: row.write(value) for name, row in TABLE.items() if (value := settings.value(row)) is not None}
         return Loaded(
-            app_name=self._app.name,
+            app_name=self._main.flask.name,
             import_path=self._import_path,
             values=values,
             origins=dict(self._resolved.origins),
@@ -122,12 +123,12 @@ class Service:
         limits = _limits_within_files(settings, says=self._says)
         self._run_started_hooks()
         self._engine = engine_for(
-            self._app,
+            self._main,
             dataclasses.replace(settings, limits=limits),
             listeners,
             tls=self._certificates,
             request_done=self._request_done(retire),
-            keep_forwarded=_leaves_proxies_to_app(self._app, self._resolved, says=self._says),
+            keep_forwarded=_leaves_proxies_to_app(self._main, self._resolved, says=self._says),
             says=self._says,
             loads=loads,
             checked=self._at_each_look(checked),
@@ -233,7 +234,7 @@ class Service:
 
 
 def engine_for(
-    app: Flask,
+    main: MainApp,
     settings: Settings,
     listeners: Sequence[Listener],
     *,
@@ -245,12 +246,13 @@ def engine_for(
     checked: Callable[[Activity], None] | None = None,
     clock: Clock = monotonic,
 ) -> Engine:
-    """The engine that serves *app* and what is mounted beside it, which it knows the URL rules and the limits of.
+    """The engine that serves *main* and what is mounted beside it, which it knows the URL rules and the limits of.
 
     Raises :class:`~.settings.SettingsError` where ENDPOINT_LIMITS names endpoints that are not there, and
     :class:`~.errors.MissingExtraError` where STATIC needs one. *says*: log what is decided about static files. For the other arguments
     see :class:`~.engine.engine.Engine` and :func:`~.wsgi.stack.build`.
     """
+    app = main.flask
     lookup = lookup_for(app, settings)
     trust = PeerTrust(settings.proxy.trusted_proxies or ())
     sends_files = any(one.config["USE_X_SENDFILE"] for one in served_apps(app, settings))
@@ -260,12 +262,12 @@ def engine_for(
         said = settings.files if age is None else dataclasses.replace(settings.files, static_max_age=age)
         return static_files(one, said, mount.key, says=says) if isinstance(one, Flask) else None
 
-    files = static_files(app, settings.files, says=says)
+    files = static_files(app, settings.files, around=main.around, says=says)
     mounted = [(mount, files_of(mount)) for mount in settings.wsgi.mounts or ()]
     has_files = files is not None or any(own is not None for _, own in mounted)
     return Engine(
         stack.build(
-            app,
+            main.wsgi,
             settings.proxy,
             keep_forwarded=keep_forwarded,
             mounts=[(mount, mount.loaded) for mount, _ in mounted],
@@ -307,16 +309,9 @@ def _limits_within_files(settings: Settings, *, says: bool) -> Limits:
     return dataclasses.replace(limits, max_connections=fitting)
 
 
-def _leaves_proxies_to_app(app: Flask, resolved: Resolved, *, says: bool) -> bool:
+def _leaves_proxies_to_app(main: MainApp, resolved: Resolved, *, says: bool) -> bool:
     """Whether the app's own ProxyFix evaluates the proxies' fields, which must then reach it."""
-    wrapped: Any = app.wsgi_app
-    seen: list[Any] = []
-    while wrapped is not None and not isinstance(wrapped, ProxyFix):
-        seen.append(wrapped)
-        wrapped = getattr(wrapped, "app", None) or getattr(wrapped, "wsgi_app", None)
-        if any(wrapped is other for other in seen):  # middleware that refers to the app, which refers to it
-            return False
-    if wrapped is None:
+    if not any(isinstance(layer, ProxyFix) for layer in (*layers(main.wsgi), *layers(main.flask.wsgi_app))):
         return False
     if resolved.settings.proxy.trusted_proxies is None:
         if says:

@@ -14,6 +14,7 @@ import sys
 
 from flask import Flask
 
+from flask_prodserve.apps.main_app import MainApp
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.net.listeners import Listener, open_listeners
 from flask_prodserve.net.loads import Loads
@@ -66,7 +67,7 @@ class Processes:
 def _serve(number: int, settings: Settings, listeners: list[Listener], loads: Loads, told: int) -> None:
     app = Flask("processes")
     app.add_url_rule("/", view_func=lambda: str(number))
-    engine = engine_for(app, settings, listeners, loads=loads)
+    engine = engine_for(MainApp.of(app), settings, listeners, loads=loads)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     engine.start()
     os.write(told, b"!")

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flask import Flask
-
+from flask_prodserve.apps.main_app import MainApp
 from flask_prodserve.clock import Clock
 from flask_prodserve.engine.engine import Drained, Engine
 from flask_prodserve.extension import resolve_for
@@ -28,6 +28,9 @@ from flask_prodserve.net.tls import Certificates
 from flask_prodserve.observe.events import Activity, RequestDone
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import arguments
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 PATIENCE = 20.0 * float(os.environ.get("TEST_PATIENCE", "1"))
 """Seconds to wait for what must happen. Never part of an expectation."""
@@ -118,7 +121,7 @@ class Served:
 
 @contextlib.contextmanager
 def in_thread(
-    app: Flask,
+    app: WSGIApplication,
     *,
     beside: Sequence[Listener] = (),
     loads: Loads | None = None,
@@ -131,7 +134,8 @@ def in_thread(
     settings = {**DEFAULTS, **settings}
     if "bind" not in settings:
         settings.setdefault("port", 0)
-    resolved = resolve_for(app, [arguments(settings, "in_thread")]).settings
+    main = MainApp.of(app)
+    resolved = resolve_for(main.flask, [arguments(settings, "in_thread")]).settings
     tls = Certificates(resolved.tls) if resolved.tls.pairs else None
     listeners = [Listener(listener.socket.dup(), listener.address) for listener in beside] or open_listeners(
         resolved.addresses, backlog=128, unix_socket_mode=resolved.bind.unix_socket_mode
@@ -139,7 +143,7 @@ def in_thread(
     done: list[RequestDone] = []
     activities: list[Activity] = []
     engine = engine_for(
-        app,
+        main,
         resolved,
         listeners,
         tls=tls,

@@ -10,23 +10,20 @@ Rules:
 
 from __future__ import annotations
 
-import ast
-import inspect
-import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Flask
-from flask.cli import NoAppException, find_best_app, prepare_import
+from flask.cli import NoAppException
 
 from ..errors import AppLoadError, ProdServeError
 from ..settings import Layer, Problem, Resolved, SettingsError, resolve, rules
 from ..settings.mounts import Mount
 from .attached import app_layers, state_of
+from .importing import checked, find_app, import_source, trace_of_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -64,7 +61,7 @@ def with_mounts(app: Flask, resolved: Resolved, layers: Iterable[Layer]) -> Reso
         loaded.append(mount)
     warnings += _shared_cookies(app, loaded)
     if not resolved.settings.behaviour.allow_debug:
-        warnings += _debug_pages(loaded)
+        warnings += debug_pages((mount.key, mount.application) for mount in loaded)
     settings = replace(settings, wsgi=replace(settings.wsgi, mounts=tuple(loaded)))
     return Resolved(settings, origins, tuple(warnings))
 
@@ -115,10 +112,10 @@ def _shared_cookies(app: Flask, mounts: Sequence[Mount]) -> Iterator[Problem]:
             )
 
 
-def _debug_pages(mounts: Sequence[Mount]) -> Iterator[Problem]:
+def debug_pages(apps: Iterable[tuple[str, object]]) -> Iterator[Problem]:
     """A Django project with debug pages: a fresh one has them. Django is never imported for this: where nobody has, it is not mounted."""
     wsgi = sys.modules.get("django.core.handlers.wsgi")
-    places = [mount.key for mount in mounts if wsgi and isinstance(mount.application, wsgi.WSGIHandler)]
+    places = [place for place, app in apps if wsgi and isinstance(app, wsgi.WSGIHandler)]
     if places and sys.modules["django.conf"].settings.DEBUG:
         yield Problem(
             f"The Django project at {' and '.join(places)} is in debug mode, which shows code and settings to whoever causes an error.",
@@ -128,7 +125,7 @@ def _debug_pages(mounts: Sequence[Mount]) -> Iterator[Problem]:
 
 def _load(mount: Mount) -> WSGIApplication:
     try:
-        return _checked(_find(mount.source) if mount.application is None else mount.application)
+        return find_app(*import_source(mount.source)) if mount.application is None else checked(mount.application)
     except NoAppException as error:
         raise AppLoadError(
             f"The app at {mount.key}, '{mount.source}', could not be loaded: {error.format_message().strip()}",
@@ -140,83 +137,7 @@ def _load(mount: Mount) -> WSGIApplication:
         raise
     except Exception as error:
         # That app's own fault: shown from its first frame on, which is below ours and Flask's.
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_globals["__name__"] in (__name__, "flask.cli"):
-            trace = trace.tb_next
-        traceback.print_exception(type(error), error, trace)
+        traceback.print_exception(type(error), error, trace_of_app(error))
         raise AppLoadError(
             f"The app at {mount.key}, '{mount.source}', could not be loaded: {type(error).__name__}: {error}"
         ) from error
-
-
-def _find(source: str) -> Any:
-    """What *source* names, as ``flask --app`` takes it, but of any framework. Raises NoAppException where there is nothing of the kind,
-    and what the code that is imported raises.
-    """
-    path, *names = re.split(r":(?![\\/])", source, maxsplit=1)  # not the colon of a Windows drive
-    name = prepare_import(path)
-    try:
-        __import__(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and one that it imports is not
-        raise NoAppException(f"There is no module {error.name!r}.") from None
-    module = sys.modules[name]
-    return _evaluate(module, names[0]) if names else _best_of(module)
-
-
-def _checked(found: Any) -> WSGIApplication:
-    """*found*, if it may be a WSGI app. Raises NoAppException."""
-    if not callable(found):
-        raise NoAppException(f"It is no WSGI app, but of type {type(found).__name__}.")
-    if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__):
-        raise NoAppException("It is an ASGI app, and this is a WSGI server.")
-    # Not what a decorator says of the function inside of it: how this one is called is what counts.
-    if inspect.isfunction(found) and not _takes(inspect.signature(found, follow_wrapped=False), 2):
-        raise NoAppException("It is a function, and does not take the two arguments of a WSGI app.")
-    application: WSGIApplication = found
-    return application
-
-
-def _best_of(module: ModuleType) -> Any:
-    """The Flask app in *module*, or else what other frameworks call their app there."""
-    try:
-        return find_best_app(module)
-    except NoAppException:
-        for name in ("application", "app"):
-            if hasattr(module, name):
-                return getattr(module, name)
-        raise
-
-
-def _evaluate(module: ModuleType, expression: str) -> Any:
-    """A name in *module*, or a call of one with literal arguments. A function that takes none is a factory, as in Flask; one that does is
-    the app.
-    """
-    try:
-        parsed = ast.parse(expression.strip(), mode="eval").body
-        match parsed:
-            case ast.Name(id=name):
-                call = None
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-                named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg}
-                call = tuple(map(ast.literal_eval, args)), named
-            case _:
-                raise ValueError
-    except (SyntaxError, ValueError):
-        raise NoAppException(f"{expression!r} is neither a name nor a call of one with literal arguments.") from None
-    if not hasattr(module, name):
-        raise NoAppException(f"There is no {name!r} in {module.__name__}.")
-    found = getattr(module, name)
-    if call is not None:
-        positional, named = call
-        return found(*positional, **named)
-    return found() if inspect.isfunction(found) and _takes(inspect.signature(found), 0) else found
-
-
-def _takes(signature: inspect.Signature, count: int) -> bool:
-    try:
-        signature.bind(*[None] * count)
-    except TypeError:
-        return False
-    return True

@@ -21,7 +21,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
-from flask import Flask
 from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
@@ -30,6 +29,7 @@ from ..wsgi.static_folders import regular_files
 from .serve import fail, layers_without_app, load
 
 if TYPE_CHECKING:
+    from ..apps.main_app import MainApp
     from ..settings import Resolved
 
 COMPRESSED = frozenset(
@@ -110,10 +110,10 @@ def compress(ctx: click.Context, info: ScriptInfo, paths: tuple[str, ...]) -> No
         click.echo(f"No {' and '.join(missing)}: pip install {' '.join(packages[coding] for coding in missing)}")
 
 
-def _static_folders(app: Flask, resolved: Resolved) -> list[str]:
+def _static_folders(main: MainApp, resolved: Resolved) -> list[str]:
     from ..apps.sites import served_apps
 
-    owners = [owner for one in served_apps(app, resolved.settings) for owner in (one, *one.blueprints.values())]
+    owners = [owner for one in served_apps(main.flask, resolved.settings) for owner in (one, *one.blueprints.values())]
     return list(dict.fromkeys(owner.static_folder for owner in owners if owner.static_folder is not None))
 
 

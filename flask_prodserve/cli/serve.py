@@ -7,7 +7,6 @@ imported when the command is used. Only the command line exits.
 from __future__ import annotations
 
 import sys
-import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,7 @@ import click
 from flask.cli import NoAppException, ScriptInfo, pass_script_info
 
 if TYPE_CHECKING:
-    from flask import Flask
-
+    from ..apps.main_app import MainApp
     from ..errors import ProdServeError
     from ..process.environment import Environment
     from ..settings import Layer, Resolved
@@ -74,8 +72,8 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
             # Before the app is loaded, which must not run as who it should not be.
             without_supervisor(early, app_is_loaded=False)
             assume(None, early.settings.process.umask)
-            app, resolved = load(info, layers)
-            code = launch(app, resolved, import_path=info.app_import_path or app.import_name)
+            main, resolved = load(info, layers)
+            code = launch(main, resolved, import_path=info.app_import_path or main.flask.import_name)
         else:
             code = supervise(
                 lambda says: load(info, layers, says=says),
@@ -118,18 +116,20 @@ def _resolve_early(info: ScriptInfo, layers: list[Layer]) -> Resolved:
         raise
 
 
-def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[Flask, Resolved]:
+def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[MainApp, Resolved]:
     """Load the app as ``flask run`` does, without an app context, resolve its settings below *layers*, and load what is mounted beside it.
 
     *says*: say what is worth a word. Raises AppLoadError or SettingsError; the latter has the problems of *layers*, too, when the app's
     own keys are wrong.
     """
+    from dataclasses import replace
+
     from ..apps.attached import app_layers
-    from ..apps.mounting import with_mounts
+    from ..apps.mounting import debug_pages, with_mounts
     from ..settings import SettingsError, resolve, without_supervisor
 
     try:
-        app = _load_app(info)
+        main = _load_app(info)
     except SettingsError as error:
         # ProdServe has refused the app's keys; the person at the terminal wants to see everything that is wrong.
         try:
@@ -137,6 +137,7 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[F
         except SettingsError as other:
             raise SettingsError([*other.problems, *error.problems]) from error
         raise
+    app = main.flask
     if says and "serve" in app.cli.commands:
         click.secho(
             " * The app has a 'serve' command of its own, which flask-prodserve's hides. Rename it to be able to run it.",
@@ -147,14 +148,22 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[F
     resolved = resolve(layers)
     if _is_one_process(resolved):
         resolved = without_supervisor(resolved, app_is_loaded=False)
-    return app, with_mounts(app, resolved, layers)
+    remarks = main.remarks
+    if not resolved.settings.behaviour.allow_debug:
+        remarks += debug_pages([("/", main.wsgi)])
+    resolved = replace(resolved, warnings=(*resolved.warnings, *remarks))
+    return main, with_mounts(app, resolved, layers)
 
 
-def _load_app(info: ScriptInfo) -> Flask:
+def _load_app(info: ScriptInfo) -> MainApp:
+    import traceback
+
+    from ..apps.importing import trace_of_app
+    from ..apps.main_app import load_main_app
     from ..errors import AppLoadError, ProdServeError
 
     try:
-        return info.load_app()
+        return load_main_app(info)
     except NoAppException as error:
         message = error.format_message()
         # Several lines are the traceback of an import that failed inside the app, which was found then.
@@ -164,10 +173,7 @@ def _load_app(info: ScriptInfo) -> Flask:
         raise
     except Exception as error:
         # The app's own fault: shown from its first frame on, which is below ours and Flask's.
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_globals["__name__"] in (__name__, ScriptInfo.__module__):
-            trace = trace.tb_next
-        traceback.print_exception(type(error), error, trace)
+        traceback.print_exception(type(error), error, trace_of_app(error))
         raise AppLoadError(f"The app could not be loaded: {type(error).__name__}: {error}") from error
 
 

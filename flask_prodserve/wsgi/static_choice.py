@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
@@ -21,10 +22,13 @@ _NAMED = 3
 """Of folders, and of what is around them, so many are named in a log line. All are named at the debug level."""
 
 
-def static_files(app: Any, files: Files, place: str = "", *, says: bool = False) -> StaticFiles | None:
+def static_files(
+    app: Any, files: Files, place: str = "", *, around: Sequence[object] = (), says: bool = False
+) -> StaticFiles | None:
     """Those of *app*, a Flask app; None where it is to serve them itself.
 
-    *place* is the key that it is mounted by; *says*: log what is decided. Raises MissingExtraError where STATIC is on and cannot be.
+    *place* is the key that it is mounted by, *around* the middleware that is called before it; *says*: log what is decided.
+    Raises MissingExtraError where STATIC is on and cannot be.
     """
     if files.static == "off":
         return None
@@ -41,7 +45,7 @@ def static_files(app: Any, files: Files, place: str = "", *, says: bool = False)
             )
         return None
     routes = Routes(app.url_map, app.config["SERVER_NAME"])
-    chosen = _chosen(app, files, routes, place, says=says)
+    chosen = _chosen(app, files, routes, place, around, says=says)
     if not chosen:
         return None
     from .static import StaticFiles
@@ -62,7 +66,7 @@ def _named(place: str) -> str:
     return f"the app at {place}" if place else "the app"
 
 
-def _chosen(app: Any, files: Files, routes: Routes, place: str, *, says: bool) -> list[Folder]:
+def _chosen(app: Any, files: Files, routes: Routes, place: str, outer: Sequence[object], *, says: bool) -> list[Folder]:
     if routes.by_host:
         if says:
             logger.info("static files are left to %s, since its URL rules depend on the host", _named(place))
@@ -73,7 +77,7 @@ def _chosen(app: Any, files: Files, routes: Routes, place: str, *, says: bool) -
     for folder in folders(app):
         if not os.path.isdir(folder.path):  # Flask makes an app a folder that it may not have
             continue
-        around = passed_over(app, folder.endpoint) if files.static == "auto" else []
+        around = passed_over(app, folder.endpoint, outer) if files.static == "auto" else []
         if not around:
             chosen.append(folder)
             continue

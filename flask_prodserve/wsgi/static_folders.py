@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -66,8 +66,8 @@ def _folder(app: Any, rule: Rule) -> Folder | None:
     return Folder(url, owner.static_folder, rule.endpoint) if all(map(_is_of_flask, views)) else None
 
 
-def passed_over(app: Any, endpoint: str) -> list[str]:
-    """What runs around the view of *endpoint*, by names for people."""
+def passed_over(app: Any, endpoint: str, outer: Sequence[object] = ()) -> list[str]:
+    """What runs around the view of *endpoint*, by names for people. *outer* is the middleware around *app*."""
     blueprints = endpoint.split(".")[:-1]
     scopes = [None, *(".".join(blueprints[: count + 1]) for count in range(len(blueprints)))]
     functions = [
@@ -76,7 +76,8 @@ def passed_over(app: Any, endpoint: str) -> list[str]:
         for scope in scopes
         for function in kind.get(scope, ())
     ]
-    return [*_replaced(app), *(_name(function) for function in functions)]
+    middleware = [layer for layer in outer if not isinstance(layer, ProxyFix)]
+    return [*map(_name, middleware), *_replaced(app), *map(_name, functions)]
 
 
 def _replaced(app: Any) -> Iterator[str]:

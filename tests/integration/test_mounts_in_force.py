@@ -14,6 +14,7 @@ import pytest
 from flask import Flask, redirect, request, session, url_for
 
 from flask_prodserve import ProdServe
+from flask_prodserve.apps.main_app import MainApp
 from flask_prodserve.apps.sites import lookup_for, served_apps
 from flask_prodserve.errors import AppLoadError
 from flask_prodserve.extension import resolve_for
@@ -436,4 +437,4 @@ def test_unknown_endpoints(app: Flask) -> None:
     """A mount that is misspelled in ENDPOINT_LIMITS is refused, with the one that was meant."""
     given = {"mounts": {"/office": make_app("a")}, "endpoint_limits": {"/ofice": {"timeout": 1}}}
     with pytest.raises(SettingsError, match="Did you mean '/office'"):
-        engine_for(app, resolve_for(app, [arguments(given, "test")]).settings, [])
+        engine_for(MainApp.of(app), resolve_for(app, [arguments(given, "test")]).settings, [])

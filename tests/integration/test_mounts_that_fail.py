@@ -67,14 +67,14 @@ def test_an_import_that_fails(folder: Path, workers: str, options: tuple[str, ..
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("nowhere:app", "There is no module 'nowhere'."),
+        ("nowhere:app", "Could not import 'nowhere'."),
         ("needy:app", "ModuleNotFoundError: No module named 'something_that_is_not_installed'"),
-        ("main:other", "There is no 'other' in main."),
+        ("main:other", "Failed to find attribute 'other' in 'main'."),
         ("main:__name__", "It is no WSGI app, but of type str."),
         ("main:asgi", "It is an ASGI app, and this is a WSGI server."),
         ("main:needs_one", "It is a function, and does not take the two arguments of a WSGI app."),
         ("main:makes_another", "It is a function, and does not take the two arguments of a WSGI app."),
-        ("main:app.config", "'app.config' is neither a name nor a call"),
+        ("main:app.config", "Failed to parse 'app.config' as an attribute name or function call."),
     ],
 )
 def test_what_is_not_there(folder: Path, source: str, words: str) -> None:

@@ -11,6 +11,7 @@ from flask import Blueprint, Flask
 from flask.views import MethodView, View
 
 from flask_prodserve import ProdServe
+from flask_prodserve.apps.main_app import MainApp
 from flask_prodserve.errors import ExitCode
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.service import engine_for
@@ -262,7 +263,7 @@ def test_a_server_with_such_a_mistake_does_not_start(app: Flask) -> None:
     """What makes the engine refuses it, before anything is served."""
     settings = resolve_for(app, [arguments({"endpoint_limits": {"fre": {"timeout": 1}}}, "test")]).settings
     with pytest.raises(SettingsError, match="Did you mean 'free'"):
-        engine_for(app, settings, [])
+        engine_for(MainApp.of(app), settings, [])
 
 
 @pytest.mark.parametrize(
