@@ -17,6 +17,7 @@ from flask import cli
 from flask.helpers import get_debug_flag, get_load_dotenv
 
 from .apps.attached import State, app_layers
+from .apps.green_threads import refuse_green_threads
 from .apps.main_app import MainApp
 from .apps.mounting import with_mounts
 from .errors import ProdServeError
@@ -174,6 +175,7 @@ def _serve(app: WSGIApplication, stronger: list[Layer], weaker: Iterable[Layer] 
     try:
         main = MainApp.of(app)
         resolved = without_supervisor(resolve_for(main.flask, stronger, weaker), app_is_loaded=True)
+        refuse_green_threads(tls=bool(resolved.settings.tls.pairs))
         resolved = replace(resolved, warnings=(*resolved.warnings, *main.remarks))
         code = launch(main, resolved, import_path=main.flask.import_name)
     except ProdServeError as error:

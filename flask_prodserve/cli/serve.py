@@ -56,6 +56,7 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
+    from ..apps.green_threads import refuse_green_threads
     from ..errors import ProdServeError
     from ..launcher import launch, supervise
     from ..observe.standard_streams import queue_streams
@@ -65,6 +66,7 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
 
     queue_streams()  # before the app is loaded, which may keep sys.stderr for its handlers
     try:
+        refuse_green_threads(tls=False)  # `python -m gevent.monkey` has patched before anything was imported
         environment = Environment.of_this_process()
         layers = layers_without_app(values, environment)
         early = _resolve_early(info, layers)
@@ -125,6 +127,7 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[M
     from dataclasses import replace
 
     from ..apps.attached import app_layers
+    from ..apps.green_threads import refuse_green_threads
     from ..apps.mounting import debug_pages, with_mounts
     from ..settings import SettingsError, resolve, without_supervisor
 
@@ -152,7 +155,9 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[M
     if not resolved.settings.behaviour.allow_debug:
         remarks += debug_pages([("/", main.wsgi)])
     resolved = replace(resolved, warnings=(*resolved.warnings, *remarks))
-    return main, with_mounts(app, resolved, layers)
+    resolved = with_mounts(app, resolved, layers)
+    refuse_green_threads(tls=bool(resolved.settings.tls.pairs))
+    return main, resolved
 
 
 def _load_app(info: ScriptInfo) -> MainApp:

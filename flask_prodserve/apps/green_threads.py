@@ -1,0 +1,55 @@
+"""Refuses an app that has replaced Python's threads with green ones (monkey patching by gevent or eventlet).
+
+The server answers each request in a thread of the system, and so do its supervisor link, deadlines and signal handling. With green
+threads a worker hangs before it serves. One process without a supervisor answers plain HTTP, but TLS fails and its stop hangs. So both
+are refused. Patched sockets alone do no harm, unless TLS needs the original ``ssl``.
+"""
+
+from __future__ import annotations
+
+import _thread
+import inspect
+import sys
+import threading
+
+from ..errors import AppLoadError
+
+
+def refuse_green_threads(*, tls: bool) -> None:
+    """Raise AppLoadError if threads are not real any more or, with *tls*, if ``ssl`` has been replaced."""
+    if library := _who_patched("threading", "thread"):
+        raise AppLoadError(
+            f"{library.capitalize()} has replaced Python's threads (monkey patching), and this server needs real ones.",
+            "Remove the call, such as gevent.monkey.patch_all() or eventlet.monkey_patch(): each request runs in a thread of its own "
+            "(THREADS), so nothing has to be patched. With Flask-SocketIO, also set async_mode='threading'.",
+        )
+    if tls and (library := _who_patched("ssl", "socket")):
+        raise AppLoadError(
+            f"{library.capitalize()} has replaced Python's ssl module (monkey patching), and TLS_CERT needs the original.",
+            "Remove the call, such as gevent.monkey.patch_all(), or leave ssl out of it: patch_all(thread=False, ssl=False).",
+        )
+
+
+def _who_patched(gevents: str, eventlets: str) -> str:
+    """The library that has replaced a module, ``""`` if none has. The two call it differently."""
+    monkey, patcher = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if monkey is not None and monkey.is_module_patched(gevents):
+        return "gevent"
+    if patcher is not None and patcher.is_monkey_patched(eventlets):
+        return "eventlet"
+    if gevents == "threading" and not _threads_are_real():
+        return "a library"
+    return ""
+
+
+def _threads_are_real() -> bool:
+    """Whether a new thread is one of the system. It is started only if the function for that is not Python's own any more: a debugger
+    replaces it, too.
+    """
+    if inspect.isbuiltin(_thread.start_new_thread):
+        return True
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(threading.get_native_id()), daemon=True)
+    thread.start()
+    thread.join()
+    return found != [threading.get_native_id()]
