@@ -212,7 +212,8 @@ def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[s
 
 @contextlib.contextmanager
 def _signals(service: Service, drain_delay: float) -> Iterator[list[signal.Signals]]:
-    """Let SIGTERM and SIGINT stop *service*, SIGQUIT and a second SIGINT at once; SIGUSR1 opens its logs again.
+    """Let SIGTERM and SIGINT stop *service*, and SIGHUP (a terminal that closes), unless it is ignored (``nohup``) or the app handles it;
+    SIGQUIT and a second SIGINT stop it at once; SIGUSR1 opens its logs again.
 
     Yields the list of the signals that came. The handlers that were there before are put back. A handler sets flags; it logs nothing,
     since it may have interrupted a log call of this very thread.
@@ -236,6 +237,8 @@ def _signals(service: Service, drain_delay: float) -> Iterator[list[signal.Signa
         "SIGQUIT": quit,
         "SIGUSR1": lambda number, frame: service.reopen_logs(),
     }
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        handlers["SIGHUP"] = handle
     if threading.current_thread() is not threading.main_thread():
         yield received
         return

@@ -28,6 +28,8 @@ class SignalInbox:
         self.socket, self._entrance = socket.socketpair()
         self.socket.setblocking(False)
         self._entrance.setblocking(False)
+        self.ignored = {number for number in HANDLED if signal.getsignal(number) is signal.SIG_IGN}
+        """What was ignored when this process was started: SIGHUP under ``nohup``."""
 
     def open(self) -> None:
         """Handle signals from now on, also those that were blocked until now."""
@@ -43,6 +45,11 @@ class SignalInbox:
             while data := self.socket.recv(4096):
                 numbers += data
         return [signal.Signals(number) for number in numbers]
+
+    def ignore_again(self) -> None:
+        """Ignore what was ignored at the start, which a program that replaces this one is to find as this one did."""
+        for number in self.ignored:
+            signal.signal(number, signal.SIG_IGN)
 
     def close(self) -> None:
         """Let go of signals. To be called in a worker right after the fork, where they are blocked."""

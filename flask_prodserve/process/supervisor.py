@@ -41,6 +41,7 @@ from .rehearsal import Command, Rehearsal
 from .signals import SignalInbox, blocked
 from .state import Phase, Renewal, Rules, State
 from .status import describe, in_short
+from .terminal import Terminal
 from .worker import Birth, begin
 
 logger = logging.getLogger("flask_prodserve.supervisor")
@@ -108,6 +109,7 @@ class Supervisor:
         self._next_look_at_certificates = Deadline(0)
         self._selector = selectors.DefaultSelector()
         self._inbox = SignalInbox()
+        self._terminal = Terminal(immune=any(number.name == "SIGHUP" for number in self._inbox.ignored))
         self._control: control.ControlServer | None = None
 
     @property
@@ -212,6 +214,7 @@ class Supervisor:
         return max(0.0, min(times)) if times else None
 
     def _look_at_time(self) -> None:
+        self._terminal.check()
         if (interval := self._notifier.watchdog_interval) is not None and self._next_watchdog.passed():
             self._next_watchdog = Deadline(interval)
             self._notifier.watchdog()
@@ -287,6 +290,9 @@ class Supervisor:
                     self._stop()
                 case "SIGQUIT":
                     self._stop_now(128 + number)
+                case "SIGHUP" if self._terminal.was_closed:
+                    logger.info("the terminal was closed: stopping")
+                    self._stop()
                 case "SIGHUP":
                     self._carry_out(events.Renew(Renewal.RELOAD))
                 case "SIGUSR2":
@@ -507,9 +513,11 @@ class Supervisor:
         with blocked():
             try:
                 os.chdir(self._command.folder)
+                self._inbox.ignore_again()
                 os.execve(self._command.program, self._command.arguments, environ)  # noqa: S606  # no shell is wanted
             except OSError as error:
                 why = f"{self._command.program} cannot be executed: {error.strerror}"
+                self._inbox.open()
         handover.keep(self._estate, environ)
         self._events.append(events.Rehearsed(why))
 
