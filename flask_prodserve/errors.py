@@ -37,7 +37,14 @@ class ProdServeError(Exception):
 
 
 class BindError(ProdServeError):
-    """A listener could not be opened: the address is in use, not allowed, or not of this machine."""
+    """A listener could not be opened: the address is in use, not allowed, or not of this machine.
+
+    *in_use* is the address, as it was written, if another program has it.
+    """
+
+    def __init__(self, what: str, hint: str = "", *, in_use: str | None = None) -> None:
+        super().__init__(what, hint)
+        self.in_use = in_use
 
 
 class TLSError(ProdServeError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .apps.sites import served_apps
-from .errors import ExitCode
+from .errors import BindError, ExitCode
 from .net import systemd
 from .net.listeners import Listener, open_listeners
 from .net.root_only import open_to_others
@@ -61,12 +61,13 @@ def launch(main: MainApp, resolved: Resolved, *, import_path: str) -> int:
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(queued_streams())
         cleanup.callback(service.close)
-        listeners = open_listeners(
-            settings.addresses,
-            backlog=settings.bind.backlog,
-            unix_socket_mode=settings.bind.unix_socket_mode,
-            inherited=inherited,
-        )
+        with _holders_named():
+            listeners = open_listeners(
+                settings.addresses,
+                backlog=settings.bind.backlog,
+                unix_socket_mode=settings.bind.unix_socket_mode,
+                inherited=inherited,
+            )
         for listener in listeners:
             cleanup.callback(listener.close)
         if settings.process.pidfile is not None:
@@ -126,7 +127,7 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         if account is None:
             _warn_of_root("Set USER (--user) to an account of its own")
 
-    outcome = Supervisor(
+    supervisor = Supervisor(
         early,
         Command(_program(), tuple(sys.orig_argv), folder, environment.started),
         identity=account,
@@ -138,7 +139,9 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         ),
         announce=announce,
         left=left,
-    ).run()
+    )
+    with _holders_named():
+        outcome = supervisor.run()
     if isinstance(outcome, int):
         return outcome
 
@@ -191,12 +194,21 @@ def _program() -> str:
     return sys.executable or shutil.which(sys.orig_argv[0]) or sys.orig_argv[0]
 
 
+@contextlib.contextmanager
+def _holders_named() -> Iterator[None]:
+    """Have an error about an address in use name the server of this account that has it."""
+    try:
+        yield
+    except BindError as error:
+        raise control.name_holder(error, os.environ) from error
+
+
 def _control_path(early: Settings, import_path: str | None, folder: str) -> str | None:
     match early.observe.control_socket:
         case "off":
             return None
         case "auto":
-            return control.automatic_path(import_path, folder, os.getpid(), os.environ)
+            return control.automatic_path(control.key_of(import_path, folder), folder, os.getpid(), os.environ)
         case path:
             return path
 

@@ -1,4 +1,4 @@
-"""The running server that a verb is about. The app is not loaded: what is known of it is its name and the folder."""
+"""The running server that a verb is about. The app is not loaded: its name and the folder say which server is meant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ def server(ctx: click.Context, info: ScriptInfo) -> str:
     settings = resolve(layers_without_app(ctx.parent.params, environment), complete=False).settings
     # As the supervisor has it: .env does not say where the control socket is.
     folder = control.working_folder(environment.started)
-    return control.locate(settings.observe.control_socket, info.app_import_path, folder, environment.started)
+
+    def note(text: str) -> None:
+        click.echo(text, err=True)
+
+    return control.locate(settings.observe.control_socket, info.app_import_path, folder, environment.started, note)
 
 
 def answer(ctx: click.Context, info: ScriptInfo, request: control.Request) -> dict[str, Any]:

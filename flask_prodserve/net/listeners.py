@@ -368,7 +368,9 @@ def _clear_stale(address: UnixAddress) -> None:
             pass  # its backlog is full: somebody listens
         except OSError as error:
             raise _explained(address, error) from error
-    raise BindError(f"Another server is listening on {path}.", f"Stop it, or {_CHOOSE}.")
+    raise BindError(
+        f"Another server is listening on {path}.", f"Stop it, or {_CHOOSE}.", in_use=format_address(address)
+    )
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -391,7 +393,9 @@ def _explained(address: Address, error: OSError) -> BindError:
         )
     match error.errno:
         case errno.EADDRINUSE:
-            return BindError(f"{shown} is already in use.", f"Stop the program that listens there, or {_CHOOSE}.")
+            return BindError(
+                f"{shown} is already in use.", f"Stop the program that listens there, or {_CHOOSE}.", in_use=shown
+            )
         case errno.EACCES | errno.EPERM:
             return BindError(
                 f"This user may not listen on {shown}; ports below 1024 are reserved.",

@@ -19,7 +19,7 @@ def in_short(estate: Estate) -> str:
     return f"{ready} worker{'s'[: ready != 1]}, generation {estate.state.settled}"
 
 
-def describe(estate: Estate) -> dict[str, object]:
+def describe(estate: Estate, folder: str) -> dict[str, object]:
     """All that can be told, as docs/reference/control-socket has it."""
     state = estate.state
     offer = estate.offers.get(state.settled)
@@ -31,6 +31,7 @@ def describe(estate: Estate) -> dict[str, object]:
         "pid": os.getpid(),
         "version": __version__,
         "app": None if offer is None else offer.loaded.import_path,
+        "folder": folder,
         "state": doing,
         "uptime_seconds": now - estate.started_at,
         "listen": [] if offer is None else offer.urls,

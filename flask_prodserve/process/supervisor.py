@@ -546,7 +546,7 @@ class Supervisor:
     def _on_request(self, request: control.Request, respond: Respond) -> None:
         match request:
             case control.Status():
-                respond(describe(self._estate))
+                respond(describe(self._estate, self._command.folder))
             case control.Reload():
                 self._awaiting_renewal.append(respond)
                 self._carry_out(events.Renew(Renewal.RELOAD))

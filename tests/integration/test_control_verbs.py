@@ -86,9 +86,9 @@ def variables(folder: Path) -> dict[str, str]:
     return {"XDG_RUNTIME_DIR": "", "RUNTIME_DIRECTORY": "", "TMPDIR": str(folder)}
 
 
-def ends(folder: Path, *arguments: str, **more: str) -> tuple[int, str]:
+def ends(folder: Path, *arguments: str, app: str = "hello", **more: str) -> tuple[int, str]:
     """Exit code and output of ``flask --app hello serve`` with *arguments*."""
-    with run(flask("--app", "hello", "serve", *arguments), cwd=folder, env={**variables(folder), **more}) as command:
+    with run(flask("--app", app, "serve", *arguments), cwd=folder, env={**variables(folder), **more}) as command:
         code = command.exit_code()
         assert "the app was loaded" not in command.output
         assert "Traceback" not in command.output
@@ -301,9 +301,9 @@ VERBS = [["status"], ["reload"], ["reload", "--no-wait"], ["stop"], ["scale", "2
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_no_server(folder: Path, verb: list[str]) -> None:
     """Without a server every verb says so and how one would be found, and ends with 1."""
-    code, output = ends(folder, *verb)
+    code, output = ends(folder, *verb, app=f"{folder.name}_that_nobody_serves")  # others may serve a 'hello' meanwhile
     assert code == 1
-    assert output.startswith("Error: No server of this app seems to be running.\n")
+    assert output.startswith("Error: No server of this app seems to be running.")
     assert "--control-socket PATH (CONTROL_SOCKET)" in output
 
 
@@ -327,8 +327,8 @@ def test_several_servers(folder: Path) -> None:
     with server(folder, says(STATUS)), server(folder, says({**STATUS, "pid": 5000}), pid=2) as second:
         code, output = ends(folder, "status")
         assert code == 1
-        assert output.startswith("Error: 2 servers of this app are running:\n  - pid 1: ")
-        assert f"  - pid 2: {second.path}\n" in output
+        assert output.startswith("Error: 2 servers of this app are running:\n  - pid 1: app hello, ")
+        assert f", socket {second.path}\n" in output
         assert "pid 5000" in ends(folder, "--control-socket", second.path, "status")[1]
         assert "pid 5000" in ends(folder, "status", PRODSERVE_CONTROL_SOCKET=second.path)[1]
 

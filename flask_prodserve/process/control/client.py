@@ -1,4 +1,4 @@
-"""The other side of the control socket: finds a server, asks it, and waits. Whatever goes wrong is an error for a person."""
+"""The other side of the control socket: asks a server, and waits. Whatever goes wrong is an error for a person."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import json
 import os
 import shlex
 import socket
-from collections.abc import Mapping
 from typing import Any
 
 from ...clock import Deadline
 from ...errors import ProdServeError
 from ...net.root_only import account_name
-from . import place, requests
+from . import requests
 from .peer import peer_uid
 from .requests import Request
-
-_NAME_IT = "name its socket with --control-socket PATH (CONTROL_SOCKET)"
 
 
 class NoServerError(ProdServeError):
@@ -41,35 +38,6 @@ class SilentServerError(ProdServeError):
 
 class ServerGoneError(ProdServeError):
     """The server has closed the connection instead of answering."""
-
-
-def locate(control_socket: str, app_import_path: str | None, folder: str, environ: Mapping[str, str]) -> str:
-    """The path of the one server that is meant: *control_socket* (CONTROL_SOCKET), if that is one, else where the app's is found.
-
-    Raises NoServerError and SeveralServersError.
-    """
-    if not hasattr(socket, "AF_UNIX"):
-        raise NoServerError("This system has no Unix sockets, and so no server that could be asked.")
-    if control_socket == "off":
-        raise NoServerError(
-            "CONTROL_SOCKET is off, so the server cannot be asked.",
-            "Set it to auto or a path, here and for the server.",
-        )
-    if control_socket != "auto":
-        return control_socket
-    found = place.find(app_import_path, folder, environ)
-    if not found:
-        raise NoServerError(
-            "No server of this app seems to be running.",
-            "It is found by the folder and the app's name (flask --app), which have to be those that the server was started with, and by "
-            f"its user. Else {_NAME_IT}. A single process (--workers 0) cannot be asked.",
-        )
-    if len(found) > 1:
-        listed = "\n".join(f"  - pid {place.process_of(path)}: {path}" for path in found)
-        raise SeveralServersError(
-            f"{len(found)} servers of this app are running:\n{listed}", f"Choose one: {_NAME_IT}."
-        )
-    return found[0]
 
 
 def ask(path: str, request: Request, timeout: float | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import re
 import socket
 import stat
 from collections.abc import Iterator, Mapping
+from glob import iglob
 
 from ...errors import ProdServeError
 from ...net.root_only import open_to_others
@@ -20,6 +21,11 @@ BACKLOG = 16
 
 _LONGEST_PATH = 103
 """Bytes of a Unix socket's path that every system takes: sun_path is 104 with its NUL on BSD and macOS, 108 on Linux."""
+
+RUN = "/run"
+"""Where systemd makes runtime directories: of services one or two levels down, of users in user/UID."""
+
+TEMPORARY = "/tmp"  # noqa: S108  # see _is_safe
 
 _HINT = "Set CONTROL_SOCKET (--control-socket) to a path in a folder of the server's user, to auto, or to off."
 
@@ -39,33 +45,52 @@ def working_folder(environ: Mapping[str, str]) -> str:
     return os.getcwd()
 
 
-def automatic_path(app_import_path: str | None, folder: str, pid: int, environ: Mapping[str, str]) -> str | None:
-    """A path for the socket of the server *pid* of the app in *folder*, in the first place that can be had; None where there is none."""
+def automatic_path(app: str, folder: str, pid: int, environ: Mapping[str, str]) -> str | None:
+    """A path for the socket of the server *pid* of *app* (``discovery.key_of``) in *folder*, in the first place that can be had; None where
+    there is none.
+    """
     if not hasattr(socket, "AF_UNIX"):
         return None
     for place in _places(environ):
-        path = os.path.join(place, f"{_key(app_import_path, os.path.abspath(folder))}-{pid}.sock")
+        path = os.path.join(place, f"{_key(app, os.path.abspath(folder))}-{pid}.sock")
         if len(os.fsencode(path)) <= _LONGEST_PATH and _made(place):
             return path
     return None
 
 
-def find(app_import_path: str | None, folder: str, environ: Mapping[str, str]) -> list[str]:
+def find(app: str, folder: str, environ: Mapping[str, str]) -> list[str]:
     """The automatic paths of the app's servers that live. Sockets of those that have died are removed.
 
     All places are looked at: a server may have been started where another one was the first.
     """
     if not hasattr(socket, "AF_UNIX"):
         return []
-    keys = {_key(app_import_path, name) for name in (os.path.abspath(folder), os.path.realpath(folder))}
-    paths = [
+    keys = {_key(app, name) for name in (os.path.abspath(folder), os.path.realpath(folder))}
+    paths = [path for path in _automatic_paths(environ) if os.path.basename(path).partition("-")[0] in keys]
+    return [path for path in paths if not remove(path)]
+
+
+def living(environ: Mapping[str, str]) -> list[str]:
+    """The automatic paths of all servers of this account that live."""
+    if not hasattr(socket, "AF_UNIX"):
+        return []
+    return [path for path in _automatic_paths(environ) if not remove(path)]
+
+
+def places(environ: Mapping[str, str]) -> list[str]:
+    """Folders in which servers may have their sockets, also those started by a service manager or with another environment."""
+    run = [*iglob(f"{RUN}/*/flask-prodserve"), *iglob(f"{RUN}/*/*/flask-prodserve")]
+    return list(dict.fromkeys([*_places(environ), *sorted(run), *_places({})]))
+
+
+def _automatic_paths(environ: Mapping[str, str]) -> list[str]:
+    return [
         os.path.join(place, name)
-        for place in _places(environ)
+        for place in places(environ)
         if _is_safe(place)
         for name in sorted(os.listdir(place))
-        if name.partition("-")[0] in keys and process_of(name) is not None
+        if process_of(name) is not None
     ]
-    return [path for path in paths if not remove(path)]
 
 
 def process_of(path: str) -> int | None:
@@ -151,7 +176,7 @@ def _places(environ: Mapping[str, str]) -> Iterator[str]:
         if os.path.isabs(parent):
             yield os.path.join(parent, "flask-prodserve")
     # Not tempfile.gettempdir(), whose last resort is the working folder.
-    yield os.path.join(environ.get("TMPDIR") or "/tmp", f"flask-prodserve-{os.geteuid()}")  # noqa: S108  # see _is_safe
+    yield os.path.join(environ.get("TMPDIR") or TEMPORARY, f"flask-prodserve-{os.geteuid()}")
 
 
 def _made(place: str) -> bool:
@@ -173,5 +198,5 @@ def _is_safe(place: str) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def _key(app_import_path: str | None, folder: str) -> str:
-    return hashlib.sha256(os.fsencode(f"{folder}\0{app_import_path or ''}")).hexdigest()[:12]
+def _key(app: str, folder: str) -> str:
+    return hashlib.sha256(os.fsencode(f"{folder}\0{app}")).hexdigest()[:12]

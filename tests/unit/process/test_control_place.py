@@ -16,6 +16,7 @@ import pytest
 from controlled import controlled
 from flask_prodserve.errors import ExitCode, ProdServeError
 from flask_prodserve.process import control
+from flask_prodserve.process.control import place
 from serving import PATIENCE
 
 PID = 4711
@@ -37,7 +38,10 @@ def runtime(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def environ(tmp_path: Path, runtime: Path) -> dict[str, str]:
+def environ(tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Of a machine on which no other servers run."""
+    monkeypatch.setattr(place, "RUN", str(tmp_path / "none"))
+    monkeypatch.setattr(place, "TEMPORARY", str(tmp_path / "none"))
     return {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(tmp_path)}
 
 
@@ -53,7 +57,7 @@ def leave_behind(path: str | Path) -> None:
         pass
 
 
-def automatic(environ: dict[str, str], app: str | None = "hello", folder: str = "/srv", pid: int = PID) -> Path:
+def automatic(environ: dict[str, str], app: str = "hello", folder: str = "/srv", pid: int = PID) -> Path:
     path = control.automatic_path(app, folder, pid, environ)
     assert path is not None
     return Path(path)
@@ -132,7 +136,7 @@ def test_servers_are_found_by_app_and_folder(tmp_path: Path, environ: dict[str, 
     mine = automatic(environ)
     dead = automatic(environ, pid=1)
     elsewhere = automatic({"TMPDIR": environ["TMPDIR"]}, pid=2)
-    others = [automatic(environ, app="other"), automatic(environ, folder="/srv/x"), automatic(environ, app=None)]
+    others = [automatic(environ, app="other"), automatic(environ, folder="/srv/x"), automatic(environ, app="")]
     leave_behind(dead)
     for path in others:
         leave_behind(path)
@@ -261,8 +265,8 @@ def test_locating_the_server(environ: dict[str, str]) -> None:
         assert control.locate("auto", "hello", "/srv", environ) == first.getsockname()
         with listening(automatic(environ, pid=PID + 1)) as second:
             text = fails(lambda: control.locate("auto", "hello", "/srv", environ))
-            assert f"pid {PID}: {first.getsockname()}" in text
-            assert f"pid {PID + 1}: {second.getsockname()}" in text
+            assert f"pid {PID}: socket {first.getsockname()}" in text
+            assert f"pid {PID + 1}: socket {second.getsockname()}" in text
             assert "--control-socket PATH" in text
 
 

@@ -1,0 +1,204 @@
+"""Which running server a command means, and which one has an address.
+
+Rules:
+
+- A server of the same app in the same folder is meant, however the app is written, and is not asked. Otherwise all servers of this account
+  are asked for their app; if one is left, that is meant, and the caller is told which. Nothing is guessed among several.
+- Only folders of this account are looked into. Root is told of sockets in folders of others, and neither asks there nor uses them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from glob import iglob
+
+from ...errors import BindError, ProdServeError
+from . import place
+from .client import NoServerError, SeveralServersError, ask
+from .requests import Status
+
+ANSWER_SECONDS = 2.0
+"""For what a supervisor answers at once."""
+
+_DEFAULT_NAMES = ("app", "application", "create_app", "make_app")
+"""What Flask looks for in a module if nothing is named, so naming it says nothing."""
+
+_CHOOSE = "name its app (flask --app), run the command in its folder, or name its socket with --control-socket PATH (CONTROL_SOCKET)"
+_EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # compared, not listened on
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A running server. What it did not answer is None or empty."""
+
+    path: str
+    pid: int | None
+    app: str | None = None
+    folder: str | None = None
+    urls: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        told = [
+            f"app {self.app}" if self.app else "",
+            f"folder {self.folder}" if self.folder else "",
+            *self.urls,
+            f"socket {self.path}",
+        ]
+        return f"pid {self.pid}: {_printable(', '.join(filter(None, told)))}"
+
+
+def locate(
+    control_socket: str,
+    app: str | None,
+    folder: str,
+    environ: Mapping[str, str],
+    note: Callable[[str], object] = lambda text: None,
+) -> str:
+    """The path of the one server that is meant: *control_socket* (CONTROL_SOCKET), if that is one, else where it is found. *app* is the
+    import string, None if none was given. *note* is told which one is used if it runs in another folder.
+
+    Raises NoServerError and SeveralServersError.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        raise NoServerError("This system has no Unix sockets, and so no server that could be asked.")
+    if control_socket == "off":
+        raise NoServerError(
+            "CONTROL_SOCKET is off, so the server cannot be asked.",
+            "Set it to auto or a path, here and for the server.",
+        )
+    if control_socket != "auto":
+        return control_socket
+    exact = place.find(key_of(app, folder), folder, environ)
+    if len(exact) == 1:
+        return exact[0]
+    running = [describe(path) for path in exact or place.living(environ)]
+    meant = [found for found in running if exact or app is None or _is_same_app(app, folder, found)]
+    if len(meant) > 1:
+        of_app = " of this app" if app is not None or exact else ""
+        raise SeveralServersError(
+            f"{len(meant)} servers{of_app} are running:\n{_listed(meant)}", f"Choose one: {_CHOOSE}."
+        )
+    if not meant:
+        raise _none_found(running, environ)
+    note(f"Using the server with {meant[0]}")
+    return meant[0].path
+
+
+def key_of(app: str | None, folder: str) -> str:
+    """The app that *app*, an import string, names from *folder*: ``slow``, ``slow.py`` and ``slow:app`` are the same."""
+    if app is None:
+        return ""
+    path, *names = re.split(r":(?![\\/])", app, maxsplit=1)
+    path = os.path.realpath(os.path.join(folder, path)).removesuffix(".py")
+    if os.path.basename(path) == "__init__":
+        path = os.path.dirname(path)
+    module = os.path.basename(path)
+    while os.path.exists(os.path.join(path := os.path.dirname(path), "__init__.py")) and os.path.dirname(path) != path:
+        module = f"{os.path.basename(path)}.{module}"
+    name = names[0].strip().removesuffix("()") if names else ""
+    return f"{module}:{name}" if name and name not in _DEFAULT_NAMES else module
+
+
+def describe(path: str) -> Found:
+    """What the server at *path* answers."""
+    pid = place.process_of(path)
+    try:
+        told = ask(path, Status(), ANSWER_SECONDS)
+    except ProdServeError:
+        return Found(path, pid)
+    app, folder, urls = told.get("app"), told.get("folder"), told.get("listen")
+    return Found(
+        path,
+        pid,
+        app if isinstance(app, str) else None,
+        folder if isinstance(folder, str) else None,
+        tuple(map(str, urls)) if isinstance(urls, Sequence) else (),
+    )
+
+
+def name_holder(error: BindError, environ: Mapping[str, str]) -> BindError:
+    """*error* with the server of this account that has the address, if that is one."""
+    if error.in_use is None or not hasattr(socket, "AF_UNIX"):
+        return error
+    for found in map(describe, place.living(environ)):
+        if any(_is_same_address(error.in_use, url) for url in found.urls) and found.pid != os.getpid():
+            return BindError(
+                f"{error.in_use} is already in use by the server with {found}.",
+                f"Stop it with 'flask serve --control-socket {_printable(found.path)} stop', or choose another address with --bind or "
+                "PRODSERVE_BIND (or --port).",
+            )
+    return error
+
+
+def _is_same_address(wanted: str, url: str) -> bool:
+    """Whether a server at *url* leaves no room for *wanted*, an address as it was written."""
+    if wanted.startswith("unix:") or url.startswith("unix:"):
+        return wanted == url
+    host, _, port = wanted.rpartition(":")
+    other_host, _, other_port = url.partition("://")[2].rpartition(":")
+    if port != other_port:
+        return False
+    hosts = {host.strip("[]*"), other_host.strip("[]")}
+    return len(hosts) == 1 or bool(hosts & _EVERYWHERE) or "localhost" in hosts
+
+
+def _is_same_app(app: str, folder: str, found: Found) -> bool:
+    return found.app is not None and key_of(app, folder) == key_of(found.app, found.folder or folder)
+
+
+def _none_found(running: Iterable[Found], environ: Mapping[str, str]) -> NoServerError:
+    others = [
+        f"pid {place.process_of(path)}: account {account}, socket {_printable(path)}"
+        for path, account in _of_other_accounts(environ)
+    ]
+    listed = [*map(str, running), *others]
+    if not listed:
+        return NoServerError(
+            "No server of this app seems to be running.",
+            "A single process (--workers 0) and a server with CONTROL_SOCKET=off cannot be asked. One with another TMPDIR or a private "
+            "/tmp is found by its socket: --control-socket PATH (CONTROL_SOCKET).",
+        )
+    hint = f"To mean one of these, {_CHOOSE}."
+    if others:
+        hint += " Run the command as the account of the server."
+    return NoServerError("No server of this app seems to be running. These are:\n" + _listed(listed), hint)
+
+
+def _listed(servers: Iterable[object]) -> str:
+    return "\n".join(f"  - {server}" for server in servers)
+
+
+def _of_other_accounts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Sockets in folders of other accounts, which root can see, and whose they are."""
+    if os.geteuid() != 0:
+        return []
+    seen = []
+    for folder in {*place.places(environ), *iglob(f"{place.TEMPORARY}/flask-prodserve-*")}:
+        try:
+            status = os.lstat(folder)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid == 0:
+                continue
+            names = [name for name in sorted(os.listdir(folder)) if place.process_of(name) is not None]
+        except OSError:
+            continue
+        seen += [(os.path.join(folder, name), _account(status.st_uid)) for name in names]
+    return seen
+
+
+def _account(uid: int) -> str:
+    import pwd  # not on Windows
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _printable(text: str) -> str:
+    """*text* for a terminal, which must not obey it: some of it comes from apps."""
+    return "".join(character if character.isprintable() else "?" for character in text)
