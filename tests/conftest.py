@@ -10,12 +10,24 @@ import hypothesis
 import pytest
 
 import certificates
+import locks
 import serving
 import wire
 
 # An example may take as long as it likes: a busy machine has none of them done within Hypothesis's 200 ms for sure.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+
+locks.guard_all("flask_prodserve")
+
+
+@pytest.fixture(autouse=True)
+def _locks_are_held() -> Iterator[None]:
+    """Fail a test during which a method was called without the lock that it is documented to need."""
+    yield
+    unlocked, locks.unlocked[:] = list(locks.unlocked), []
+    assert unlocked == []
 
 
 @pytest.fixture(scope="session")

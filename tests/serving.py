@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from flask_prodserve.net.tls import Certificates
 from flask_prodserve.observe.events import Activity, RequestDone
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import arguments
+from internals import books
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -101,6 +102,10 @@ class Served:
         for _ in range(3):  # each begins after all that was there before the one before it is done
             self._in_loop(lambda: None)
 
+    def call(self, function: Callable[[], object]) -> None:
+        """Call *function* in the thread of the event loop, and return when that is done."""
+        self._in_loop(function)
+
     def _in_loop(self, function: Callable[[], object]) -> None:
         done = threading.Event()
         failures: list[BaseException] = []
@@ -126,10 +131,14 @@ def in_thread(
     beside: Sequence[Listener] = (),
     loads: Loads | None = None,
     clock: Clock = time.monotonic,
+    leaves: Collection[str] = (),
     **settings: object,
 ) -> Iterator[Served]:
     """Serve *app* on a port of its own with *settings*, which may name a ``bind``; or on those listeners that
     others have, *beside* them, as processes do.
+
+    Checks at the end that the server has released everything that it counts. *leaves* names the entries of ``Books`` that the test
+    leaves open on purpose.
     """
     settings = {**DEFAULTS, **settings}
     if "bind" not in settings:
@@ -173,6 +182,21 @@ def in_thread(
         for listener in listeners:
             listener.close()
     assert not thread.is_alive(), "the engine did not stop"
+    check_books(engine, leaves)
+
+
+def check_books(engine: Engine, leaves: Collection[str] = ()) -> None:
+    """Wait until *engine*, which has stopped, counts nothing any more, apart from the entries of ``Books`` that *leaves* names.
+
+    A thread that was stuck may still come back.
+    """
+
+    def left() -> dict[str, int]:
+        return {name: count for name, count in books(engine).open.items() if name not in leaves}
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not left())
+    assert left() == {}, "the server has stopped and still counts these"
 
 
 class Command:

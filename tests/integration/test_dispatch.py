@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 from flask import Flask, Response, request
 
+import internals
 from flask_prodserve.engine import leadership, places, sharing, steward
 from flask_prodserve.engine.blocking_memory import BlockingMemory
 from flask_prodserve.engine.leadership import Leadership
@@ -175,6 +176,16 @@ def test_what_waits_is_remembered(held: Held, monkeypatch: pytest.MonkeyPatch) -
                 return "GET /held/<int:number>" not in loop._memory
 
             wait_until(trusted, "quick requests to be trusted again")
+
+
+def test_answers_need_no_other_event(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop learns at once that a service thread has finished with a connection, and goes on with what is left to send."""
+    internals.check_rarely(monkeypatch, 10 * PATIENCE)
+    with in_thread(held.app, threads=THREADS) as served, Wire(served.address) as wire:
+        for _ in range(5):
+            for target, size in (("/", 5), ("/large", 12_000_000)):
+                wire.send(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+                assert len(wire.response().body) == size
 
 
 def test_one_thread_serves_a_quiet_app(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -461,6 +461,48 @@ def test_share_is_given_back_by_clients_that_left(bounded: Bounded, how: str) ->
             assert get(served.address, f"/report/{number}").body == b"%d" % number
 
 
+def test_share_is_given_back_by_shed_requests(bounded: Bounded) -> None:
+    """Requests that have their share and are shed while they wait for a thread give it back: the endpoint answers again afterwards."""
+    with serving(bounded, threads=1, queue_timeout=60, request_timeout=0) as served, contextlib.ExitStack() as stack:
+        start(served, stack, "/usual")
+        bounded.wait_for(1)
+        waiting = queue(served, stack, "/report/1", "/report/2")
+        bounded.clock.advance(6)
+        served.look()
+        assert [wire.response().status for wire in waiting] == [503, 503]
+        bounded.release.set()
+        for number, wire in enumerate([*start(served, stack, "/report/3", "/report/4"), *waiting], 3):
+            if number > 4:
+                ask(wire, f"/report/{number}")
+            assert wire.response().body == b"%d" % number
+
+
+def test_pipelined_request_for_a_full_endpoint(bounded: Bounded) -> None:
+    """A request that was pipelined behind another one waits when its endpoint is full, also where its thread could go on with it."""
+    gate = threading.Event()
+
+    @bounded.app.get("/gate")
+    def gated() -> str:
+        bounded.running.release()
+        assert gate.wait(PATIENCE)
+        return "gate"
+
+    with serving(bounded, request_timeout=0, queue_timeout=60) as served, contextlib.ExitStack() as stack:
+        running = start(served, stack, "/report/1", "/report/2")
+        bounded.wait_for(2)
+        wire = stack.enter_context(Wire(served.address))
+        ask(wire, "/gate")
+        bounded.wait_for(1)
+        ask(wire, "/report/3")
+        assert get(served.address).body == b"hello"  # so that another thread runs the loop by now
+        gate.set()
+        assert wire.response().body == b"gate"
+        wait_until(lambda: queued(served) == 1 or bounded.inside > 2, "the pipelined request")
+        assert bounded.inside == 2
+        bounded.release.set()
+        assert [one.response().body for one in [*running, wire]] == [b"1", b"2", b"3"]
+
+
 def test_share_of_pipelined_requests(bounded: Bounded) -> None:
     """Pipelined requests of one connection take a share each, one after the other, and answers stay in order."""
     with serving(bounded) as served, contextlib.ExitStack() as stack:

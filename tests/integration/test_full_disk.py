@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, request, send_file
 
+import internals
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.spool import PRESSURE, Spool
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
@@ -320,6 +321,21 @@ def test_slowest_readers_go_first(caplog: pytest.LogCaptureFixture) -> None:
                 for reader in [faster, *others]:
                     reader.take(size - reader.received)
     assert len(messages(caplog, "MAX_SPOOL")) == 1
+
+
+def test_readers_are_not_cut_once_there_is_room() -> None:
+    """Those that are about to be reset at the bound are left alone where others have made room before it is their turn."""
+    size = 12_500_000
+    with in_thread(make_app(), max_spool="48MiB") as served, Reader(served, size) as one, Reader(served, size) as other:
+        wait_for_answer(served, 2)
+        kept = spool(served).size
+        assert kept > MIB
+        served.call(lambda: internals.fill_spool_for_a_moment(served.engine))
+        served.settle()
+        assert spool(served).size == kept
+        assert served.engine.cuts.counts == {}
+        for reader in (one, other):
+            reader.take(size - reader.received)
 
 
 def test_many_slow_readers(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from flask import Flask, Response, request, send_file
 
+import internals
 from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
 from holdups import delayed
-from serving import PATIENCE, Served, in_thread, wait_until
+from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -203,6 +204,32 @@ def test_streams_do_not_hold_threads() -> None:
         assert [wire.response().body for wire in wires] == [b"firstlast"] * 5
         assert waiting.response().body == b"hello"
         wait_until(lambda: service_threads(served) <= 3)
+
+
+def test_streams_of_many_chunks_do_not_hold_threads() -> None:
+    """A stream counts from its first chunk on: one that sends something every 0.6 seconds moves to MAX_STREAMS like any other."""
+    clock, go_on = ManualClock(), threading.Semaphore(0)
+    app = Flask("ticks")
+
+    @app.get("/ticks")
+    def ticks() -> Response:
+        def chunks() -> Iterator[bytes]:
+            for _ in range(3):
+                yield b"tick"
+                assert go_on.acquire(timeout=PATIENCE)
+
+        return Response(chunks())
+
+    with in_thread(app, clock=clock, threads=2) as served, Wire(served.address) as wire:
+        wire.send(b"GET /ticks HTTP/1.1\r\nHost: test\r\n\r\n")
+        received = b""
+        for number in range(1, 4):
+            while received.count(b"tick") < number:
+                received += wire.socket.recv(65536)
+            assert internals.lent(served.engine) == (number > 2)
+            clock.advance(0.6)
+            served.look()
+            go_on.release()
 
 
 def test_a_client_that_left_releases_its_thread() -> None:

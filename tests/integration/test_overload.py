@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 
+import internals
 from flask_prodserve.engine.channel import Channel
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
@@ -243,6 +244,39 @@ def test_client_that_left_the_queue(held: Held, how: str) -> None:
         held.release.set()
         assert staying.response().body == b"2"
         assert held.called == [0, 2]
+
+
+def test_streams_with_a_budget_of_their_own_are_not_reset(held: Held) -> None:
+    """While requests wait for threads, slow takers are reset only if their responses hold such threads, and not a place of MAX_STREAMS."""
+    size, chunk = 40, bytes(1_000_000)
+
+    @held.app.get("/stream")
+    def stream() -> Response:
+        return Response(chunk for _ in range(size))
+
+    settings: dict[str, Any] = {"send_timeout": "1h", "min_send_rate": 0, "queue_timeout": 1000}
+    with (
+        in_thread(held.app, clock=held.clock, threads=1, max_streams=1, request_timeout=0, **settings) as served,
+        Wire(served.address) as taker,
+        Wire(served.address) as holder,
+        Wire(served.address) as waiting,
+    ):
+        taker.send(b"GET /stream HTTP/1.1\r\nHost: test\r\n\r\n")
+        wait_until(lambda: internals.threads_that_wait_for_clients(served.engine) == 1)
+        held.clock.advance(1.5)
+        served.look()
+        assert internals.lent(served.engine) == 1
+        ask(holder)
+        held.wait_for(1)
+        ask(waiting, 1)
+        served.wait_for_queue(1)
+        for _ in range(4):
+            held.clock.advance(1.5)
+            served.look()
+        assert served.engine.cuts.counts == {"THREADS": served.engine.cuts.counts["THREADS"]}
+        assert len(taker.response().body) == size * len(chunk)
+        held.release.set()
+        assert [holder.response().body, waiting.response().body] == [b"0", b"1"]
 
 
 def test_one_warning_a_minute(held: Held, caplog: pytest.LogCaptureFixture) -> None:

@@ -106,6 +106,16 @@ def test_blueprints(folder: Path) -> None:
         assert get(served.address, "/static/b.txt").status == 404  # the app's own rule comes first
 
 
+def test_file_of_another_size_with_the_same_time(folder: Path) -> None:
+    """A file that was replaced by one of another size is not served as it was, although a deployment sets all times alike."""
+    with in_thread(make_app(folder)) as served:
+        for name in ("style.css", "large.bin"):
+            assert not by_app(get(served.address, f"/static/{name}"))
+            write(folder / "static" / name, "body {color: red}")
+            response = get(served.address, f"/static/{name}")
+            assert (response.status, response.body, by_app(response)) == (200, b"body {color: red}", True)
+
+
 def test_left_to_the_app(folder: Path) -> None:
     """Later and changed files, deleted ones, dotfiles, other methods, and paths that another rule answers are the app's."""
     write(folder / "static/made.js", "static")
@@ -346,12 +356,16 @@ def login_required(view: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _before_request(app: Flask) -> None:
+def _before_request(app: Flask | Blueprint) -> None:
     app.before_request(lambda: ("denied", 401))
 
 
 def _after_request(app: Flask) -> None:
     app.after_request(lambda response: response)
+
+
+def _url_value_preprocessor(app: Flask | Blueprint) -> None:
+    app.url_value_preprocessor(lambda endpoint, values: flask.abort(401))
 
 
 def _middleware(app: Flask) -> None:
@@ -375,6 +389,27 @@ def _response_class(app: Flask) -> None:
     app.response_class = type("OwnResponse", (flask.Response,), {"__module__": "own"})
 
 
+METHODS = (
+    "wsgi_app",
+    "request_context",
+    "create_url_adapter",
+    "full_dispatch_request",
+    "preprocess_request",
+    "dispatch_request",
+    "ensure_sync",
+    "finalize_request",
+    "make_response",
+    "process_response",
+)
+"""Through which Flask has every request go."""
+
+
+def _call(app: Flask) -> None:
+    """Override the method that Python looks up in the class."""
+    inner = Flask.__call__
+    app.__class__ = type("OwnFlask", (Flask,), {"__call__": lambda self, *arguments: inner(self, *arguments)})
+
+
 def _method(name: str) -> Callable[[Flask], None]:
     def around(app: Flask) -> None:
         inner = getattr(app, name)
@@ -389,12 +424,14 @@ def _method(name: str) -> Callable[[Flask], None]:
     [
         _before_request,
         _after_request,
+        _url_value_preprocessor,
         _middleware,
+        _call,
         _trusted_hosts,
         _trusted_hosts_of_requests,
         _request_class,
         _response_class,
-        *map(_method, ["request_context", "create_url_adapter", "ensure_sync", "finalize_request", "make_response"]),
+        *map(_method, METHODS),
     ],
     ids=lambda around: around.__name__.strip("_"),
 )
@@ -410,13 +447,16 @@ def test_guards(folder: Path, around: Callable[[Flask], None], caplog: pytest.Lo
         assert get(served.address, "/static/style.css").status == 200
 
 
-def test_guard_of_a_blueprint(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "guard", [_before_request, _url_value_preprocessor], ids=lambda guard: guard.__name__.strip("_")
+)
+def test_guard_of_a_blueprint(folder: Path, guard: Callable[[Flask | Blueprint], None]) -> None:
     """What a blueprint runs before its requests concerns its folder and those of blueprints in it, and no other."""
     for name in ("outer", "inner"):
         write(folder / name / "a.txt", name)
     outer = Blueprint("outer", "outer", root_path=str(folder), url_prefix="/outer", static_folder="outer")
     inner = Blueprint("inner", "inner", root_path=str(folder), url_prefix="/inner", static_folder="inner")
-    outer.before_request(lambda: ("denied", 401))
+    guard(outer)
     outer.register_blueprint(inner)
     app = make_app(folder)
     app.register_blueprint(outer)

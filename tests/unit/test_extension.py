@@ -17,7 +17,7 @@ from flask_prodserve.clock import Deadline
 from flask_prodserve.extension import _development_defaults, resolve_for
 from flask_prodserve.process.hooks import hooks_of
 from flask_prodserve.settings import Settings, SettingsError, arguments, command_line, resolve
-from flask_prodserve.units import TCPAddress, UnixAddress
+from flask_prodserve.units import SystemdAddress, TCPAddress, UnixAddress
 from serving import wait_until
 
 
@@ -420,3 +420,11 @@ def test_attaching_does_not_import_the_server() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_sockets_for_another_process(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets that a service manager passed to another process are not taken, and those for this one are (sd_listen_fds(3))."""
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    for pid, addresses in ((os.getppid(), (TCPAddress("127.0.0.1", 8000),)), (os.getpid(), (SystemdAddress(),))):
+        monkeypatch.setenv("LISTEN_PID", str(pid))
+        assert settings(app).bind.addresses == addresses

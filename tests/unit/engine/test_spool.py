@@ -258,6 +258,43 @@ def full_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     assert all(file.closed for file in files), "files are left open"
 
 
+class Taker:
+    """A client that takes what it may, and keeps nothing."""
+
+    at_a_time = 65_536
+
+    def __init__(self) -> None:
+        self.room = 0
+
+    def send_bytes(self, data: bytes | bytearray) -> int:
+        count = min(self.room, len(data))
+        self.room -= count
+        return count
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
+        return self.send_bytes(bytes(min(count, self.room)))
+
+
+def test_kept_is_bounded_for_a_steady_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that takes as much as comes, and never all of it, does not make its temporary file grow for ever."""
+    monkeypatch.setattr(output, "SPOOL_BYTES", 2 * output.IN_MEMORY)
+    kept, client, chunk = Output(Spool(10**9)), Taker(), bytes(100_000)
+    for _ in range(2 * output.IN_MEMORY // len(chunk)):
+        kept.append(chunk)
+    backlog = kept.backlog
+    most = 0
+    for _ in range(200):
+        kept.append(chunk)
+        client.room = len(chunk)
+        kept.send(client)
+        most = max(most, kept.kept)
+    assert kept.backlog == backlog
+    # The file that is sent, of which a part may be sent already, and those behind it.
+    assert most <= backlog + 2 * output.IN_MEMORY + 2 * len(chunk)
+    kept.close()
+    assert kept.kept == 0
+
+
 @pytest.mark.usefixtures("full_disk")
 def test_full_disk_of_an_output() -> None:
     """Where a part of what is to be kept finds room, and the rest does not, the count is what it was when all is given up."""

@@ -293,6 +293,30 @@ def test_a_stop_during_the_start() -> None:
     assert seen == ["stop"]
 
 
+def test_a_stop_before_the_start() -> None:
+    """A generator that is asked to stop before its thread has begun does not run at all."""
+    held, begun, seen = threading.Event(), threading.Event(), list[str]()
+
+    class Late:
+        """Is called when the thread begins, and returns the generator then."""
+
+        def __call__(self, app: object) -> Iterator[None]:
+            begun.set()
+            assert held.wait(PATIENCE)
+            return self.scheduler()
+
+        def scheduler(self) -> Iterator[None]:
+            seen.append("started")
+            yield
+
+    running = start(Late())
+    assert begun.wait(PATIENCE)
+    stop(running)
+    held.set()
+    wait_until(lambda: not threads(), "the thread to end")
+    assert seen == []
+
+
 def test_a_generator_that_has_nothing_to_stop() -> None:
     """A generator function may return before its yield."""
 

@@ -183,6 +183,17 @@ def test_worker_that_fails_beside_one_that_is_well() -> None:
     assert server.numbers(Phase.BOOTING) == [1501]
 
 
+def test_one_start_at_a_time_after_a_failure() -> None:
+    """While workers fail to start only one is started at a time, however many are missing."""
+    server = started(3)
+    server.happen(report(1), report(2), report(3), Exited(3, -11), Exited(4, 4))
+    assert server.happen(Exited(1, -signal.SIGKILL), Exited(2, -signal.SIGKILL)) == []
+    server.wait(LONGEST_PAUSE_SECONDS)
+    assert server.numbers(Phase.BOOTING) == [5]
+    assert server.happen(Ready(5)) == [Spawn(6, 1)]
+    assert server.happen(Ready(6)) == [Spawn(7, 1)]
+
+
 # Workers that die or hang.
 
 
@@ -245,6 +256,18 @@ def test_worker_that_does_not_end() -> None:
     assert server.happen(report(2)) == []
     server.now += 5
     assert server.happen(report(2)) == [Kill(1, signal.SIGABRT)]
+
+
+@pytest.mark.parametrize("worker_timeout", [0, 30, 600])
+def test_reports_do_not_prolong_a_drain(worker_timeout: float) -> None:
+    """A draining worker is killed at its deadline although it goes on reporting, whatever WORKER_TIMEOUT is."""
+    server = started(2, replace(RULES, worker_timeout=worker_timeout))
+    assert server.happen(report(1), report(2), Stop()) == [Drain(1, 0, True), Drain(2, 0, True)]
+    for _ in range(29):
+        server.now += 1
+        assert server.happen(report(1), report(2)) == []
+    server.now += 1
+    assert server.happen(report(1), report(2)) == [Kill(1, signal.SIGABRT), Kill(2, signal.SIGABRT)]
 
 
 # New code.

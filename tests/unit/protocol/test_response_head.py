@@ -117,6 +117,14 @@ def test_connection_is_the_servers() -> None:
     assert [correction.split()[0] for correction in head.corrections] == ["Transfer-Encoding", "Upgrade"]
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_keep_alive_of_the_app_does_not_cancel_a_close(version: str) -> None:
+    """A connection that the server closes is announced as closed, whatever the app says of it."""
+    head = make("200 OK", ("Connection", "keep-alive"), body_length=1, keep_alive=False, version=version)
+    assert head.keep_alive is False
+    assert [line for line in lines(head) if line.startswith("Connection")] == ["Connection: close"]
+
+
 def test_identical_lengths() -> None:
     """Two identical lengths are sent as one."""
     head = make("200 OK", ("Content-Length", "5"), ("content-length", "5"))

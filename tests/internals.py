@@ -1,0 +1,92 @@
+"""What tests look up inside a running engine. Each private name of the engine that a new test needs is used here, in one function."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pytest
+
+from flask_prodserve.engine import engine as engine_module
+from flask_prodserve.engine import watchdog
+from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.engine import Engine
+from flask_prodserve.engine.leadership import Leadership
+
+
+@dataclass(frozen=True)
+class Books:
+    """What an engine counts. All of it is zero when the last request has ended."""
+
+    shares: int
+    """Requests that count against a ``max_concurrency``, and those that wait for that."""
+    queued: int
+    busy: int
+    """Worker slots that are taken."""
+    streams: int
+    stuck: int
+    orphaned: int
+    """Closed connections whose request still runs."""
+    spool: int
+    """Bytes that are kept for clients."""
+
+    @property
+    def open(self) -> dict[str, int]:
+        """The entries that are not zero."""
+        return {name: count for name, count in asdict(self).items() if count}
+
+
+def books(engine: Engine) -> Books:
+    """Read what *engine* counts. Consistent only while nothing runs."""
+    loop: Any = engine._loop
+    admission = engine._watchdog._admission
+    return Books(
+        shares=0
+        if admission is None
+        else sum(share.running + len(share.waiting) for share in list(admission._shares.values())),
+        queued=engine._watchdog.queued,
+        busy=loop._places.busy if isinstance(loop, Leadership) else loop._pool.active_count,
+        streams=loop._streams,
+        stuck=loop.stuck,
+        orphaned=len(engine._connections.left),
+        spool=engine._watchdog._spool.size,
+    )
+
+
+def has_leader(engine: Engine) -> bool:
+    """Tell whether *engine* runs the event loop for epoll. Otherwise it runs the portable one."""
+    return isinstance(engine._loop, Leadership)
+
+
+def channels(engine: Engine) -> list[Channel]:
+    """List the open connections."""
+    return list(engine._connections.channels.values())
+
+
+def lent(engine: Engine) -> int:
+    """Count the streams that have moved from THREADS to MAX_STREAMS."""
+    return sum(channel.lent for channel in channels(engine))
+
+
+def threads_that_wait_for_clients(engine: Engine) -> int:
+    """Count the responses whose thread waits until the client takes something."""
+    return sum(channel.holds_thread for channel in channels(engine))
+
+
+def fill_spool_for_a_moment(engine: Engine) -> None:
+    """Fill MAX_SPOOL, have the engine choose which connections it will reset for that, and empty it before any of them is reset.
+
+    To be called in the thread of the event loop, which resets them later.
+    """
+    spool = engine._watchdog._spool
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watchdog, "WORK_SECONDS", 0.0)
+        spool.add(spool.most)
+        engine._watchdog.relieve_spool()
+        assert engine._watchdog.at_work
+        spool.remove(spool.most)
+
+
+def check_rarely(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have engines check their deadlines every so many *seconds* only, which is an event that would hide a missed wake-up."""
+    patch.setattr(engine_module, "CHECK_SECONDS", seconds)
