@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 
 from flask_prodserve.engine import engine as engine_module
 from flask_prodserve.engine import watchdog
+from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.engine import Engine
 from flask_prodserve.engine.leadership import Leadership
+from flask_prodserve.engine.steward import Steward
+from flask_prodserve.engine.tls_channel import TLSChannel
 
 
 @dataclass(frozen=True)
@@ -88,5 +92,51 @@ def fill_spool_for_a_moment(engine: Engine) -> None:
 
 
 def check_rarely(patch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Have engines check their deadlines every so many *seconds* only, which is an event that would hide a missed wake-up."""
+    """Have engines check their deadlines and queues every so many *seconds* only: each check would hide a missed wake-up."""
     patch.setattr(engine_module, "CHECK_SECONDS", seconds)
+    patch.setattr(engine_module, "CHECK_QUEUE_SECONDS", seconds)
+
+
+def take_all_for_computing(patch: pytest.MonkeyPatch) -> None:
+    """Have stewards take the lead at once from any leader that is in a request, as from one that computes."""
+    patch.setattr(Steward, "_waits", lambda steward, claim, clock: False)
+
+
+def remembers(engine: Engine, kind: str) -> bool:
+    """Tell whether *engine* hands requests of this *kind* over before it runs them, since they are known to wait."""
+    loop: Any = engine._loop
+    return kind in loop._memory
+
+
+def close_in_loop(channel: Channel) -> None:
+    """Close a connection as the engine does at the end. To be called in the thread of the event loop."""
+    channel.handle_close()
+
+
+def reads_before_an_answer(channel: Channel) -> int:
+    """Read from a TLS connection, where OpenSSL's answer to the first record has to wait, and count how often the system is asked.
+
+    To be called in the thread of the event loop, when something can be read. What is read is lost.
+    """
+    reads = 0
+    receive_some = TLSChannel._receive_some
+
+    def counted(self: TLSChannel, size: int) -> bytes | None:
+        nonlocal reads
+        reads += 1
+        data = receive_some(self, size)
+        self.handshake_waits = True
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TLSChannel, "_receive_some", counted)
+        assert channel.receive(RECEIVE_BODY_BYTES)
+        channel.handshake_waits = False
+    return reads
+
+
+def loads_in_use(descriptor: int) -> int:
+    """Count the processes of which the memory behind *descriptor* (``Loads.create``) says that they take connections."""
+    content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    numbers = memoryview(content).cast("q")
+    return sum(numbers[at] != 0 for at in range(8, len(numbers), 8))

@@ -119,6 +119,19 @@ def test_app_that_exits(tmp_path: Path) -> None:
     assert ends(tmp_path, "serve") == (1, "", "no config\n")
 
 
+@pytest.mark.parametrize("variables", [{}, {"PRODSERVE_USER": "nobody"}], ids=["option", "variable"])
+def test_app_for_another_user_is_not_loaded_to_complete_an_error(tmp_path: Path, variables: dict[str, str]) -> None:
+    """With USER the app is not imported to find more mistakes: that would run it as the user who starts the server, who is root."""
+    (tmp_path / "app.py").write_text(f"open('imported', 'w').close()\n{APP}")
+    options = [] if variables else ["--user", "nobody"]
+    code, _, error = ends(tmp_path, "serve", *options, "--threads", "nonsense", **variables)
+    assert code == 2
+    assert "'nonsense'" in error
+    assert not (tmp_path / "imported").exists()
+    assert ends(tmp_path, "serve", "--threads", "nonsense")[0] == 2
+    assert (tmp_path / "imported").exists(), "without USER it is"
+
+
 def test_settings_of_an_app_that_refuses_its_own(tmp_path: Path) -> None:
     """Where ProdServe refuses the app's keys at import, mistakes of the command line and the environment are listed as well, once."""
     (tmp_path / "app.py").write_text(

@@ -333,6 +333,15 @@ def test_several_servers(folder: Path) -> None:
         assert "pid 5000" in ends(folder, "status", PRODSERVE_CONTROL_SOCKET=second.path)[1]
 
 
+def test_settings_of_which_the_app_has_the_rest(folder: Path) -> None:
+    """A verb finds the server although settings in the environment are complete only with those of the app, which it does not load."""
+    code, output = ends(folder, "status", PRODSERVE_TLS_CERT="cert.pem")
+    assert code == 1
+    assert "No server of this app" in output
+    with server(folder, says(STATUS)):
+        assert ends(folder, "status", PRODSERVE_TLS_CERT="cert.pem")[0] == 0
+
+
 def test_mistakes_in_settings(folder: Path) -> None:
     """A setting that is off or wrong is told as everywhere."""
     assert ends(folder, "--control-socket", "off", "status")[0] == 1

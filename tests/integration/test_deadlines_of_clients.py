@@ -13,11 +13,11 @@ import pytest
 from flask import Flask, Response, request
 
 from flask_prodserve.engine.adjustments import RECEIVE_BYTES
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.channel import LINGER_SECONDS, Channel
 from flask_prodserve.engine.watchdog import Watchdog
 from flask_prodserve.net.unsent import unacknowledged
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
-from wire import Wire, get, is_reset
+from wire import RESETS, Wire, get, is_reset
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -119,6 +119,25 @@ def take(wire: Client, count: int) -> int:
 
 def messages(caplog: pytest.LogCaptureFixture, setting: str) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.getMessage().startswith(f"{setting}: ")]
+
+
+# The end of a connection.
+
+
+def test_client_that_does_not_close(clock: ManualClock) -> None:
+    """A connection that the server has shut down is closed after LINGER_SECONDS if its client does not close it, and not before."""
+    with in_thread(make_app(), clock=clock, max_keepalive_requests=1) as served, Wire(served.address) as wire:
+        wire.send(HEAD)
+        response = wire.response()
+        assert (response.body, response.get("connection")) == (b"hello", "close")
+        channel = channel_of(served)
+        wait_until(lambda: not unacknowledged(channel.socket), "the client's system to have the response")
+        pass_time(served, clock, LINGER_SECONDS - 0.5)
+        assert served.engine._connections
+        pass_time(served, clock, 1)
+        wait_until(lambda: served.look() or not served.engine._connections, "the connection to be closed")
+        with contextlib.suppress(*RESETS):
+            assert wire.closed()
 
 
 # The head of a request.

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import re
+import select
 import socket
 import ssl
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, jsonify, request, send_file
 
+import internals
 from certificates import RSA, Pair, make, openssl
 from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES
 from flask_prodserve.engine.channel import LINGER_SECONDS, Channel
@@ -135,6 +137,14 @@ def test_minimum_version(localhost: Pair) -> None:
     with in_thread(make_app(), tls_min_version="1.3", **localhost.settings) as served:
         assert "Cipher is (NONE)" in s_client(served, "-tls1_2")
         assert "TLSv1.3, Cipher is TLS_" in s_client(served)
+
+
+def test_choice_of_a_cipher(localhost: Pair) -> None:
+    """Of the suites that a client offers the server takes the one that comes first in TLS_CIPHERS, whatever the client prefers."""
+    suites = ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"]
+    for ours in (suites, suites[::-1]):
+        with in_thread(make_app(), tls_ciphers=":".join(ours), **localhost.settings) as served:
+            assert f"Cipher is {ours[0]}" in s_client(served, "-tls1_2", "-cipher", ":".join(ours[::-1]))
 
 
 def test_ciphers(localhost: Pair) -> None:
@@ -282,6 +292,19 @@ def test_no_client_certificate(localhost: Pair, authority: Pair, client: Pair) -
         for certificate in (None, client):
             with connect(served, certificate=certificate) as connection:
                 assert ask(connection)["SSL_CLIENT_VERIFY"] == "NONE"
+
+
+def test_client_certificates_are_valid_for_every_name(
+    localhost: Pair, authority: Pair, client: Pair, folder: Path
+) -> None:
+    """The authority of clients is known whichever of several certificates the server shows."""
+    shop = make(folder, "shop", names="DNS:shop.example")
+    settings = {"tls_cert": [localhost.cert, shop.cert], "tls_key": [localhost.key, shop.key]}
+    with in_thread(make_app(), tls_client_ca=authority.cert, **settings) as served:
+        for name, pair in (("localhost", localhost), ("shop.example", shop)):
+            with connect(served, name=name, certificate=client) as connection:
+                assert ask(connection)["SSL_CLIENT_VERIFY"] == "SUCCESS"
+                assert connection.getpeercert(binary_form=True) == _encoded(pair)
 
 
 def test_every_name_asks_for_certificates(folder: Path, localhost: Pair, authority: Pair) -> None:
@@ -487,6 +510,23 @@ def test_body_in_records_of_a_byte(localhost: Pair, monkeypatch: pytest.MonkeyPa
     assert max(asked) == RECEIVE_BODY_BYTES
 
 
+def test_nothing_is_read_while_an_answer_waits(localhost: Pair) -> None:
+    """In a body no more is read while the client does not take what OpenSSL answers: each further record could ask for more."""
+    with in_thread(make_app(), **localhost.settings) as served, connect(served) as connection:
+        connection.sendall(b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n" + bytes(10))
+        wait_until(lambda: internals.books(served.engine).open == {"spool": 10}, "the beginning of the body")
+        reads: list[int] = []
+
+        def read() -> None:
+            (channel,) = internals.channels(served.engine)
+            connection.sendall(bytes(10_000))
+            select.select([channel.socket], [], [], PATIENCE)
+            reads.append(internals.reads_before_an_answer(channel))
+
+        served.call(read)
+        assert reads == [1]
+
+
 def test_requests_in_records_of_any_size(localhost: Pair) -> None:
     """Nothing that came along in one packet is forgotten: neither pipelined requests nor the tail of a body, however it is cut."""
     body = bytes(50_000)
@@ -550,6 +590,37 @@ def test_half_closed(localhost: Pair) -> None:
         assert "SSL_PROTOCOL" in s_client(
             served, "-quiet", "-no_ign_eof", "-ign_eof", given=HEAD.replace(b"1.1", b"1.0")
         )
+
+
+def test_cut_response_has_no_end(localhost: Pair) -> None:
+    """A connection that is closed in the middle of a response ends without close_notify, so that the client can tell that it was cut."""
+    app = Flask("cut")
+    app.add_url_rule("/", view_func=lambda: bytes(12_000_000))
+    with in_thread(app, **localhost.settings) as served, Wire(served.address) as wire:
+        records = Records(wire, localhost)
+        records.secure.write(HEAD)
+        records.send()
+        wait_until(lambda: set(internals.books(served.engine).open) == {"spool"}, "a part to be kept")
+
+        def cut() -> None:
+            """Close when the client has taken what the system had for it, so that there is room. The event loop sends nothing meanwhile."""
+            (channel,) = internals.channels(served.engine)
+            wire.socket.settimeout(0.01)
+            while received_some(wire.socket) or unacknowledged(channel.socket):
+                pass
+            wire.socket.settimeout(PATIENCE)
+            internals.close_in_loop(channel)
+
+        served.call(cut)
+        with contextlib.suppress(ConnectionResetError):
+            assert wire.socket.recv(1) == b""
+
+
+def received_some(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1 << 20))
+    except TimeoutError:
+        return False
 
 
 def test_end_for_which_there_is_no_room(localhost: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

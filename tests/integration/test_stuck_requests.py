@@ -19,6 +19,7 @@ import pytest
 from flask import Flask, Response, appcontext_pushed, g, request
 
 from flask_prodserve.engine.leadership import Leadership
+from internals import books
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import Wire, get
 
@@ -374,7 +375,8 @@ def test_client_that_left_a_request_that_ends(stuck: Stuck) -> None:
             wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         wait_until(lambda: sees_no_reset(served) or len(served.engine._connections.left) == 1)
         stuck.release.set()
-        wait_until(lambda: not served.engine._connections.left)
+        assert len(statuses(served, 1)) == 1
+        wait_until(lambda: not books(served.engine).open, "the thread to be free")
         stuck.clock.advance(TIMEOUT + 1)
         served.look()
         assert served.engine._loop.stuck == 0

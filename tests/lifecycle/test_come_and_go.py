@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from findings import Death, unexplained
 from server import is_alive, kill, serving, supervised
 
+import internals
 from serving import wait_until
 from wire import get
 
@@ -126,6 +129,31 @@ def test_killed_every_second(tmp_path: Path) -> None:
         assert unexplained(result, deaths) == []
         assert len(result.answered) >= 12
         assert server.command.output.count("was killed by SIGKILL") == 10
+
+
+def test_killed_worker_is_not_counted_on(tmp_path: Path) -> None:
+    """A worker that was killed has no place any more among those to which the others leave connections, though none has taken its place."""
+    with serving(tmp_path) as server:
+        server.wait_for_workers(2)
+        with server.under_load():
+            pass
+        with memory_of_loads(server.pid) as loads:
+            wait_until(lambda: internals.loads_in_use(loads) == 2, "both workers to say that they take connections")
+            server.deploy("2", "raise RuntimeError('does not start')")
+            kill(min(server.workers))
+            server.command.wait_for("does not start")
+            wait_until(lambda: internals.loads_in_use(loads) == 1, "the killed worker to be forgotten")
+
+
+@contextlib.contextmanager
+def memory_of_loads(pid: int) -> Iterator[int]:
+    """A descriptor of the memory in which the processes of a server say how many connections they have."""
+    (entry,) = [entry for entry in Path("/proc", str(pid), "fd").iterdir() if "prodserve-loads" in os.readlink(entry)]
+    descriptor = os.open(entry, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def test_only_worker_killed(tmp_path: Path) -> None:

@@ -126,6 +126,21 @@ def test_failed_reload_is_reported(tmp_path: Path, broken: str, said: str) -> No
         assert server.command.output.count("Traceback") == (0 if "PRODSERVE" in broken else 1)
 
 
+def test_failed_reload_with_preload_is_reported(tmp_path: Path) -> None:
+    """With PRELOAD a reload fails if the workers of the next supervisor do not start, and those that were there go on."""
+    failing = "from flask_prodserve import ProdServe\n\n@ProdServe(app).worker_started\ndef fail(app):\n    raise RuntimeError('away')"
+    with serving(tmp_path, "--preload") as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.deploy("2", failing)
+            done = _control(tmp_path, "reload")
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.startswith("Error: The new code is not served: ")
+            wait_until(lambda: server.workers == old, "the new worker to end")
+            load.wait_for(20)
+
+
 def test_a_worker_that_cannot_be_replaced(tmp_path: Path) -> None:
     """The log says all of why no other worker takes the place of one that has died, once for each attempt."""
     with serving(tmp_path) as server:

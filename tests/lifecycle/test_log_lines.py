@@ -51,6 +51,19 @@ def test_one_pipe(tmp_path: Path) -> None:
     _check(server.command.output, access=1000, noisy=1000)
 
 
+def test_what_was_printed_before_a_fork(tmp_path: Path) -> None:
+    """What a preloaded app prints to a pipe, where Python keeps it back, is written once, and not by each worker."""
+    with serving(tmp_path, "--preload", workers=3, more="print('preloaded')", PYTHONUNBUFFERED="") as server:
+        server.wait_for_workers(3)
+        with server.under_load() as load:
+            load.wait_for(20)
+            load.expect_end()
+            server.signal(signal.SIGTERM)
+            assert server.command.exit_code() == 0
+            load.wait_ended()
+    assert server.command.output.count("preloaded") == 1
+
+
 def test_one_file(tmp_path: Path) -> None:
     """Access and error lines of four workers in one file are never mixed up within a line."""
     deploy(tmp_path, "1", NOISE)

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 from server import Server, serving, supervised
 
-from serving import wait_until
+from flask_prodserve.units import format_duration
+from serving import PATIENCE, wait_until
 
 pytestmark = supervised
+
+BOOT_TIMEOUT = format_duration(PATIENCE / 10)
+"""Enough to import Flask and all that is needed to serve, also where the machine is busy."""
 
 SITE = """
 import os
@@ -24,6 +28,16 @@ PRELOADED = """
 with open("imports", "a") as imports:
     imports.write(f"{os.getpid()}\\n")
 """
+
+
+def _inheritable(pid: int) -> set[int]:
+    """The descriptors of a process that survive exec: those without FD_CLOEXEC, by proc(5)."""
+    found = set()
+    for entry in Path("/proc", str(pid), "fdinfo").iterdir():
+        flags = next(line for line in entry.read_text().splitlines() if line.startswith("flags:"))
+        if not int(flags.split()[1], 8) & os.O_CLOEXEC:
+            found.add(int(entry.name))
+    return found
 
 
 def _listening(server: Server) -> set[str]:
@@ -75,6 +89,34 @@ def test_upgrade_that_would_fail(tmp_path: Path) -> None:
             server.deploy("3")
             server.signal(signal.SIGUSR2)
             server.wait_renewed(load, old)
+
+
+def test_upgrade_that_hangs(tmp_path: Path) -> None:
+    """A trial start that takes longer than BOOT_TIMEOUT is ended, the server goes on, and the next upgrade is tried."""
+    with serving(tmp_path, "--boot-timeout", BOOT_TIMEOUT) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.deploy("2", "time.sleep(1000)")
+            server.signal(signal.SIGUSR2)
+            server.command.wait_for(f"its trial start took longer than BOOT_TIMEOUT ({BOOT_TIMEOUT})")
+            wait_until(lambda: server.workers == old, "the trial start to end")
+            load.wait_for(20)
+            server.deploy("3")
+            server.signal(signal.SIGUSR2)
+            server.wait_renewed(load, old)
+
+
+def test_descriptors_after_an_upgrade(tmp_path: Path) -> None:
+    """Programs that are started after an upgrade inherit nothing of the server but its standard streams."""
+    with serving(tmp_path) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.signal(signal.SIGUSR2)
+            server.wait_renewed(load, old)
+        for pid in (server.pid, *server.workers):
+            assert _inheritable(pid) <= {0, 1, 2}
 
 
 def test_upgrade_keeps_the_number_of_workers(tmp_path: Path) -> None:

@@ -96,8 +96,9 @@ def test_it_takes_over(waits: bool) -> None:
     assert steward._suspicious_until > 0
 
 
-def test_no_leader_is_overlooked() -> None:
-    """One that stays in a request loses the lead, whatever it was doing before, and however often turns are ended meanwhile."""
+@pytest.mark.parametrize("interrupted", [True, False], ids=["interrupted", "alone"])
+def test_no_leader_is_overlooked(interrupted: bool) -> None:
+    """One that stays in a request loses the lead, whatever it was doing before, and also where turns are ended meanwhile."""
     chance = random.Random(20261122)
     taken, over = threading.Semaphore(0), threading.Event()
     steward = Steward(lambda claim, waits: taken.release())
@@ -124,7 +125,7 @@ def test_no_leader_is_overlooked() -> None:
         while not over.wait(chance.random() * 2 * PATIENCE):
             steward.wake()
 
-    threads = [threading.Thread(target=lead), threading.Thread(target=interrupt)]
+    threads = [threading.Thread(target=function) for function in ((lead, interrupt) if interrupted else (lead,))]
     for thread in threads:
         thread.start()
     while not over.is_set():

@@ -11,6 +11,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,16 @@ from flask_prodserve.process import control
 from flask_prodserve.process.control.requests import decode, encode
 from flask_prodserve.process.control.server import LONGEST_LINE, MOST_CONNECTIONS
 from serving import PATIENCE, wait_until
+
+SERVER_OF_ANOTHER = """
+import os, pathlib, sys
+from controlled import controlled
+account, path = sys.argv[1:]
+os.setuid(int(account))
+with controlled(pathlib.Path(path), lambda request, respond: respond({"ok": True})):
+    print("serves", flush=True)
+    sys.stdin.read()
+"""
 
 STATUS = b'{"command": "status"}\n'
 
@@ -363,6 +374,28 @@ def test_without_descriptors(tmp_path: Path) -> None:
             assert selector.select(0) == []
     server.close()
     selector.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not hasattr(socket, "SO_PEERCRED"), reason="only root can be somebody else")
+def test_root_asks_a_server_of_another_account() -> None:
+    """A server that does not run as root serves root as well as its own account."""
+    nobody = pwd.getpwnam("nobody").pw_uid
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, nobody, -1)
+        path = os.path.join(folder, "control")
+        server = subprocess.Popen(
+            [sys.executable, "-c", SERVER_OF_ANOTHER, str(nobody), path],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"serves\n"
+            assert os.stat(path).st_uid == nobody
+            assert control.ask(path, control.Status(), PATIENCE) == {"ok": True}
+            server.communicate()
+        assert server.returncode == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not hasattr(socket, "SO_PEERCRED"), reason="only root can be somebody else")

@@ -45,6 +45,21 @@ def state():
     return {"user": os.getresuid(), "group": os.getresgid(), "groups": sorted(os.getgroups()), "umask": os.umask(0),
             "environment": {name: os.environ.get(name) for name in ("HOME", "USER", "LOGNAME")}}
 """
+KEEPS_SETGID = """\
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(28, 1 << 2, 0, 0, 0) == 0
+become = os.setuid
+
+def setuid(number):
+    become(number)
+    if number:
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        sets = (ctypes.c_uint32 * 6)(1 << 6, 1 << 6, 0, 0, 0, 0)  # effective, permitted, inheritable: of each the lower half first
+        assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+
+os.setuid = setuid
+"""
 NOT_ROOT = "os.geteuid() or os.setuid(pwd.getpwnam('nobody').pw_uid)\n"
 
 
@@ -225,6 +240,15 @@ def test_rights_that_can_be_got_back() -> None:
     )
     assert answer.startswith("This process became nobody, and could take back what it had been.\n")
     assert "capabilities" in answer
+
+
+@root
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_group_that_can_be_got_back() -> None:
+    """A process is refused as well if all that it keeps is the capability to change its group."""
+    # prctl(2) and capabilities(7): the secure bit NO_SETUID_FIXUP keeps what is there, so SETUID is dropped as the user is changed.
+    (answer,) = told(KEEPS_SETGID + "print(json.dumps([tell(assume, identity('nobody', None), None)]))")
+    assert answer.startswith("This process became nobody, and could take back what it had been.\n")
 
 
 @root
