@@ -7,6 +7,7 @@ Rules:
 - Ready workers are never fewer than wanted because of us: a worker is drained only when more are ready than wanted, or the server stops.
 - Whatever replaces a worker (new code, MAX_REQUESTS, memory, age, stuck requests) goes the same way: one worker more is started, and once
   it is ready, one that has to go is drained. The next comes when that one is gone.
+- A renewal that is asked for before any worker is ready is carried out with the first tick after that.
 - Of a generation that nobody has been ready of, one worker is started at a time: if it fails, the others would, too.
 """
 
@@ -118,7 +119,7 @@ class _Turn:
     def take(self, event: Event) -> None:
         match event:
             case Tick():
-                pass
+                self._renew_as_asked_early()
             case Loaded(_, has_once):
                 self.state = replace(self.state, has_once=has_once)
             case Unservable(number, why, exit_code):
@@ -270,9 +271,13 @@ class _Turn:
         state = self.state
         if self._rules.preload:
             renewal = Renewal.UPGRADE
-        if state.exit_code is not None or not state.settled:
-            self.actions.append(Declined("the server is starting, or stopping"))
-        elif state.renewal is not None:
+        if state.exit_code is not None:
+            self.actions.append(Declined("the server is stopping"))
+        elif state.renewal is not None or not state.settled:
+            if not state.settled and state.next_renewal is None:
+                self._say(
+                    "info", f"{renewal.value} asked for while the server starts; it follows once the server is ready"
+                )
             self.state = replace(state, next_renewal=renewal)
         else:
             self.actions.append(Renewing(renewal))
@@ -282,6 +287,12 @@ class _Turn:
                 self.actions.append(Rehearse())
             else:
                 self._begin_generation()
+
+    def _renew_as_asked_early(self) -> None:
+        following = self.state.next_renewal
+        if following is not None and self.state.settled and self.state.renewal is None:
+            self.state = replace(self.state, next_renewal=None)
+            self._renew(following)
 
     def _begin_generation(self) -> None:
         generation = self.state.last_generation + 1

@@ -74,7 +74,7 @@ class State:
     renewal: Renewal | None = None
     rehearsing: bool = False
     next_renewal: Renewal | None = None
-    """Asked for while another was under way."""
+    """Asked for while another was under way, or before any worker was ready."""
     has_once: bool = False
     """Whether the app has something that exactly one worker does."""
     once: int | None = None

@@ -350,14 +350,33 @@ def test_reload_with_preload_is_an_upgrade() -> None:
     assert Rehearse() in server.happen(RELOAD)
 
 
-def test_reload_while_starting_or_stopping() -> None:
-    """There is nothing to renew before the first worker is ready, nor once the server stops."""
-    server = Server()
-    server.happen(Tick())
-    assert server.happen(RELOAD) == [Declined("the server is starting, or stopping")]
+def test_reload_while_stopping() -> None:
+    """A server that stops declines to be renewed."""
     server = started(1)
     server.happen(Stop())
-    assert server.happen(RELOAD) == [Declined("the server is starting, or stopping")]
+    assert server.happen(RELOAD) == [Declined("the server is stopping")]
+
+
+@pytest.mark.parametrize("early", [[RELOAD], [RELOAD, RELOAD], [UPGRADE, RELOAD]])
+def test_reload_while_starting(early: list[Event]) -> None:
+    """A reload that is asked for before any worker is ready, however often, is carried out once when one is."""
+    server = Server()
+    server.happen(Tick())
+    assert server.happen(*early) == []
+    assert sum("asked for while the server starts" in text for text in server.said) == 1
+    assert server.happen(Tick(), Loaded(1, has_once=False), Ready(1)) == []
+    assert server.happen(Tick()) == [Renewing(Renewal.RELOAD), Spawn(2, 2)]
+    assert server.happen(Ready(2)) == [Renewed(""), Drain(1)]
+    assert server.happen(Tick(), Exited(1, 0), Tick()) == []
+    assert server.state.next_renewal is None
+
+
+@pytest.mark.parametrize("end", [Stop(), StopNow(131)])
+def test_stop_after_an_early_reload(end: Event) -> None:
+    """A server that is stopped before any worker is ready forgets the reload that it was asked for."""
+    server = Server()
+    server.happen(Tick(), RELOAD, end)
+    assert Renewing(Renewal.RELOAD) not in server.happen(Loaded(1, has_once=False), Ready(1), Tick())
 
 
 # Numbers.
