@@ -47,6 +47,15 @@ class Handle:
             return []
         return messages
 
+    def last_messages(self) -> list[Any]:
+        """What has arrived of a worker that has ended. Another process may still hold its end of the link; nothing more is read."""
+        self.linked = False
+        try:
+            return self.link.receive_rest()
+        except Broken as error:
+            self.why = f"it sent {error}"
+            return []
+
     def tell_stacks(self, text: str) -> None:
         """Pass its stacks on."""
         awaited, self.awaited = self.awaited, []

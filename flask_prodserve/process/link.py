@@ -1,7 +1,10 @@
 """The connection between a supervisor and one of its workers: messages both ways, and descriptors to the worker.
 
 A stream socket of a pair. The supervisor's end never blocks; the worker's does, but for reports, which are dropped where the supervisor
-does not read. Each end sees the other one's death as the end of the stream.
+does not read.
+
+The end of the stream is not the end of a process: a child that the app has forked, or a program that it has started, may hold the same
+end. The supervisor learns from ``waitpid`` that a worker has ended, and a worker from its parent's id that the supervisor has.
 """
 
 from __future__ import annotations
@@ -65,12 +68,28 @@ class Link:
 
     def receive(self) -> list[Any] | None:
         """The messages that have arrived, after waiting for some where the end blocks; None at the end of the stream. Raises Broken."""
+        data = self._read()
+        if data is None:
+            return []
+        return self._parse(data) if data else None
+
+    def receive_rest(self) -> list[Any]:
+        """The messages that have arrived at an end that does not block, without waiting for the end of the stream. Raises Broken."""
+        messages: list[Any] = []
+        left = MOST_BYTES  # whatever holds the other end may go on sending
+        while left > 0 and (data := self._read()):
+            left -= len(data)
+            messages += self._parse(data)
+        return messages
+
+    def _read(self) -> bytes | None:
+        """What has arrived, ``b""`` at the end of the stream, None where there is nothing now."""
         try:
             data, ancillary, _, _ = self.socket.recvmsg(1 << 18, socket.CMSG_SPACE(MOST_DESCRIPTORS * 4))
         except (BlockingIOError, InterruptedError):
-            return []
-        except OSError:
             return None
+        except OSError:
+            return b""
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
@@ -78,8 +97,9 @@ class Link:
                 for number in numbers:
                     os.set_inheritable(number, False)
                 self._descriptors.extend(numbers)
-        if not data:
-            return None
+        return data
+
+    def _parse(self, data: bytes) -> list[Any]:
         *lines, self.pending = (self.pending + data).split(b"\n")
         if len(self.pending) > MOST_BYTES:
             raise Broken("a message that does not end")
