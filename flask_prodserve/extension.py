@@ -147,6 +147,9 @@ def serve(app: WSGIApplication, **settings: object) -> None:
     Keyword arguments are settings in lower case and override all others. Made for scripts: what is wrong is printed, and the process
     exits with the code that says why (SystemExit). Returns after a stop on request.
 
+    What the script and the app have left running is Python's affair after that: threads that are no daemons and processes of
+    multiprocessing keep the process alive, which ``flask serve`` and ``app.run()`` (REPLACE_RUN) end at GRACEFUL_TIMEOUT.
+
     There is no supervisor: USER, GROUP and UMASK are refused, and a warning names the settings that have no effect, such as WORKERS.
     """
     _serve(app, [arguments(settings, "serve")])
@@ -169,7 +172,9 @@ def environment_layers() -> list[Layer]:
     return [environment(environ), platform(environ)]
 
 
-def _serve(app: WSGIApplication, stronger: list[Layer], weaker: Iterable[Layer] = ()) -> None:
+def _serve(
+    app: WSGIApplication, stronger: list[Layer], weaker: Iterable[Layer] = (), *, ends_process: bool = False
+) -> None:
     from .launcher import launch
 
     try:
@@ -177,7 +182,7 @@ def _serve(app: WSGIApplication, stronger: list[Layer], weaker: Iterable[Layer] 
         resolved = without_supervisor(resolve_for(main.flask, stronger, weaker), app_is_loaded=True)
         refuse_green_threads(tls=bool(resolved.settings.tls.pairs))
         resolved = replace(resolved, warnings=(*resolved.warnings, *main.remarks))
-        code = launch(main, resolved, import_path=main.flask.import_name)
+        code = launch(main, resolved, import_path=main.flask.import_name, ends_process=ends_process)
     except ProdServeError as error:
         print(f"Error: {error}", file=sys.stderr)
         code = error.exit_code
@@ -242,7 +247,7 @@ def _replace_run(app: Flask) -> None:
                 continue  # as it is here
             reason = _MEANINGLESS.get(option, "it belongs to the development server")
             print(f" * app.run({option}=...) has no effect: {reason}.", file=sys.stderr)
-        _serve(app, [arguments(given, "app.run")], [_development_defaults(app)])
+        _serve(app, [arguments(given, "app.run")], [_development_defaults(app)], ends_process=True)
 
     app.run = run  # type: ignore[method-assign]  # replacing it is what was asked for
 

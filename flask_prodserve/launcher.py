@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .apps.sites import served_apps
 from .errors import BindError, ExitCode
-from .net import systemd
+from .net import forked, systemd
 from .net.listeners import Listener, open_listeners
 from .net.root_only import open_to_others
 from .net.tls import Certificates
@@ -27,8 +27,10 @@ from .observe import line_writer, startup
 from .observe.logging import coloured, configure
 from .observe.standard_streams import queued_streams
 from .process import control, handover
+from .process.exit_guard import ExitGuard
 from .process.hooks import AppsHooks
 from .process.pidfile import remove_pidfile, write_pidfile
+from .process.signals import install
 from .service import Service
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
 from .settings.for_root import refuse_untrusted
@@ -49,8 +51,13 @@ def can_supervise() -> bool:
     return hasattr(os, "fork") and sys.platform != "win32"
 
 
-def launch(main: MainApp, resolved: Resolved, *, import_path: str) -> int:
+def launch(
+    main: MainApp, resolved: Resolved, *, import_path: str, ends_process: bool = False, keeps_signals: bool = False
+) -> int:
     """Serve *main* in this process until a signal says stop, and return the exit code. *resolved* is what holds without a supervisor.
+
+    *ends_process*: what the app has left running holds the process up for GRACEFUL_TIMEOUT at most, once its main thread has ended.
+    *keeps_signals*: nothing else comes afterwards; signals stay handled until the end.
 
     What fails before the banner raises :class:`~.errors.ProdServeError` and leaves nothing open. Signals are handled only where this is
     the main thread; elsewhere nothing stops it but the end of the process.
@@ -70,10 +77,19 @@ def launch(main: MainApp, resolved: Resolved, *, import_path: str) -> int:
             )
         for listener in listeners:
             cleanup.callback(listener.close)
+
+        def abandon() -> None:
+            for listener in listeners:
+                listener.socket.close()
+            for given in inherited:
+                os.close(given.descriptor)
+
+        forked.call_in_child(abandon)
+        cleanup.callback(forked.forget, abandon)
         if settings.process.pidfile is not None:
             write_pidfile(settings.process.pidfile)
             cleanup.callback(remove_pidfile, settings.process.pidfile)
-        with _signals(service, settings.timeouts.drain_delay) as received:
+        with _signals(service, settings.timeouts.drain_delay, restore=not keeps_signals) as received:
             service.start(listeners, checked=lambda activity: notifier.watchdog())
             service.start_once()
             _announce(resolved.settings, resolved.origins, main.flask.name, import_path, listeners, processes=1)
@@ -82,12 +98,20 @@ def launch(main: MainApp, resolved: Resolved, *, import_path: str) -> int:
             )
             notifier.ready()
             drained = service.run()
+            interrupts = [number for number in received if number == signal.SIGINT]
+            at_once = [number for number in received if number.name == "SIGQUIT"] + interrupts[1:]
+            code = 128 + at_once[0] if at_once else ExitCode.STOPPED
+            guard = None
+            if ends_process and threading.current_thread() is threading.main_thread():
+                guard = ExitGuard(service.time_to_exit(), code)
+                if keeps_signals:
+                    guard.take_signals()
             notifier.stopping()
             service.stop_once()
-    interrupts = [number for number in received if number == signal.SIGINT]
-    at_once = [number for number in received if number.name == "SIGQUIT"] + interrupts[1:]
     startup.report_end(logger, drained.finished, drained.cut, drained.left, settings, late=not at_once)
-    return 128 + at_once[0] if at_once else ExitCode.STOPPED
+    if guard is not None:
+        guard.leave()
+    return code
 
 
 def supervise(load: Load, resolved: Resolved, environment: Environment, *, import_path: str | None) -> int:
@@ -113,11 +137,6 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
     if unprivileged:
         refuse_untrusted(resolved, environment.untrusted())
     folder = control.working_folder(os.environ)
-    # USER contradicts it, which is said where the app is loaded: in a worker, and so without the rights of root.
-    preloads = early.workers.preload and early.process.user is None
-    if preloads:
-        environment.give_to_app()
-        load = _preload(load)
 
     def announce(offer: Offer, workers: int) -> None:
         loaded = offer.loaded
@@ -140,9 +159,17 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         announce=announce,
         left=left,
     )
+    # USER contradicts it, which is said where the app is loaded: in a worker, and so without the rights of root.
+    preloads = early.workers.preload and early.process.user is None
+    if preloads:
+        environment.give_to_app()
+        load = _preload(load)
     with _holders_named():
         outcome = supervisor.run()
     if isinstance(outcome, int):
+        guard = ExitGuard(supervisor.time_to_exit, outcome)
+        guard.take_signals()
+        guard.leave()
         return outcome
 
     birth = outcome
@@ -175,8 +202,9 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
 
 def _preload(load: Load) -> Load:
     """Load the app here and now, for all workers."""
-    main, resolved = load(True)
-    AppsHooks(served_apps(main.flask, resolved.settings)).run_before_fork()
+    with forked.in_parent_only():
+        main, resolved = load(True)
+        AppsHooks(served_apps(main.flask, resolved.settings)).run_before_fork()
     line_writer.pause()  # its thread is not the app's
     if (threads := threading.active_count()) > 1:
         logger.warning(
@@ -223,12 +251,12 @@ def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[s
 
 
 @contextlib.contextmanager
-def _signals(service: Service, drain_delay: float) -> Iterator[list[signal.Signals]]:
+def _signals(service: Service, drain_delay: float, *, restore: bool) -> Iterator[list[signal.Signals]]:
     """Let SIGTERM and SIGINT stop *service*, and SIGHUP (a terminal that closes), unless it is ignored (``nohup``) or the app handles it;
     SIGQUIT and a second SIGINT stop it at once; SIGUSR1 opens its logs again.
 
-    Yields the list of the signals that came. The handlers that were there before are put back. A handler sets flags; it logs nothing,
-    since it may have interrupted a log call of this very thread.
+    Yields the list of the signals that came. *restore*: put the handlers back that were there before. A handler sets flags; it logs
+    nothing, since it may have interrupted a log call of this very thread.
     """
     received: list[signal.Signals] = []
 
@@ -254,16 +282,20 @@ def _signals(service: Service, drain_delay: float) -> Iterator[list[signal.Signa
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {
-        number: signal.signal(number, handler)
-        for name, handler in handlers.items()
-        if (number := getattr(signal, name, None)) is not None
+    numbers = {
+        number: handler for name, handler in handlers.items() if (number := getattr(signal, name, None)) is not None
     }
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in numbers.items():
+        install(number, handler)
+    finished = False
     try:
         yield received
+        finished = True
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if restore or not finished:
+            for number, original in before.items():
+                signal.signal(number, original)
 
 
 def _announce(

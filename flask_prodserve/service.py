@@ -19,6 +19,7 @@ from .apps.sites import lookup_for, served_apps
 from .clock import Clock, Deadline, monotonic
 from .engine.engine import Engine
 from .errors import AppLoadError, DebugModeError, ProdServeError
+from .net import forked
 from .net.descriptors import allow_open_files
 from .net.listeners import Listener
 from .net.loads import Loads
@@ -45,6 +46,14 @@ logger = logging.getLogger("flask_prodserve")
 
 OTHER_FILES = 200
 """Files and sockets that are open besides those of connections: the app's, its libraries', and the connections that are turned away."""
+
+EXIT_SECONDS = 2.5
+"""How long hooks of the app and what it has started may take after the drain, also if GRACEFUL_TIMEOUT is over. Less than the supervisor
+allows (DRAIN_MARGIN_SECONDS), so that it is the worker that says what it still ran.
+"""
+
+AT_ONCE_SECONDS = 1.0
+"""The same after SIGQUIT or a second SIGINT."""
 
 
 class Service:
@@ -155,7 +164,8 @@ class Service:
 
     def _run_started_hooks(self) -> None:
         try:
-            self._hooks.run_worker_started()
+            with forked.in_parent_only():
+                self._hooks.run_worker_started()
         except Exception as error:
             # The app's own fault: shown from its own frame on.
             trace = error.__traceback__
@@ -187,6 +197,16 @@ class Service:
         drained = self._engine.run()
         return Drained(drained.finished, drained.cut, drained.left)
 
+    def time_to_exit(self) -> Deadline:
+        """Until when the process may live on after :meth:`run`, for the app's hooks and what else ends with it: for the rest of
+        GRACEFUL_TIMEOUT, but for EXIT_SECONDS at least.
+        """
+        assert self._engine is not None
+        if self._engine.aborted:
+            return Deadline(AT_ONCE_SECONDS)
+        end = self._engine.end_of_drain
+        return Deadline(max(EXIT_SECONDS, 0.0 if end is None else end.remaining()))
+
     def stop(self, delay: float, *, last: bool = False, interrupted: bool = False) -> None:
         """Be not ready from now on, stop accepting after *delay* seconds, and end. *last*: nobody else goes on listening. *interrupted*: it
         was CTRL+C. From any thread, and from signal handlers.
@@ -211,7 +231,10 @@ class Service:
         """
         with self._once_lock:
             once, self._once = self._once, None
-            return once is not None and once.stop(Deadline(self._resolved.settings.timeouts.graceful_timeout))
+            if once is None:
+                return False
+            end = None if self._engine is None else self._engine.end_of_drain
+            return once.stop(end or Deadline(self._resolved.settings.timeouts.graceful_timeout))
 
     def reopen_logs(self) -> None:
         """The files have been moved away."""
@@ -225,7 +248,8 @@ class Service:
     def close(self) -> None:
         """Tell the app that it is over, if it has been told that it begins, and let go of the log."""
         if self._started:
-            self._hooks.run_worker_stopping()
+            with forked.in_parent_only():
+                self._hooks.run_worker_stopping()
         self._close_log()
 
     def _close_log(self) -> None:

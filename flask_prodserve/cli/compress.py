@@ -26,7 +26,7 @@ from flask.cli import ScriptInfo, pass_script_info
 from ..errors import ProdServeError
 from ..wsgi.static_file import SUFFIXES, is_variant
 from ..wsgi.static_folders import regular_files
-from .serve import fail, layers_without_app, load
+from .serve import end_soon, fail, layers_without_app, load
 
 if TYPE_CHECKING:
     from ..apps.main_app import MainApp
@@ -108,6 +108,7 @@ def compress(ctx: click.Context, info: ScriptInfo, paths: tuple[str, ...]) -> No
     if missing:
         packages = {"br": "brotli", "zstd": "zstandard"}
         click.echo(f"No {' and '.join(missing)}: pip install {' '.join(packages[coding] for coding in missing)}")
+    end_soon(0)
 
 
 def _static_folders(main: MainApp, resolved: Resolved) -> list[str]:

@@ -9,7 +9,7 @@ from ..errors import ProdServeError
 from ..process.environment import TRIAL, Environment
 from ..settings import TABLE, render, resolve, unknown_setting
 from ..settings.for_root import refuse_from_app, refuse_untrusted
-from .serve import fail, layers_without_app, load
+from .serve import end_soon, fail, layers_without_app, load
 
 _FORMATS = {"table": render.as_table, "json": render.as_json, "env": render.as_environment}
 
@@ -34,9 +34,11 @@ def config(ctx: click.Context, info: ScriptInfo, style: str, explain: str | None
         fail(ctx, error)
     if explain is None:
         click.echo(_FORMATS[style](resolved))
+        end_soon(0)
         return
     name = explain.upper().replace("-", "_").removeprefix("PRODSERVE_").lstrip("_")
     if name not in TABLE:
         problem = unknown_setting(explain, name)
         raise click.BadParameter(f"{problem.what} {problem.hint}", param_hint="--explain")
     click.echo(render.explain(TABLE[name], resolved))
+    end_soon(0)

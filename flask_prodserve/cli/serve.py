@@ -75,7 +75,8 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
             without_supervisor(early, app_is_loaded=False)
             assume(None, early.settings.process.umask)
             main, resolved = load(info, layers)
-            code = launch(main, resolved, import_path=info.app_import_path or main.flask.import_name)
+            name = info.app_import_path or main.flask.import_name
+            code = launch(main, resolved, import_path=name, ends_process=True, keeps_signals=True)
         else:
             code = supervise(
                 lambda says: load(info, layers, says=says),
@@ -183,7 +184,7 @@ def _load_app(info: ScriptInfo) -> MainApp:
 
 
 def fail(ctx: click.Context, error: ProdServeError) -> None:
-    """Show *error* and exit with its code."""
+    """Show *error* and exit with its code, soon, whatever the app has started."""
     from ..observe.logging import coloured
     from ..observe.printable import printable_lines
 
@@ -192,4 +193,13 @@ def fail(ctx: click.Context, error: ProdServeError) -> None:
         if error.hint:
             click.echo(error.hint, err=True)
         sys.stderr.flush()
+    end_soon(error.exit_code)
     ctx.exit(error.exit_code)
+
+
+def end_soon(code: int) -> None:
+    """Let what the app has started keep this process for COMMAND_SECONDS at most, once the command is over. *code* is its exit code."""
+    from ..clock import Deadline
+    from ..process.exit_guard import COMMAND_SECONDS, ExitGuard
+
+    ExitGuard(Deadline(COMMAND_SECONDS), code, limit="").leave()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock, Deadline, monotonic
+from ..net import forked
 from ..net.handshakes import HANDSHAKE_SECONDS, overlook_new
 from ..net.listeners import Listener
 from ..net.loads import Loads
@@ -117,6 +118,7 @@ class Engine:
         self._interrupted = False
         self._aborted = False
         self._next_check = Deadline(CHECK_SECONDS)
+        self._end_of_drain: Deadline | None = None
         self.cuts = Cuts(clock)
         adjustments = EngineAdjustments(
             settings,
@@ -175,7 +177,12 @@ class Engine:
 
     def start(self) -> None:
         """Begin to serve. Raises RuntimeError where threads cannot be started."""
-        self._loop.start()
+        forked.call_in_child(self._abandon)
+        try:
+            self._loop.start()
+        except RuntimeError:
+            forked.forget(self._abandon)
+            raise
 
     def run(self) -> Drained:
         """Serve until :meth:`stop`; then stop accepting, let running requests finish within GRACEFUL_TIMEOUT, and return.
@@ -192,6 +199,15 @@ class Engine:
     def healthy(self) -> bool:
         """Whether this process should go on. If not, requests are stuck, and a new process would do better."""
         return self._watchdog.healthy
+
+    @property
+    def end_of_drain(self) -> Deadline | None:
+        """When GRACEFUL_TIMEOUT is over; None before it has begun."""
+        return self._end_of_drain
+
+    @property
+    def aborted(self) -> bool:
+        return self._aborted
 
     def stop(self, *, delay: float = 0.0, last: bool = False, interrupted: bool = False) -> None:
         """Begin to stop: be not ready from now on, and accept connections for *delay* more seconds. Of several calls, that counts which
@@ -231,7 +247,7 @@ class Engine:
         self._activity = self._watchdog.activity()
 
     def _drain(self) -> Drained:
-        deadline = Deadline(self._timeouts.graceful_timeout)
+        deadline = self._end_of_drain = Deadline(self._timeouts.graceful_timeout)
         self._end_handshakes()
         self._loop.call(self._stop_accepting)
         self._loop.turn(0)  # what has arrived by now is a request, and its connection is not idle
@@ -255,7 +271,19 @@ class Engine:
         )
         self._loop.call(self._close_connections)
         self._loop.stop(Deadline(0 if self._aborted else THREAD_STOP_SECONDS))
+        forked.forget(self._abandon)
         return drained
+
+    def _abandon(self) -> None:
+        """In a child that the app has forked: close every descriptor, and say nothing to clients. See ``net.forked``."""
+        for server in self._servers:
+            server.abandon()
+        for channel in list(self._connections.channels.values()):
+            if (sock := channel.socket) is not None:
+                sock.close()
+        self._loop.abandon()
+        if self._loads is not None:
+            self._loads.close()
 
     def _end_handshakes(self) -> None:
         """Accept those who are connecting at this moment, and nobody else, unless other processes go on listening."""

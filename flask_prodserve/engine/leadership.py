@@ -254,6 +254,11 @@ class Leadership:
             self._steward.close()
         return ended
 
+    def abandon(self) -> None:
+        self._trigger.abandon()
+        self._epoll.close()
+        self._steward.close()
+
     # The leader.
 
     def _lead(self, member: _Member) -> None:

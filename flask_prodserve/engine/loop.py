@@ -88,5 +88,8 @@ class Loop(Protocol):
     def drop_queue(self) -> None:
         """Forget the requests that no thread has begun. From the loop's thread."""
 
+    def abandon(self) -> None:
+        """Close the descriptors in a child process, which runs nothing. See ``net.forked``."""
+
     def stop(self, deadline: Deadline) -> bool:
         """Let the threads end as soon as they are free. Returns whether all did before *deadline*."""

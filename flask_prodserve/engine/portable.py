@@ -172,6 +172,9 @@ class PortableLoop:
         self._trigger.close()
         return ended
 
+    def abandon(self) -> None:
+        self._trigger.abandon()
+
 
 class _Run:
     """A channel in the pool's queue."""

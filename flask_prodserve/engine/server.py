@@ -239,6 +239,13 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         self.socket = None
         self.draining = True
 
+    def abandon(self) -> None:
+        """Close the descriptors in a child process. See ``net.forked``."""
+        self.listener.socket.close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
 
 def _spare_descriptor() -> int | None:
     try:

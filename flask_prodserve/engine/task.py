@@ -7,6 +7,8 @@ it ends, ``request_done`` is called once. A file that would have the loop wait i
 The app gets its thread for as long as there is something to send, and no longer: as soon as a response is complete its iterable is
 closed, which raises GeneratorExit in a generator, and ``write()`` raises ResponseComplete. Other servers exhaust the iterable; one
 that never ends would hold the thread for ever.
+
+A child process that the app has forked ends when it comes back out of the app: it takes no lock, and answers no client.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from waitress.channel import ClientDisconnected
 
 from ..errors import RequestTimedOut
+from ..net.forked import end_child
 from ..protocol.request_head import RequestHead
 from ..protocol.response_head import WITHOUT_BODY
 from .file_wrapper import FileWrapper
@@ -129,7 +132,10 @@ class Task:
 
     def _answer(self, environ: dict[str, Any]) -> None:
         began = time.perf_counter()
-        chunks = self._chunks = self.channel.server.application(environ, self.start_response)
+        try:
+            chunks = self._chunks = self.channel.server.application(environ, self.start_response)
+        finally:
+            end_child()
         self._app_seconds = time.perf_counter() - began
         file = chunks if self._status is None or self._status[:3] != "206" else _part_of_file(chunks)
         if (
@@ -161,7 +167,10 @@ class Task:
         )  # looked through to its end: that keeps no thread, and the log can name an excess
         while at_hand or not self._is_complete():
             began = time.perf_counter()
-            chunk = next(iterator, None)
+            try:
+                chunk = next(iterator, None)
+            finally:
+                end_child()
             self._app_seconds += time.perf_counter() - began
             if chunk is None:
                 break
@@ -204,6 +213,7 @@ class Task:
 
     def write(self, data: bytes) -> None:
         """The imperative way to send, which PEP 3333 keeps for old applications. Raises ResponseComplete where nothing may follow."""
+        end_child()
         if data and self.response.complete:
             self.response.excess = not self.response.bodiless
             raise ResponseComplete

@@ -18,6 +18,7 @@ class Trigger(waitress_trigger.trigger):  # type: ignore[misc]  # waitress is no
     """
 
     thunks: list[Callable[[], object]]
+    _closed: bool
 
     def __init__(self, map: dict[int, Any]) -> None:
         self._pull_lock = threading.RLock()  # a signal handler may want it while its thread has it
@@ -31,6 +32,12 @@ class Trigger(waitress_trigger.trigger):  # type: ignore[misc]  # waitress is no
     def close(self) -> None:
         with self._pull_lock:
             super().close()
+
+    def abandon(self) -> None:
+        """Close the descriptors in a child process, where a lock may never be free again."""
+        if not self._closed:
+            self._closed = True
+            self._close()
 
     def handle_read(self) -> None:
         try:

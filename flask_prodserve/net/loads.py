@@ -32,8 +32,9 @@ class Loads:
     """
 
     def __init__(self, descriptor: int, slot: int, clock: Clock = monotonic) -> None:
-        size = os.fstat(descriptor).st_size
-        self._numbers = memoryview(mmap.mmap(descriptor, size)).cast("q")
+        self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        with memoryview(self._memory) as view:
+            self._numbers = view.cast("q")
         self._clock = clock
         self._slot = slot
         self._at = _at(slot)
@@ -69,6 +70,11 @@ class Loads:
         """This process takes no more connections, and never will again."""
         self._withdrawn = True
         self._numbers[self._at + _REFRESHED] = 0
+
+    def close(self) -> None:
+        """Let go of the memory, and of the descriptor that Python keeps for it. Nothing else may be called after that."""
+        self._numbers.release()
+        self._memory.close()
 
     @property
     def others(self) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
 from ..clock import Deadline
+from ..net.forked import in_parent_only
 
 Hook = Callable[[Any], object]
 """A function of the app, with the app as its only argument."""
@@ -185,10 +186,13 @@ class _Once:
 
     def _run(self) -> None:
         try:
-            result = self._function(self._app)
-            if isinstance(result, Generator):
-                self._can_stop = True  # known before it begins: a decorated generator function does not look like one
-                self._drive(result)
+            with in_parent_only():
+                result = self._function(self._app)
+                if isinstance(result, Generator):
+                    self._can_stop = (
+                        True  # known before it begins: a decorated generator function does not look like one
+                    )
+                    self._drive(result)
         except BaseException:  # a thread would end without a word on SystemExit
             self._app.logger.exception("once: %s failed, and is not run again by this process", _name(self._function))
         finally:

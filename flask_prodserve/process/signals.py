@@ -1,14 +1,22 @@
 """Signals of a process with one thread: none is missed, and each is dealt with in the loop, not inside a handler.
 
 Handlers do nothing; the interpreter writes the number of each signal into a socket (``signal.set_wakeup_fd``), which the loop reads.
+
+Handlers are set by :func:`install`, so that a child that the app forks gets those back that were there before (see ``net.forked``). Signals
+wait while a thread forks: one that reached the child before it has its handlers back would be lost.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..net import forked
 
 HANDLED = frozenset(
     getattr(signal, name)
@@ -19,6 +27,42 @@ HANDLED = frozenset(
 
 def nothing(number: int, frame: object) -> None:
     """A handler that does nothing. Unlike SIG_IGN it is not passed on to the programs that a process starts."""
+
+
+_installed: dict[int, tuple[Any, Any]] = {}
+"""By signal: our handler, and the one that was there before."""
+
+
+def install(number: int, handler: Callable[[int, Any], object]) -> None:
+    """Have *handler* called for the signal *number*. Only in a main thread."""
+    if not _installed and hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)
+    before = signal.signal(number, handler)
+    ours, original = _installed.get(number, (None, None))
+    _installed[number] = handler, original if ours is not None and before is ours else before
+    forked.call_in_child(_give_back)
+
+
+def _give_back() -> None:
+    """In a child of the app: handle signals as before :func:`install`."""
+    for number, (ours, before) in _installed.items():
+        if signal.getsignal(number) is ours:  # or the app has set its own since
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+    signal.set_wakeup_fd(-1)
+    _held.mask = getattr(_held, "mask", set()) - HANDLED
+
+
+_held = threading.local()
+"""Of a thread that forks: the signals that were blocked before."""
+
+
+def _hold() -> None:
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
+def _release() -> None:
+    # In a child this comes after :func:`_give_back`: what ``net.forked`` has registered with the system, it has registered first.
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
 
 
 class SignalInbox:
@@ -34,9 +78,15 @@ class SignalInbox:
     def open(self) -> None:
         """Handle signals from now on, also those that were blocked until now."""
         for number in HANDLED:
-            signal.signal(number, nothing)
+            install(number, nothing)
         signal.set_wakeup_fd(self._entrance.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+    def post(self, number: int) -> None:
+        """Act as if the signal *number* had come. From any thread."""
+        with contextlib.suppress(OSError):  # full, or closed
+            self._entrance.send(bytes([number]))
 
     def received(self) -> list[signal.Signals]:
         """The signals that have come since the last time, in their order."""

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from ..clock import Deadline, monotonic
 from ..errors import ExitCode, ProdServeError
+from ..net import forked
 from ..net.file_watch import FileWatch
 from ..net.listeners import exchange_listeners
 from ..net.loads import Loads
@@ -29,6 +30,7 @@ from ..settings.for_root import refuse_from_app
 from ..units import format_address
 from . import actions, control, events, handover, messages
 from .crash_dump import open_dump
+from .exit_guard import end_daemons
 from .handle import Handle
 from .handover import Estate
 from .inquiry import Inquiry
@@ -50,6 +52,9 @@ MOST_WORKERS = 1000
 
 SLOTS = 2 * MOST_WORKERS
 """Processes that can share their loads: as many workers, and those that drain or boot beside them."""
+
+EXIT_SECONDS = 1.0
+"""How long the supervisor lives on at least for what the app has started in it (PRELOAD)."""
 
 CERTIFICATES_SECONDS = 1.0
 """How often the supervisor looks for new certificates, where only it can read them."""
@@ -111,6 +116,15 @@ class Supervisor:
         self._inbox = SignalInbox()
         self._terminal = Terminal(immune=any(number.name == "SIGHUP" for number in self._inbox.ignored))
         self._control: control.ControlServer | None = None
+        self._graceful: Deadline | None = None
+        forked.call_in_child(self._abandon)  # now: with PRELOAD the app is loaded before run()
+
+    @property
+    def time_to_exit(self) -> Deadline:
+        """Until when the process may live on after :meth:`run`: with PRELOAD the app may have started something in it."""
+        return Deadline(
+            max(EXIT_SECONDS, 0.0 if self._at_once or self._graceful is None else self._graceful.remaining())
+        )
 
     @property
     def _state(self) -> State:
@@ -186,7 +200,9 @@ class Supervisor:
             self._control.close()  # last: it tells `flask serve stop` that nothing is in the way of the next server
 
     def _abandon(self) -> None:
-        """Let go of everything in a child, which is no supervisor. Nothing is removed, nor unregistered: the selector is the parent's."""
+        """Let go of everything in a child, which is no supervisor: a worker, or what the app has forked (see ``net.forked``). Nothing is
+        removed, nor unregistered: the selector is the parent's.
+        """
         self._selector.close()
         self._inbox.close()
         for handle in self._estate.handles.values():
@@ -196,7 +212,9 @@ class Supervisor:
             listener.socket.close()
         if self._control is not None:
             self._control.abandon()
-        for descriptor in self._estate.loads:
+        elif self._estate.control is not None:
+            os.close(self._estate.control)
+        for descriptor in (*self._estate.loads, *(given.descriptor for given in self._inherited)):
             os.close(descriptor)
 
     # The loop.
@@ -308,6 +326,7 @@ class Supervisor:
     def _stop(self) -> None:
         if self._state.exit_code is None:
             self._notifier.stopping()
+            self._graceful = Deadline(self._rules.drain_delay + self._rules.graceful_timeout)
             for listener in self._estate.listeners:
                 listener.socket.close()  # here; workers accept until they have been told not to, and then nobody may
         self._carry_out(events.Stop())
@@ -342,8 +361,10 @@ class Supervisor:
                 self._bury(handle, code)
 
     def _bury(self, handle: Handle, status: int) -> None:
-        while handle.linked:
-            self._hear(handle)  # its last words
+        if handle.linked:
+            for message in handle.last_messages():
+                self._understand(handle, message)
+            self._unlink(handle)
         handle.tell_stacks("(it has ended)")
         if dump := handle.take_dump():
             logger.error("worker %d (pid %d) wrote when it ended:\n%s", handle.number, handle.pid, dump)
@@ -372,7 +393,7 @@ class Supervisor:
         line_writer.pause()
         supervisor = os.getpid()
         dump = open_dump()
-        with blocked():
+        with blocked(), forked.of_our_own():
             try:
                 pid = os.fork()
             except OSError as error:
@@ -403,8 +424,11 @@ class Supervisor:
         for message in handle.messages():
             self._understand(handle, message)
         if not handle.linked:
-            self._selector.unregister(handle.link.socket)
-            handle.link.close()
+            self._unlink(handle)
+
+    def _unlink(self, handle: Handle) -> None:
+        self._selector.unregister(handle.link.socket)
+        handle.link.close()
 
     def _understand(self, handle: Handle, message: object) -> None:
         number = handle.number
@@ -509,6 +533,7 @@ class Supervisor:
         self._answer_renewal({"ok": True, "generation": self._state.last_generation + 1, "replaced": True})
         environ = dict(self._command.environ)
         handover.leave(self._estate, environ)
+        end_daemons()
         line_writer.flush()
         with blocked():
             try:

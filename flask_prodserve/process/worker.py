@@ -3,8 +3,10 @@
 The main thread loads the app and is the engine's steward; a thread of its own listens to the supervisor. What is served, and how, is
 behind :class:`Service`: nothing here knows Flask or the engine.
 
-A worker never outlives its supervisor for long: the end of the link makes it drain and end, and until it listens there the system's
-parent-death signal ends it.
+A worker never outlives its supervisor for long: the end of the link makes it drain and end, or, if something else holds the other end of
+that, its parent's id, which it checks with each report. Until it listens there the system's parent-death signal ends it.
+
+What the app leaves running delays the end of a worker until GRACEFUL_TIMEOUT is over, see ``exit_guard``.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..clock import Deadline
 from ..errors import ExitCode, ProdServeError
+from ..net import forked
 from ..net.listeners import Listener, from_descriptor
 from ..net.loads import Loads
 from ..observe.events import Activity
 from ..units import parse_address
 from . import crash_dump
+from .exit_guard import COMMAND_SECONDS, ExitGuard
 from .link import Broken, Link
 from .messages import (
     Abort,
@@ -43,7 +48,7 @@ from .messages import (
     Serve,
     Stacks,
 )
-from .signals import HANDLED, nothing
+from .signals import HANDLED, install, nothing
 
 _PR_SET_PDEATHSIG = 1
 
@@ -65,6 +70,9 @@ class Service(Protocol):
 
     def run(self) -> Drained:
         """Serve until :meth:`stop`."""
+
+    def time_to_exit(self) -> Deadline:
+        """Until when the process may live on after :meth:`run`, for what the app does at its end."""
 
     def stop(self, delay: float, *, last: bool = False, interrupted: bool = False) -> None:
         """Begin to stop. *last*: nobody else goes on listening. *interrupted*: it was CTRL+C. From any thread."""
@@ -106,11 +114,12 @@ class Birth:
 
 def begin() -> None:
     """Have signals do what they should in a worker that is loading its app. They are blocked until then, see ``signals``."""
-    for number in HANDLED:
-        signal.signal(number, signal.SIG_DFL)
     # These come from a terminal, to all processes at once; the supervisor knows what to do.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, nothing)
+    ignored = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+    for number in ignored:
+        install(number, nothing)
+    for number in HANDLED - ignored:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
@@ -118,14 +127,17 @@ def work(birth: Birth, load: Callable[[], Service]) -> int:
     """Be a worker, and return the exit code. Raises what *load* and the service raise, but for what the supervisor says."""
     # The supervisor sends SIGABRT to a worker that does not report.
     crash_dump.enable(birth.dump)
+    forked.call_in_child(birth.link.close)
     try:
-        return _Work(birth, load()).run()
+        with forked.in_parent_only():
+            service = load()
+        return _Work(birth, service).run()
     except ProdServeError as error:
+        # The link stays open, and is heard, for as long as the process lives.
         if birth.link.send(Failed(str(error))) and birth.settled:
+            ExitGuard(Deadline(COMMAND_SECONDS), error.exit_code, limit="").leave()
             return error.exit_code
         raise
-    finally:
-        birth.link.close()
 
 
 def die_with(supervisor: int) -> None:
@@ -140,7 +152,9 @@ def die_with(supervisor: int) -> None:
 class _Work:
     def __init__(self, birth: Birth, service: Service) -> None:
         self._link = birth.link
+        self._supervisor = birth.supervisor
         self._service = service
+        self._guard: ExitGuard | None = None
         self._asked_to_retire = False
 
     def run(self) -> int:
@@ -155,14 +169,22 @@ class _Work:
             from_descriptor(descriptor, parse_address(address), None)
             for descriptor, address in zip(descriptors, serve.addresses, strict=True)
         ]
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        install(signal.SIGTERM, self._on_sigterm)
+
+        def abandon() -> None:
+            for listener in listeners:
+                listener.socket.close()
+
+        forked.call_in_child(abandon)  # the app's hooks come before the engine
         self._service.start(listeners, loads, self._report, self._retire)
         threading.Thread(target=self._listen, name="prodserve-link", daemon=True).start()
         self._link.send(Ready())
         drained = self._service.run()
+        self._guard = ExitGuard(self._service.time_to_exit(), ExitCode.STOPPED)
         self._stop_once()
         self._service.close()
         self._link.send(drained)
+        self._guard.leave()
         return ExitCode.STOPPED
 
     def _await_start(self) -> Serve | None:
@@ -180,6 +202,8 @@ class _Work:
         if self._asked_to_retire:
             self._asked_to_retire = False
             self._retire("it got SIGTERM")
+        if os.getppid() != self._supervisor:
+            self._service.stop(0.0, last=True)
         self._link.offer(
             Report(
                 served=activity.served,
@@ -214,6 +238,8 @@ class _Work:
                 threading.Thread(target=self._stop_once, name="prodserve-stop-once", daemon=True).start()
             case Abort():
                 self._service.abort()
+                if self._guard is not None:
+                    self._guard.end_now()
             case Appoint():
                 self._service.start_once()
             case Reopen():

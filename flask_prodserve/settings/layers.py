@@ -77,8 +77,8 @@ def arguments(values: Mapping[str, object], call: str, *, late: bool = False) ->
 
 
 def environment(environ: Mapping[str, str], place: str = "the environment") -> Layer:
-    """``PRODSERVE_*`` and ``FLASK_PRODSERVE_*`` of *place*. An empty variable counts as not set, as in Flask's own options; service links of
-    Kubernetes are left out, with a remark.
+    """``PRODSERVE_*`` and ``FLASK_PRODSERVE_*`` of *place*. An empty variable counts as not set, as in Flask's own options. Service links
+    of Kubernetes are left out, with a remark.
     """
     known: dict[str, Raw] = {}
     unknown = []
