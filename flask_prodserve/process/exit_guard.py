@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..clock import Deadline
+from ..observe import line_writer
 from .signals import SignalInbox
 
 logger = logging.getLogger("flask_prodserve.exit")
@@ -144,6 +145,7 @@ def flush() -> None:
     for flushable in (*handlers, sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # closed, replaced, or None
             flushable.flush()
+    line_writer.flush()
 
 
 def _described(thread: threading.Thread) -> str:
