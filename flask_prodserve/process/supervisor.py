@@ -118,6 +118,9 @@ class Supervisor:
         self._control: control.ControlServer | None = None
         self._graceful: Deadline | None = None
         forked.call_in_child(self._abandon)  # now: with PRELOAD the app is loaded before run()
+        if self._taken_over:
+            # Signals are blocked since the supervisor before this one; what a preloaded app starts would inherit that.
+            self._inbox.open()
 
     @property
     def time_to_exit(self) -> Deadline:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def forking(folder: Path, *options: str, app: str, workers: int = 1) -> Iterator
     try:
         with serving(folder, *options, workers=workers, more=NOTED + app) as server:
             try:
-                server.wait_for_workers(workers)
+                server.command.url  # noqa: B018  # waits until it serves
                 yield server
             finally:
                 for pid in pids(folder):  # they have the output that the server's end is seen by
@@ -109,10 +110,140 @@ def kill_the_worker(server: Server) -> None:
 
 @pytest.mark.parametrize("end", [stop, reload_and_stop, kill_the_worker])
 @pytest.mark.parametrize("kind", FORKED)
-def test_worker_with_a_forked_child(tmp_path: Path, kind: str, end: object) -> None:
+def test_worker_with_a_forked_child(tmp_path: Path, kind: str, end: Callable[[Server], None]) -> None:
     """A process that the app has forked keeps a worker neither from being stopped nor from being replaced."""
     with forking(tmp_path, app=FORKED[kind]) as server:
         assert get(server.command.address, "/fork").status == 200
         assert all(map(is_alive, pids(tmp_path)))
-        assert callable(end)
         end(server)
+
+
+HOLDING = """
+import ctypes
+
+
+def hold():
+    # Past Python: nothing is closed in this child.
+    library = ctypes.PyDLL(None)
+    pid = library.fork()
+    if not pid:
+        library.pause()
+    note(pid)
+
+
+@app.get("/fork")
+def forked():
+    hold()
+    return "forked"
+"""
+"""An app that forks what keeps everything of its process open."""
+
+
+@pytest.mark.parametrize("end", [stop, kill_the_worker])
+def test_link_that_stays_open(tmp_path: Path, end: Callable[[Server], None]) -> None:
+    """A worker is known to be dead though another process holds its end of the link, which nobody can close."""
+    with forking(tmp_path, "--graceful-timeout", "1s", app=HOLDING) as server:
+        assert get(server.command.address, "/fork").status == 200
+        end(server)
+
+
+def test_killed_supervisor_whose_links_stay_open(tmp_path: Path) -> None:
+    """A worker ends after its supervisor though another process holds the supervisor's end of the link."""
+    wait = """
+def hold_when_told():
+    while not os.path.exists("hold"):
+        time.sleep(0.01)
+    hold()
+
+
+threading.Thread(target=hold_when_told, daemon=True).start()
+"""
+    with forking(tmp_path, "--preload", "--graceful-timeout", "1s", app=HOLDING + wait) as server:
+        assert get(server.command.address, "/echo/1").status == 200
+        workers = server.workers
+        (tmp_path / "hold").touch()
+        wait_until(lambda: pids(tmp_path), "the process that holds the links")
+        kill(server.pid)
+        wait_until(lambda: not any(map(is_alive, workers)), "the workers to end")
+
+
+def sockets(pid: int) -> list[str]:
+    """The sockets that the process *pid* has open."""
+    found = []
+    for entry in Path("/proc", str(pid), "fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(entry))
+    return [name for name in found if name.startswith("socket:")]
+
+
+def test_preload(tmp_path: Path) -> None:
+    """With PRELOAD, a daemon process that is started at import belongs to the supervisor: it survives workers, and ends at an upgrade
+    and with the server. It never has a socket of the server.
+    """
+    with forking(tmp_path, "--preload", app=FORKED["daemon process at import"]) as server:
+        assert get(server.command.address, "/echo/1").status == 200
+        [old] = server.workers - set(pids(tmp_path))
+        os.kill(old, signal.SIGTERM)
+        wait_until(lambda: not is_alive(old), "the worker to end")
+        [first] = pids(tmp_path)
+        assert is_alive(first)
+        assert not sockets(first)
+        server.signal(signal.SIGUSR2)
+        server.command.wait_for("reloaded: ")
+        wait_until(lambda: not is_alive(first), "the process of the old supervisor to end")
+        last = pids(tmp_path)[-1]
+        assert is_alive(last)
+        assert not sockets(last)
+        assert get(server.command.address, "/echo/1").status == 200
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+        wait_until(lambda: not is_alive(last), "the process of the new supervisor to end")
+
+
+def test_programs_after_an_upgrade(tmp_path: Path) -> None:
+    """After an upgrade, a program that is started with close_fds=False inherits no socket of the server."""
+    app = """
+import subprocess
+
+
+@app.get("/program")
+def program():
+    return subprocess.run(["ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, text=True).stdout
+"""
+    with forking(tmp_path, app=app) as server:
+        old = server.workers
+        server.signal(signal.SIGUSR2)
+        wait_until(lambda: server.workers and not server.workers & old, "the old worker to end")
+        server.command.wait_for("reloaded: ")
+        assert b"socket:" not in get(server.command.address, "/program").body
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_child_that_exits(tmp_path: Path, workers: int) -> None:
+    """A child that calls sys.exit() in a hook, or comes back out of it, removes neither PIDFILE nor the Unix socket, and serves nothing."""
+    app = """
+from flask_prodserve import ProdServe
+
+prodserve = ProdServe(app)
+
+
+@prodserve.worker_started
+def exits(app):
+    for how in range(2):
+        pid = os.fork()
+        if not pid:
+            if how:
+                sys.exit(5)
+            return
+        print("child ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+    options = ("--bind", f"unix:{tmp_path}/socket", "--pidfile", f"{tmp_path}/pidfile")
+    with serving(tmp_path, *options, workers=workers, more=NOTED + app) as server:
+        address = server.command.address
+        server.command.wait_for("child ended with 0\nchild ended with 5\n")
+        assert (tmp_path / "pidfile").read_text() == f"{server.pid}\n"
+        assert get(address, "/echo/1").status == 200
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+        assert not (tmp_path / "pidfile").exists()
+        assert not (tmp_path / "socket").exists()
