@@ -132,7 +132,10 @@ def left_running() -> list[str]:
     found = [_described(thread) for thread in threads]
     if main.is_alive():
         found.insert(0, "the main thread (a hook of the app?)")
-    return found + [f"process {process.name} (pid {process.pid})" for process in _processes()]
+    processes = _processes()
+    # Daemons are ended at the end: they keep it only if they take no notice of that.
+    named = [process for process in processes if not process.daemon] or ([] if found else processes)
+    return found + [f"process {process.name} (pid {process.pid})" for process in named]
 
 
 def flush() -> None:
