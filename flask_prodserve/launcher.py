@@ -51,6 +51,7 @@ def can_supervise() -> bool:
     return hasattr(os, "fork") and sys.platform != "win32"
 
 
+@queued_streams()
 def launch(
     main: MainApp, resolved: Resolved, *, import_path: str, ends_process: bool = False, keeps_signals: bool = False
 ) -> int:
@@ -66,7 +67,6 @@ def launch(
     notifier, inherited = _from_systemd()
     service = Service(main, resolved, import_path=import_path)
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(queued_streams())
         cleanup.callback(service.close)
         with _holders_named():
             listeners = open_listeners(
