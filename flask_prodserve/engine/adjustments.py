@@ -61,6 +61,8 @@ class EngineAdjustments(Adjustments):  # type: ignore[misc]  # waitress is not a
         self.head_limits = HeadLimits(limits.max_request_line, limits.max_header_size, limits.max_header_count)
         self.max_body_size = limits.max_body_size
         self.max_keepalive_requests = limits.max_keepalive_requests
+        self.min_body_rate = settings.timeouts.min_body_rate
+        self.min_send_rate = settings.timeouts.min_send_rate
         self.endpoint_of = endpoint_of
         self.request_timeout_raise = settings.timeouts.request_timeout_raise
         self.spool = Spool(limits.max_spool)

@@ -10,7 +10,7 @@ from typing import IO
 from .spool import Spool, SpoolFull
 
 IN_MEMORY = 1 << 19
-"""Bytes of a body that are kept in memory."""
+"""Bytes of a body that are kept in memory, if all bodies together leave room for them: see the spool."""
 
 SMALL = 1 << 12
 """Bytes below which a part is joined to the one before: each by itself would take several times its size."""
@@ -25,6 +25,7 @@ class Body:
     def __init__(self, expected: int, spool: Spool) -> None:
         if spool.full:
             raise SpoolFull
+        self._in_memory = 0
         self._parts: list[bytes | bytearray] = []
         self._spool = spool
         self._file: IO[bytes] | None = _temporary_file() if expected > IN_MEMORY else None
@@ -37,11 +38,14 @@ class Body:
         self._spool.add(len(data))
         if self._file is not None:
             self._file.write(data)
-        elif self.size > IN_MEMORY:
+            return
+        if self.size > IN_MEMORY or not self._spool.take_memory(len(data)):
             self._file = _temporary_file()
             self._file.writelines([*self._parts, data])
-            self._parts.clear()
-        elif len(data) >= SMALL:
+            self._leave_memory()
+            return
+        self._in_memory += len(data)
+        if len(data) >= SMALL:
             self._parts.append(data)
         elif self._parts and isinstance(self._parts[-1], bytearray):
             self._parts[-1] += data
@@ -59,9 +63,15 @@ class Body:
             return io.BytesIO(b"".join(self._parts))
         return self._file
 
+    def _leave_memory(self) -> None:
+        self._parts.clear()
+        self._spool.return_memory(self._in_memory)
+        self._in_memory = 0
+
     def close(self) -> None:
         self._spool.remove(self.size)
         self.size = 0
+        self._leave_memory()
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk: what is buffered cannot be written, and need not be
                 self._file.close()

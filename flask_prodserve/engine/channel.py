@@ -23,12 +23,13 @@ import logging
 import socket
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clock import Deadline
 from ..net.unsent import unacknowledged
-from ..protocol.deadlines import Phase, Waiting
+from ..protocol.deadlines import Phase, Progress, Waiting
 from .adjustments import RECEIVE_BYTES, EngineAdjustments
+from .connections import SILENT_SECONDS
 from .outgoing import Outgoing
 from .parser import RequestParser
 from .reply import Reply, ReplyTask
@@ -45,11 +46,13 @@ logger = logging.getLogger("flask_prodserve.engine")
 LINGER_SECONDS = 5.0
 """How long a closed connection may go on sending what nobody will read (nginx: lingering_timeout)."""
 
+LINGER_BYTES = 1 << 21
+"""How much of that is read and thrown away: what is under way until the client sees the response, on 100 Mbit/s and 150 ms (Tomcat:
+maxSwallowSize, 2 MB; Go: 256 KB). The rest stays with the client's system, which is not reset before LINGER_SECONDS have passed.
+"""
+
 DRAIN_IDLE_SECONDS = 1.0
 """While draining: how long a connection that has just been used may send its next request, to be told ``Connection: close``."""
-
-SILENT_SECONDS = 1.0
-"""How long a new connection may send nothing before it counts as idle."""
 
 MEASURED_SECONDS = 1.0
 """How long a client must have been looked at for its speed to mean anything."""
@@ -100,6 +103,7 @@ class Channel(Outgoing):
         self._unread = b""
         self._client_closes = False
         self._lingering: Deadline | None = None
+        self._discarded = 0
         self._clock = server.clock
         self._sending: _Sending | None = None
         self.accepted_at = self.last_activity = self._idle_from = self._clock()
@@ -118,7 +122,7 @@ class Channel(Outgoing):
 
     def readable(self) -> bool:
         if self._lingering is not None:
-            return True
+            return self._discarded < LINGER_BYTES
         return not (
             self.running
             or self.output.size
@@ -146,6 +150,8 @@ class Channel(Outgoing):
         if not self.readable():
             # Whoever calls this may have been told before the channel became running. Bytes that are read now would be taken for the
             # beginning of a request, with the true one in ``_unread``.
+            if self._lingering is not None:  # not watched for reading: the client has gone
+                self.handle_close()
             return False
         try:
             data = self.receive(RECEIVE_BYTES if self.request is None else self.request.receive_size)
@@ -157,6 +163,7 @@ class Channel(Outgoing):
             self.handle_close()
             return False
         if self._lingering is not None:
+            self._discarded += len(data)
             return False
         self.last_activity = self._clock()
         return self.received(data)
@@ -258,35 +265,48 @@ class Channel(Outgoing):
             if self.output.size or left:
                 taken = self.taken_by_system - left
                 if self._sending is None or (flushing and self._sending.response != self.answered):
-                    self._sending = _Sending(self.answered, now, taken)
-                return self._sending.waiting(Phase.FLUSHING if flushing else Phase.SENDING, taken, now)
+                    # The end of a response owes nothing yet: its first packet may be lost.
+                    progress = Progress(now, self.adj.min_send_rate, owes=not flushing)
+                    self._sending = _Sending(self.answered, taken, progress)
+                progress = self._sending.progress
+                progress.update(taken - self._sending.taken_before, now)
+                return Waiting(Phase.FLUSHING if flushing else Phase.SENDING, progress.began, progress.moved, progress)
             self._acknowledged = True
             if self._sending is not None:
-                self._sending.moved = now  # since the last look, which saw that something was left
+                self._sending.progress.moved = now  # since the last look, which saw that something was left
         if self._sending is not None:
-            self._idle_from = self._sending.moved
+            self._idle_from = self._sending.progress.moved
             self._sending = None
         if self.running or self._lingering is not None:
             return None
         request = self.request
         if request is not None and receiving:
             began = request.began if self.answered else self.accepted_at
-            if request.head is None:
-                return Waiting(Phase.HEAD, began, self.last_activity, 0)
-            return Waiting(Phase.BODY, request.body_began, self.last_activity, request.body_received)
-        return Waiting(Phase.IDLE if self.answered else Phase.CONNECTED, self._idle_from, self.last_activity, 0)
+            body = request.body_progress
+            if body is None:
+                return Waiting(Phase.HEAD, began, self.last_activity)
+            body.update(request.body_received, now, self.last_activity)
+            return Waiting(Phase.BODY, body.began, self.last_activity, body)
+        return Waiting(Phase.IDLE if self.answered else Phase.CONNECTED, self._idle_from, self.last_activity)
 
     @property
     def taken_by_system(self) -> int:
         """How many bytes of the output have been sent so far, or a little less: it is not locked."""
         return self.output.sent
 
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept until the client does its part: of a response, or of a body that is not complete."""
+        request = self.request
+        return self.output.kept + (0 if request is None or self.running else request.body_received)
+
     def speed(self, now: float) -> float | None:
-        """At how many bytes a second the client takes what is kept for it, as of the last look; None where that says nothing yet."""
-        sending = self._sending
-        if sending is None or now - sending.began < MEASURED_SECONDS:
-            return None
-        return sending.taken / (now - sending.began)
+        """At how many bytes a second the client lately took what is kept for it, or sent it; None where that says nothing yet."""
+        if self._sending is not None:
+            progress: Progress | None = self._sending.progress
+        else:
+            progress = None if self.request is None or self.running else self.request.body_progress
+        return None if progress is None or now - progress.began < MEASURED_SECONDS else progress.speed
 
     def catch_up(self) -> None:
         """Do what there is to do with the socket: it may be the loop that is late, and not the client."""
@@ -372,17 +392,20 @@ class Channel(Outgoing):
             report(self, task.request, task.response, task.environ, seconds)
         return True
 
-    def idle_since(self, now: float) -> float | None:
-        """Since when it has not been used for anything; None while it is. The lower, the less will it be missed."""
-        if not self.connected or self.turned_away is not None:
+    def idle_since(self) -> float | None:
+        """Since when a connection that has been used is used for nothing; None while it is. The lower, the less will it be missed."""
+        if not self.connected or self.turned_away is not None or self.silent:
             return None
         if self._lingering is not None:
             return -1.0  # its response is sent
-        if self.pending():
-            return None
-        if not self.answered and now - self.accepted_at < SILENT_SECONDS:
+        if self.pending() or (not self.answered and self._clock() - self.accepted_at < SILENT_SECONDS):
             return None
         return self._idle_from
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come from the client yet. A PROXY header comes from its proxy."""
+        return self.request is None and not self.answered and not self.running
 
     def drain(self, now: float) -> None:
         """Close this connection if nothing is going on in it, or only a stream for a client that has gone. *now* is monotonic."""
@@ -393,11 +416,15 @@ class Channel(Outgoing):
             self.close_idle()
 
     def close_idle(self) -> bool:
-        """Close, unless a request has come in this very moment, which would be lost. Returns whether it is closed."""
+        """Close, unless a request, or anything on a silent connection, has come in this very moment. Returns whether it is closed."""
+        silent = self.silent
         if self.read():
             self.server.loop.submit(self)
-        elif self.connected and not self.pending():
+        elif self.connected and not self.pending() and self.silent == silent:
             self.handle_close()
+        with self.output_lock:
+            if self.connected:
+                self.server.loop.attend(self)
         return not self.connected
 
     def pending(self) -> int:
@@ -512,16 +539,9 @@ class Channel(Outgoing):
         return (self.server.draining and not self._unread) or self.answered >= self.adj.max_keepalive_requests
 
 
-class _Sending:
-    """A client that takes its time with a *response*, by number: since when, and how much it has taken since *began*."""
+class _Sending(NamedTuple):
+    """A client that takes its time with a *response*, by number, after it has taken so much before."""
 
-    def __init__(self, response: int, began: float, taken: int) -> None:
-        self.response = response
-        self.began = self.moved = began
-        self.taken = 0
-        self._taken_before = taken
-
-    def waiting(self, phase: Phase, taken: int, now: float) -> Waiting:
-        if taken - self._taken_before > self.taken:
-            self.taken, self.moved = taken - self._taken_before, now
-        return Waiting(phase, self.began, self.moved, self.taken)
+    response: int
+    taken_before: int
+    progress: Progress

@@ -1,8 +1,15 @@
 """The open connections of all listeners, and who may have one. The loop's thread only, unless said.
 
-At MAX_CONNECTIONS the connection that has been idle for longest makes room for a new one. Where none is idle, the new one is
-turned away: it gets 503 for its first request, whatever that is, and is closed. As many as SLACK of these may be open on top; from
-those beyond nothing is read.
+At MAX_CONNECTIONS a connection is closed for each new one, in this order:
+
+1. The oldest silent connection, on which nothing has come, if it is older than SILENT_SECONDS, or if more than half of all
+   connections are silent: to open thousands costs an attacker nothing. One whose request has arrived with this system is spared.
+2. A connection whose response is sent and that only waits for the client to close.
+3. The connection that has been idle for longest since its last response.
+4. The oldest silent connection.
+
+If there is none, the new one is turned away: it gets 503 for its first request, whatever that is, and is closed. As many as SLACK of these
+may be open on top; from those beyond nothing is read.
 """
 
 from __future__ import annotations
@@ -11,7 +18,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
 
 SLACK = 64
 """Connections that may be open on top of MAX_CONNECTIONS for as long as it takes to tell them so."""
+
+SILENT_SECONDS = 1.0
+"""How long a new connection may send no request before it is closed rather than an idle one, whose client has sent some."""
 
 SCAN_SECONDS = 0.1
 """How long no idle connection is looked for after none was found, however many new ones come."""
@@ -51,6 +61,8 @@ class Connections:
         self._by_client: Counter[str] = Counter()
         self._turned_away = 0
         self._idle: deque[tuple[Channel, float]] = deque()
+        self._silent: OrderedDict[Channel, None] = OrderedDict()
+        """By age: those that were silent when they were last looked at."""
         self._next_scan = clock()
         self.channels: dict[int, Channel] = {}
         """By descriptor. waitress's ``active_channels``."""
@@ -90,8 +102,10 @@ class Connections:
         self.channels[channel._fileno] = channel
         if channel.turned_away is not None:
             self._turned_away += 1
-        elif self._most_per_client and not self._exempt(channel.addr[0]):
-            self._count(channel)
+        else:
+            self._silent[channel] = None
+            if self._most_per_client and not self._exempt(channel.addr[0]):
+                self._count(channel)
         self.changed()
 
     def identify(self, channel: Channel) -> bool:
@@ -124,6 +138,7 @@ class Connections:
 
     def remove(self, channel: Channel) -> None:
         del self.channels[channel._fileno]
+        self._silent.pop(channel, None)
         self._answered += channel.answered
         if channel.turned_away is not None:
             self._turned_away -= 1
@@ -144,23 +159,46 @@ class Connections:
         return sum(isinstance(task, Task) and not task.response.begun for task in tasks)
 
     def evict(self) -> bool:
-        """Close the connection that has been idle for longest. Returns whether there was one."""
-        while True:
-            if not self._idle and not self._scan():
+        """Close the connection that will be missed least. Returns whether there was one."""
+        seconds = 0.0 if self._mostly_silent() else SILENT_SECONDS
+        return self._evict_silent(seconds) or self._evict_idle() or self._evict_silent(0.0)
+
+    def _mostly_silent(self) -> bool:
+        if len(self._silent) > self._most / 2:  # some of these may have spoken since
+            for channel in [channel for channel in self._silent if not channel.silent]:
+                del self._silent[channel]
+        return len(self._silent) > self._most / 2
+
+    def _evict_silent(self, seconds: float) -> bool:
+        """Close the oldest silent connection, if it is older than so many *seconds*."""
+        while self._silent:
+            channel = next(iter(self._silent))
+            if channel.silent and self._clock() - channel.accepted_at < seconds:
                 return False
+            del self._silent[channel]
+            if channel.silent and channel.close_idle():
+                self._cuts.count(
+                    "silent",
+                    f"closed connections that had sent nothing, to make room for new ones (MAX_CONNECTIONS: {self._most})",
+                    logging.INFO,
+                )
+                return True
+        return False
+
+    def _evict_idle(self) -> bool:
+        while self._idle or self._scan():
             channel, since = self._idle.popleft()
-            if channel.idle_since(self._clock()) == since and channel.close_idle():
+            if channel.idle_since() == since and channel.close_idle():
                 self._cuts.count("idle", "idle connections are closed early, to make room for new ones", logging.INFO)
                 return True
+        return False
 
     def _scan(self) -> bool:
         """Put down who is idle. Returns whether anybody is."""
         now = self._clock()
         if now < self._next_scan:
             return False
-        idle = [
-            (channel, since) for channel in self.channels.values() if (since := channel.idle_since(now)) is not None
-        ]
+        idle = [(channel, since) for channel in self.channels.values() if (since := channel.idle_since()) is not None]
         self._idle.extend(sorted(idle, key=lambda entry: entry[1]))
         if not self._idle:
             self._next_scan = now + SCAN_SECONDS

@@ -13,6 +13,7 @@ from typing import IO
 from waitress.parser import HTTPRequestParser
 
 from ..protocol.chunked import ChunkedDecoder
+from ..protocol.deadlines import Progress
 from ..protocol.refusal import Refusal
 from ..protocol.request_head import HeadReader, RequestHead
 from ..units import format_size
@@ -24,7 +25,7 @@ from .adjustments import (
     EngineAdjustments,
 )
 from .body import Body
-from .reply import RETRY_AFTER_SECONDS, Reply
+from .reply import RETRY_AFTER_SECONDS, SPOOL_FULL, Reply
 from .spool import SpoolFull, cannot_be_kept
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -53,8 +54,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
         self._adjustments = adjustments
         self._reader = HeadReader(adjustments.head_limits)
         self.began = adjustments.clock()
-        self.body_began = self.began
-        """When the head was complete. Meaningless without a body."""
+        self.body_progress: Progress | None = None
+        """How the body comes, if there is one."""
 
     @property
     def started(self) -> bool:
@@ -91,7 +92,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
             self.refuse(Reply(refusal.status, refusal.reason))
         except SpoolFull:
             self._adjustments.cuts.count("MAX_SPOOL", "request bodies get 503, since no more may be kept for clients")
-            self.refuse(Reply(503, "The server keeps too much for other clients.", retry_after=RETRY_AFTER_SECONDS))
+            self.refuse(SPOOL_FULL)
         except OSError as error:
             self._adjustments.cuts.count("disk", f"request bodies {cannot_be_kept(error)}", logging.ERROR)
             if error.errno in _NO_SPACE:
@@ -148,7 +149,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
             if head.content_length > limit:
                 raise Refusal(413, "The request body is larger than this server accepts.", "MAX_BODY_SIZE")
             self._missing = head.content_length
-        self.body_began = self._adjustments.clock()
+        self.body_progress = Progress(self._adjustments.clock(), self._adjustments.min_body_rate)
         self._body = Body(self._missing, self._adjustments.spool)
         # waitress clears this when it has sent the 100; it must never be set on a request that is complete or refused.
         self.expect_continue = head.expect_continue

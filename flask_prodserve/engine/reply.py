@@ -32,6 +32,9 @@ class Reply(NamedTuple):
     """The URL at which to try again."""
 
 
+SPOOL_FULL = Reply(503, "The server keeps too much for other clients.", retry_after=RETRY_AFTER_SECONDS)
+
+
 class ReplyTask:
     """Sends the ``reply`` of *request*. Quick, so that the loop's thread may do it."""
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -158,7 +159,10 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
             return False
         except OSError as error:
             # or that client has gone already; accept() reports it instead of the connection
-            return error.errno not in _SHORTAGE or self._relieve(error)
+            if error.errno not in _SHORTAGE:
+                return True
+            # The system looks for a descriptor first, and for a connection then.
+            return _is_readable(self.listener.socket) and self._relieve(error)
         self._welcome(sock, address)
         return True
 
@@ -245,6 +249,15 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
+
+
+def _is_readable(listening: socket.socket) -> bool:
+    """Whether a connection waits to be accepted; True where that cannot be told."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(listening, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _spare_descriptor() -> int | None:

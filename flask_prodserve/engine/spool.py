@@ -14,6 +14,11 @@ RELIEF = 0.8
 """The share down to which it is made."""
 
 
+MEMORY_SHARE = 64
+"""The part of the bound that request bodies may take in memory, all together; what comes beyond goes to disk at once. With the default of
+MAX_SPOOL that is 16 MiB: 32 bodies of the largest size that stays in memory, twice as many as there are THREADS to read them.
+"""
+
 ROOM_SECONDS = 1.0
 """How long who has something to be kept waits for room at the most, before it goes on all the same."""
 
@@ -28,6 +33,7 @@ class Spool:
     def __init__(self, most: int) -> None:
         self.most = most
         self.size = 0
+        self.in_memory = 0
         self.full = False
         self.make_room: Callable[[], None] = lambda: None
         self._room = threading.Condition()
@@ -50,6 +56,18 @@ class Spool:
                 self.full = False
                 self._room.notify_all()
             self._told = min(self._told, self.pressed + self.full)
+
+    def take_memory(self, count: int) -> bool:
+        """Count so many bytes of a body as kept in memory, if there is room for them. Returns whether there is."""
+        with self._room:
+            fits = self.in_memory + count <= self.most // MEMORY_SHARE
+            if fits:
+                self.in_memory += count
+            return fits
+
+    def return_memory(self, count: int) -> None:
+        with self._room:
+            self.in_memory -= count
 
     def await_room(self) -> None:
         """Wait until it is not full any more: not for clients, but until room has been made, which is soon."""

@@ -104,6 +104,10 @@ class TLSChannel(Channel):
 
     # The loop's thread.
 
+    @property
+    def silent(self) -> bool:
+        return super().silent and not self._begun
+
     def handle_write(self) -> None:
         if self.handshake_waits:
             with self.output_lock:

@@ -22,7 +22,7 @@ from .admission import Admission
 from .channel import Channel
 from .connections import Connections
 from .loop import Loop
-from .reply import RETRY_AFTER_SECONDS, Reply
+from .reply import RETRY_AFTER_SECONDS, SPOOL_FULL, Reply
 from .task import Task
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ UNSEEN_SECONDS = 2.0
 """How long requests wait before none is said to run: all threads may be between two of them when they are looked at."""
 
 SUPPOSED_SPEED = 1 << 16
-"""Bytes a second that a client is supposed to take as long as nothing is known of it."""
+"""Bytes a second that a client is supposed to take or send as long as nothing is known of it."""
 
 SHED_SECONDS = 2.0
 """How long the server is not ready after it has shed a request."""
@@ -314,29 +314,35 @@ class Watchdog:
     # What is kept.
 
     def relieve_spool(self) -> None:
-        """Much is kept for clients: cut those that take it most slowly; those of whose speed nothing is known yet if nothing else helps."""
+        """Much is kept for clients: cut those for which it would be kept longest, by its bytes and their speed, in either direction.
+        Those of whose speed nothing is known yet are cut only when the bound is reached.
+        """
         now = self._clock()
-        takers = [channel for channel in self._connections.channels.values() if channel.output.kept]
-        known = {channel: speed for channel in takers if (speed := channel.speed(now)) is not None}
-        candidates = sorted(known, key=known.__getitem__)
-        if self._spool.full:
-            slow = [channel for channel in candidates if known[channel] < SUPPOSED_SPEED]
-            unknown = sorted(
-                (channel for channel in takers if channel not in known), key=lambda channel: -channel.output.kept
-            )
-            candidates = slow + unknown + candidates[len(slow) :]
+        holders = [
+            channel
+            for channel in self._connections.channels.values()
+            if channel.kept and (self._spool.full or channel.speed(now) is not None)
+        ]
+        holders.sort(key=lambda channel: -_seconds_kept(channel, now))
         excess = self._spool.excess
-        for channel in candidates:
+        for channel in holders:
             if excess <= 0:
                 break
-            excess -= channel.output.kept
-            self._due.append(partial(self._cut_taker, channel))
+            excess -= channel.kept
+            self._due.append(partial(self._cut_holder, channel))
         self._work()
 
-    def _cut_taker(self, channel: Channel) -> None:
-        if channel.connected and self._spool.excess:
-            self._cuts.count("MAX_SPOOL", "much is kept for slow clients; the slowest takers of responses are reset")
+    def _cut_holder(self, channel: Channel) -> None:
+        if not (channel.connected and channel.kept and self._spool.excess):
+            return
+        self._cuts.count(
+            "MAX_SPOOL",
+            "cut the slowest clients with the most bytes: reset responses, answered uploads with 503. Raise MAX_SPOOL if there is room",
+        )
+        if channel.output.kept:
             channel.reset()
+        else:
+            channel.refuse(SPOOL_FULL)
 
     # What others want to know.
 
@@ -371,6 +377,12 @@ class Watchdog:
         if self._too_many_stuck:
             return Reply(503, "Too many requests are stuck in this server.", closes=False)
         return Reply(200, "This server is ready.", closes=False)
+
+
+def _seconds_kept(channel: Channel, now: float) -> float:
+    """How long it would take the client, at its speed, to move as much as is kept for it."""
+    speed = channel.speed(now)
+    return channel.kept / max(SUPPOSED_SPEED if speed is None else speed, 1.0)
 
 
 def _streams(channel: Channel, now: float) -> bool:

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from ..settings.table import Timeouts
 
 RATE_SECONDS = 5.0
-"""How long a phase goes on before its rate is looked at: a short message may come in bursts."""
+"""How far a client may be ahead of its least rate, and for how long it may be behind it: together a window of ten seconds. Mobile clients
+pause for a few seconds, and a short message may come in bursts.
+"""
+
+SPEED_SECONDS = 5.0
+"""Over how many seconds a client's speed is averaged."""
 
 
 class Phase(Enum):
@@ -26,19 +31,57 @@ class Phase(Enum):
     IDLE = "send another request"
 
 
+class Progress:
+    """How a client moves the bytes of a message, compared with a least *rate* in bytes a second (0: none). Updated every half second.
+
+    It is no average since the beginning: a client's credit grows by the bytes that it moves, shrinks by *rate* each second, and never
+    exceeds what RATE_SECONDS cost. It is too slow when it has been in debt for RATE_SECONDS. So a client that moves almost everything at
+    once, and then a byte now and then, is found after about ten seconds.
+
+    A pause by itself makes no debt, which has a timeout of its own; the byte that ends it does. A message begins in debt if it *owes*.
+    """
+
+    __slots__ = ("_behind_since", "_credit", "_rate", "_seen", "began", "bytes", "moved", "speed")
+
+    def __init__(self, now: float, rate: float, *, owes: bool = True) -> None:
+        self.began = self.moved = self._seen = now
+        self.bytes = 0
+        self.speed = 0.0
+        """Bytes a second, lately."""
+        self._rate = rate
+        self._credit = 0.0 if owes else rate * RATE_SECONDS
+        self._behind_since: float | None = now if owes else None
+
+    def update(self, count: int, now: float, moved: float | None = None) -> None:
+        """So far *count* bytes have been moved; *moved*: when the client last did anything, if that is known."""
+        gained = max(count - self.bytes, 0)
+        if moved is None:
+            moved = now if gained else self.moved
+        is_active = gained > 0 or moved > self.moved
+        elapsed = now - self._seen
+        self.bytes += gained
+        self.moved, self._seen = moved, now
+        self._credit = min(self._credit - elapsed * self._rate + gained, self._rate * RATE_SECONDS)
+        if self._credit >= self._rate:  # a second ahead: who was behind has caught up
+            self._behind_since = None
+        elif self._behind_since is None and is_active and self._credit < 0:
+            self._behind_since = now
+        span = min(max(now - self.began, elapsed, 0.5), SPEED_SECONDS)
+        self.speed = self.speed * max(1 - elapsed / span, 0.0) + gained / max(span, elapsed)
+
+    def is_too_slow(self, now: float) -> bool:
+        return self._credit < 0 and self._behind_since is not None and now - self._behind_since > RATE_SECONDS
+
+
 class Waiting(NamedTuple):
-    """What a connection waits for: since when (*began*), when its client last did something (*moved*), and how many *bytes* it has moved
-    in this phase. Times by the monotonic clock.
+    """What a connection waits for: since when (*began*), and when its client last did something (*moved*), by the monotonic clock; and in
+    phases in which it moves bytes, its *progress*.
     """
 
     phase: Phase
     began: float
     moved: float
-    bytes: int
-
-    def rate(self, now: float) -> float:
-        """Bytes a second."""
-        return self.bytes / max(now - self.began, 0.001)
+    progress: Progress | None = None
 
 
 def overdue(waiting: Waiting, limits: Timeouts, now: float) -> str | None:
@@ -49,15 +92,10 @@ def overdue(waiting: Waiting, limits: Timeouts, now: float) -> str | None:
     if phase in (Phase.CONNECTED, Phase.HEAD):
         # The whole head, so that a byte now and then does not extend it.
         return "HEADER_TIMEOUT" if now - waiting.began > limits.header_timeout else None
-    if phase is Phase.FLUSHING:
-        # No rate: it is the last of it, and may be a packet that was lost.
-        return "SEND_TIMEOUT" if now - waiting.moved > limits.send_timeout else None
     if phase is Phase.BODY:
-        timeout, rate = "BODY_TIMEOUT", "MIN_BODY_RATE"
-        seconds, bytes_a_second = limits.body_timeout, limits.min_body_rate
+        timeout, rate, seconds = "BODY_TIMEOUT", "MIN_BODY_RATE", limits.body_timeout
     else:
-        timeout, rate = "SEND_TIMEOUT", "MIN_SEND_RATE"
-        seconds, bytes_a_second = limits.send_timeout, limits.min_send_rate
+        timeout, rate, seconds = "SEND_TIMEOUT", "MIN_SEND_RATE", limits.send_timeout
     if now - waiting.moved > seconds:
         return timeout
-    return rate if now - waiting.began > RATE_SECONDS and waiting.rate(now) < bytes_a_second else None
+    return rate if waiting.progress is not None and waiting.progress.is_too_slow(now) else None

@@ -342,7 +342,7 @@ class Limits:
     max_connections: int = setting(
         at_least(1, COUNT),
         "1000",
-        "Most open client connections. Beyond, the longest idle one is closed for a new one; where none is idle, the new one gets 503.",
+        "Most open client connections. Beyond, a silent or the longest idle one is closed for a new one; if there is none, that gets 503.",
         why=(
             "An idle connection costs a file descriptor and a few kilobytes. The limit of open files is raised as far as the system "
             "allows; where that is not enough, fewer connections are taken, and a warning says so."
@@ -377,8 +377,9 @@ class Limits:
         "1GiB",
         "Most bytes of request bodies, and of responses that clients have not taken yet, in memory and on disk together.",
         why=(
-            "Thousands of clients that send or take slowly would fill the disk. At the bound the slowest takers are cut first; "
-            "where there are none, new bodies get 503."
+            "Thousands of clients that send or take slowly would fill the disk. Near the bound the slowest clients with the most bytes are "
+            "cut first, in either direction; at the bound new bodies get 503. A 64th of it, 16 MiB, holds request bodies in memory; what "
+            "is more goes to disk at once."
         ),
     )
     endpoint_limits: tuple[tuple[str, EndpointLimits], ...] = setting(
@@ -412,8 +413,11 @@ class Timeouts:
     min_body_rate: int = setting(
         at_least(0, SIZE),
         "240",
-        "Least rate of a request body, in bytes a second on average, looked at after 5 seconds. Beyond: 408. 0 is no limit.",
-        why="A slow POST that sends a byte before every timeout. Kestrel's value: slower than any modem, faster than a drip.",
+        "Least rate of a request body, in bytes a second over about ten seconds. Below: 408. 0 is no limit.",
+        why=(
+            "A slow POST that sends a byte before every timeout. Kestrel's value: slower than any modem, faster than a drip. A body has 5 "
+            "seconds to reach it, and what came faster makes up for 5 seconds, so that a quick beginning does not excuse a drip."
+        ),
     )
     send_timeout: float = setting(
         at_least(0.1, DURATION),
@@ -424,7 +428,7 @@ class Timeouts:
     min_send_rate: int = setting(
         at_least(0, SIZE),
         "240",
-        "Least rate at which a client takes a response that waits for it, in bytes a second on average after 5 seconds. 0 is no limit.",
+        "Least rate at which a client takes a response that waits for it, in bytes a second over about ten seconds. 0 is no limit.",
         why="A slow read that takes a byte before every timeout. Only time in which the client could take something counts.",
     )
     keepalive_timeout: float = setting(

@@ -164,14 +164,26 @@ def test_a_connection_that_is_used_again_is_not_idle(clock: ManualClock) -> None
 
 
 def test_silent_connections_make_room(clock: ManualClock) -> None:
-    """A new connection that says nothing for a second counts as idle, so that silent clients cannot shut others out."""
+    """Silent connections shut nobody out: the oldest is closed at once for each client, with no time in between."""
     with serving(clock) as served, contextlib.ExitStack() as stack:
-        silent = [connect(served, stack) for _ in range(MOST)]
-        expect_503(get(served.address))
-        wait_until(lambda: len(served.engine._connections) == MOST)
-        clock.advance(1.1)
-        assert use(stack.enter_context(Wire(served.address))).status == 200
-        assert sum(is_open(wire) for wire in silent) == MOST - 1
+        silent = [connect(served, stack, handshake=False) for _ in range(MOST)]
+        for count in range(1, MOST + 1):
+            assert use(stack.enter_context(Wire(served.address))).status == 200
+            assert silent[count - 1].closed()
+            assert sum(is_open(wire) for wire in silent[count:]) == MOST - count
+            if 2 * (MOST - count) <= MOST:
+                break
+        assert served.engine.cuts.counts == {"silent": count}
+
+
+def test_twice_as_many_silent_connections(clock: ManualClock) -> None:
+    """Of twice as many silent connections as there may be, which come without a pause, none costs another client its answer."""
+    with serving(clock, max_connections=10) as served, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(Wire(served.address, handshake=False))
+            assert get(served.address).status == 200
+        assert set(served.engine.cuts.counts) == {"silent"}
+        assert len(served.engine._connections) <= 10
 
 
 def test_none_is_idle(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:

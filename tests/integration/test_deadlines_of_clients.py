@@ -13,7 +13,7 @@ import pytest
 from flask import Flask, Response, request
 
 from flask_prodserve.engine.adjustments import RECEIVE_BYTES
-from flask_prodserve.engine.channel import LINGER_SECONDS, Channel
+from flask_prodserve.engine.channel import LINGER_BYTES, LINGER_SECONDS, Channel
 from flask_prodserve.engine.watchdog import Watchdog
 from flask_prodserve.net.unsent import unacknowledged
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
@@ -321,6 +321,34 @@ def test_rate_of_a_body(served: Served, clock: ManualClock, head: bytes, part: b
         assert (b"MIN_BODY_RATE" in response.body) == (status == 408)
 
 
+def test_body_that_comes_almost_at_once(served: Served, clock: ManualClock) -> None:
+    """A client that sends almost all of its body at once, and then a byte now and then, is cut after ten seconds or a little more."""
+    with Client(served.address) as wire:
+        wire.send(LENGTH + bytes(90_000))
+        seconds = 0
+        while not served.engine.cuts.counts:
+            wire.send(b"x")
+            pass_time(served, clock, 1)
+            seconds += 1
+            assert seconds < 20
+        assert seconds > 10
+        response = wire.response("POST")
+        assert response.status == 408
+        assert b"MIN_BODY_RATE" in response.body
+
+
+def test_pauses_of_a_body(served: Served, clock: ManualClock) -> None:
+    """A client that pauses for long, and makes up for it when it comes back, is not too slow."""
+    with Client(served.address) as wire:
+        wire.send(LENGTH)
+        for pause in (4, 9, 14, 29):
+            wire.send(bytes(20_000))
+            pass_time(served, clock, pause)
+        wire.send(bytes(20_000))
+        assert len(wire.response("POST").body) == 100_000
+    assert served.engine.cuts.counts == {}
+
+
 def test_rate_is_an_average(served: Served, clock: ManualClock) -> None:
     """A body may come in bursts: what came fast makes up for a pause."""
     with Client(served.address) as wire:
@@ -442,7 +470,7 @@ def test_reader_that_stops(clock: ManualClock, caplog: pytest.LogCaptureFixture)
         # Once more, where its system has taken something by itself meanwhile.
         wait_until(lambda: pass_time(served, clock, 2) or not served.engine._connections)
         assert channel._sending is not None
-        assert clock.now - channel._sending.moved <= 32
+        assert clock.now - channel._sending.progress.moved <= 32
         assert served.engine._watchdog._spool.size == 0
         assert is_reset(wire.socket)
         assert len(messages(caplog, "SEND_TIMEOUT")) == 1
@@ -569,6 +597,34 @@ def test_readers_of_streams(clock: ManualClock) -> None:
         assert closed.wait(PATIENCE)
         assert get(served.address).body == b"hello"
         wait_until(lambda: served.engine._watchdog._spool.size == 0)
+
+
+# After an early error.
+
+
+def test_what_comes_after_an_early_error(served: Served, clock: ManualClock) -> None:
+    """After a 414 the server reads two megabytes at most of what still comes; its client can read the response all the same."""
+    with Client(served.address) as wire:
+        wire.send(b"GET /" + bytes(9000).replace(b"\0", b"a"))
+        channel = channel_of(served)
+        wait_until(lambda: channel._lingering is not None)
+        wire.socket.setblocking(False)
+
+        def is_read() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                socket.socket.send(wire.socket, bytes(1 << 16))  # past TLS
+            return not channel.readable()
+
+        wait_until(is_read, "the server to stop reading")
+        for _ in range(20):
+            is_read()
+            served.settle()
+        assert LINGER_BYTES <= channel._discarded < LINGER_BYTES + RECEIVE_BYTES
+        wire.socket.settimeout(PATIENCE)
+        assert wire.response().status == 414
+        clock.advance(6)
+        served.look()
+        assert not channel.connected
 
 
 # A server that is late.

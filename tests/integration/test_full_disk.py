@@ -18,7 +18,7 @@ from flask import Flask, Response, request, send_file
 
 import internals
 from flask_prodserve.engine.channel import Channel
-from flask_prodserve.engine.spool import PRESSURE, Spool
+from flask_prodserve.engine.spool import MEMORY_SHARE, PRESSURE, Spool
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Wire, get, is_reset
 
@@ -216,24 +216,23 @@ def _free(folder: Path) -> int:
 
 
 def test_bodies_beyond_the_bound(caplog: pytest.LogCaptureFixture) -> None:
-    """Where more must not be kept, new bodies get 503 when their head is there, what has none is served, and it is over when they go."""
-    with in_thread(make_app(), max_spool="2MiB") as served, contextlib.ExitStack() as stack:
-        holders = [stack.enter_context(Wire(served.address)) for _ in range(3)]
-        for wire, size in zip(holders, (MIB - 50_000, MIB - 50_000, 90_000), strict=True):
-            wire.send(post(MIB) + bytes(size))
-        wait_until(lambda: spool(served).size == 2 * MIB - 10_000)
-        holders[2].send(bytes(RECORD))
-        wait_until(lambda: spool(served).full)
-        for fields in ((), ("Expect: 100-continue",)):
-            with Wire(served.address) as wire:
-                wire.send(post(10, *fields))
-                response = wire.response("POST")
-                assert response.status == 503
-                assert int(response.get("retry-after") or 0) > 0
+    """At the bound the largest of several uploads that are as fast gets 503, a smaller one goes on, and what has no body is served."""
+    with (
+        in_thread(make_app(), clock=ManualClock(), max_spool="2MiB") as served,
+        contextlib.ExitStack() as stack,
+    ):
+        large, small = (stack.enter_context(Wire(served.address)) for _ in range(2))
+        large.send(post(3 * MIB) + bytes(2 * MIB - 10_000))
+        small.send(post(100_000) + bytes(5_000))
+        wait_until(lambda: spool(served).size == 2 * MIB - 5_000)
+        large.send(bytes(6_000))
+        response = large.response("POST")
+        assert response.status == 503
+        assert int(response.get("retry-after") or 0) > 0
         assert get(served.address).body == b"hello"
+        small.send(bytes(95_000))
+        assert small.response("POST").body == b"100000"
         assert len(messages(caplog, "MAX_SPOOL")) == 1
-        for wire in holders:
-            wire.socket.close()
         wait_until(lambda: spool(served).size == 0, "all to be given back")
         with Wire(served.address) as wire:
             wire.send(post(MIB) + bytes(MIB))
@@ -241,23 +240,45 @@ def test_bodies_beyond_the_bound(caplog: pytest.LogCaptureFixture) -> None:
         wait_until(lambda: spool(served).size == 0, "all to be given back")
 
 
-def test_nobody_waits_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is full of bodies, which no slow reader can be cut for, all that has no body is answered without waiting for room."""
-    monkeypatch.setattr("flask_prodserve.engine.spool.ROOM_SECONDS", 3600)
-    with in_thread(make_app(), max_spool="2MiB", threads=2) as served, contextlib.ExitStack() as stack:
-        holders = [stack.enter_context(Wire(served.address)) for _ in range(2)]
-        for wire, size in zip(holders, (2 * MIB - 10_000, 5_000), strict=True):
-            wire.send(post(3 * MIB) + bytes(size))
-        wait_until(lambda: spool(served).size == 2 * MIB - 5_000)
-        holders[1].send(bytes(RECORD))
-        wait_until(lambda: spool(served).full)
+def test_uploads_that_almost_end() -> None:
+    """Of uploads that stop before their end, and fill MAX_SPOOL, as many get 503 as others need room for."""
+    clock = ManualClock()
+    size = 1_900_000
+    with in_thread(make_app(), clock=clock, max_spool="8MiB") as served, contextlib.ExitStack() as stack:
+        uploads = [stack.enter_context(Wire(served.address)) for _ in range(4)]
+        for wire in uploads:
+            wire.send(post(size + 10_000) + bytes(size))
+        wait_until(lambda: spool(served).size == 4 * size)
+        served.look()
+        assert served.engine.cuts.counts == {}
+        clock.advance(2)
+        served.look()
+        assert served.engine.cuts.counts == {"MAX_SPOOL": 1}
         for _ in range(5):
-            assert get(served.address, "/livez").status == 200
-            assert get(served.address).body == b"hello"
-            assert len(get(served.address, "/large/100000").body) == 100_000
-            with Wire(served.address) as wire:
-                wire.send(post(10))
-                assert wire.response("POST").status == 503
+            with Wire(served.address) as other:
+                other.send(post(200_000) + bytes(200_000))
+                assert other.response("POST").body == b"200000"
+        statuses = []
+        for wire in uploads:
+            wire.socket.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                statuses.append(wire.response("POST").status)
+        assert statuses == [503]
+
+
+def test_bodies_in_memory() -> None:
+    """All bodies together take no more than their share of memory; those beyond are on disk, and no less right."""
+    with in_thread(make_app(), clock=ManualClock(), max_spool="64MiB") as served, contextlib.ExitStack() as stack:
+        uploads = [stack.enter_context(Wire(served.address)) for _ in range(10)]
+        for wire in uploads:
+            wire.send(post(500_000) + bytes(490_000))
+        wait_until(lambda: spool(served).size == 4_900_000)
+        assert 0 < spool(served).in_memory <= spool(served).most // MEMORY_SHARE
+        for wire in uploads:
+            wire.send(bytes(10_000))
+        for wire in uploads:
+            assert wire.response("POST").body == b"500000"
+        wait_until(lambda: spool(served).size == spool(served).in_memory == 0, "all to be given back")
 
 
 def test_a_body_that_reaches_the_bound(caplog: pytest.LogCaptureFixture) -> None:

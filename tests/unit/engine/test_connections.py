@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from flask_prodserve.engine.connections import SLACK, Connections
+from flask_prodserve.engine.connections import SILENT_SECONDS, SLACK, Connections
 from flask_prodserve.engine.reply import Reply
 from flask_prodserve.observe.cuts import Cuts
 from serving import ManualClock
@@ -25,12 +25,14 @@ class Connected:
         self.counted_as: str | None = None
         self.idle: float | None = None
         self.busy_in_the_last_moment = False
+        self.silent = False
+        self.accepted_at = connections._clock()
         self.connected = True
         self.answered = 0
         self._connections = connections
         connections.add(cast(Any, self))
 
-    def idle_since(self, now: float) -> float | None:
+    def idle_since(self) -> float | None:
         return self.idle if self.connected else None
 
     def close_idle(self) -> bool:
@@ -149,13 +151,90 @@ def test_a_request_in_the_last_moment(cuts: Cuts, clock: ManualClock) -> None:
     assert not second.connected
 
 
+def fill(connections: Connections, *, silent: int, idle: int) -> tuple[list[Connected], list[Connected]]:
+    """Connections that have sent nothing, and others that have been idle since their number."""
+    mute = [Connected(connections) for _ in range(silent)]
+    others = [Connected(connections) for _ in range(idle)]
+    for channel in mute:
+        channel.silent = True
+    for number, channel in enumerate(others):
+        channel.idle = float(number)
+    return mute, others
+
+
+def make_room(connections: Connections, channels: list[Connected], times: int) -> list[Connected]:
+    """Which of *channels* are closed for so many others, in this order."""
+    gone: list[Connected] = []
+    for _ in range(times):
+        assert connections.refusal("192.0.2.9") is None
+        gone.append(next(c for c in channels if not c.connected and c not in gone))
+        Connected(connections)
+    return gone
+
+
+def test_a_flood_of_silent_ones(cuts: Cuts, clock: ManualClock) -> None:
+    """If more than half are silent, the oldest of them goes, however young it is, until half are."""
+    connections = make(cuts, clock, most=6)
+    silent, idle = fill(connections, silent=5, idle=1)
+    assert make_room(connections, [*silent, *idle], 3) == [*silent[:2], *idle]
+    assert cuts.counts == {"silent": 2, "idle": 1}
+
+
+def test_young_silent_ones_go_last(cuts: Cuts, clock: ManualClock) -> None:
+    """A client that has just connected has a second for its first bytes, for which idle ones go; where there are none, it goes."""
+    connections = make(cuts, clock, most=6)
+    silent, idle = fill(connections, silent=3, idle=3)
+    assert make_room(connections, [*silent, *idle], 4) == [*idle, silent[0]]
+
+
+def test_old_silent_ones_go_first(cuts: Cuts, clock: ManualClock) -> None:
+    """Who has been silent for a second goes before those that have sent requests, however long they have been idle."""
+    connections = make(cuts, clock, most=6)
+    silent, idle = fill(connections, silent=3, idle=3)
+    clock.advance(SILENT_SECONDS)
+    assert make_room(connections, [*silent, *idle], 4) == [*silent, idle[0]]
+
+
+def test_silent_no_longer(cuts: Cuts, clock: ManualClock) -> None:
+    """Who has said something since, or says it in the last moment, is not silent; who has gone is forgotten."""
+    connections = make(cuts, clock, most=4)
+    silent, _ = fill(connections, silent=4, idle=0)
+    silent[0].silent = False
+    silent[1].busy_in_the_last_moment = True
+    silent[2].close()
+    Connected(connections)
+    assert make_room(connections, silent[:2] + silent[3:], 1) == [silent[3]]
+    clock.advance(1)
+    assert connections.refusal("192.0.2.9") is not None
+    for channel in list(connections.channels.values()):
+        channel.close()
+    assert not connections._silent
+
+
+def test_a_flood_costs_no_scan(cuts: Cuts, clock: ManualClock) -> None:
+    """With silent connections there, making room for each of a thousand new ones looks at none of the others."""
+    connections = make(cuts, clock, most=10)
+
+    class Silent(Connected):
+        def idle_since(self) -> float | None:
+            raise AssertionError("looked at")
+
+    for _ in range(10):
+        Silent(connections).silent = True
+    for _ in range(1000):
+        assert connections.refusal("192.0.2.9") is None
+        Silent(connections).silent = True
+    assert cuts.counts == {"silent": 1000}
+    assert len(connections) == len(connections._silent) == 10
+
+
 def test_looking_for_idle_ones_is_bounded(cuts: Cuts, clock: ManualClock) -> None:
     """Where none is idle, a thousand new connections do not mean that all are looked at a thousand times."""
     looks = [0]
     connections = make(cuts, clock, most=2)
 
     class Counting(Connected):
-        def idle_since(self, now: float) -> float | None:
+        def idle_since(self) -> float | None:
             looks[0] += 1
             return None
 
