@@ -327,8 +327,9 @@ def _announce(
         pid=os.getpid(),
     )
     if sys.stderr is not None and sys.stderr.isatty():
-        sys.stderr.write(startup.banner(started, coloured=coloured(sys.stderr)))
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the terminal has just been closed
+            sys.stderr.write(startup.banner(started, coloured=coloured(sys.stderr)))
+            sys.stderr.flush()
     else:
         logger.info(startup.line(started))
 

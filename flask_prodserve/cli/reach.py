@@ -16,8 +16,11 @@ SECONDS = 10.0
 """For what a supervisor answers at once, and for what it asks its workers."""
 
 
-def server(ctx: click.Context, info: ScriptInfo) -> str:
-    """The path of the control socket of the server that *ctx*, a verb's, is for. Raises ProdServeError."""
+def server(ctx: click.Context, info: ScriptInfo, *, changes: bool = True) -> str:
+    """The path of the control socket of the server that *ctx*, a verb's, is for. *changes*: the verb does more than look at it.
+
+    Raises ProdServeError.
+    """
     assert ctx.parent is not None
     environment = Environment.of_this_process()
     settings = resolve(layers_without_app(ctx.parent.params, environment), complete=False).settings
@@ -27,9 +30,12 @@ def server(ctx: click.Context, info: ScriptInfo) -> str:
     def note(text: str) -> None:
         click.echo(text, err=True)
 
-    return control.locate(settings.observe.control_socket, info.app_import_path, folder, environment.started, note)
+    return control.locate(
+        settings.observe.control_socket, info.app_import_path, folder, environment.started, note, changes=changes
+    )
 
 
 def answer(ctx: click.Context, info: ScriptInfo, request: control.Request) -> dict[str, Any]:
     """What that server answers to *request*. Raises ProdServeError."""
-    return control.ask(server(ctx, info), request, SECONDS)
+    changes = not isinstance(request, control.Status | control.Stacks)
+    return control.ask(server(ctx, info, changes=changes), request, SECONDS)

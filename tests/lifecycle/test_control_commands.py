@@ -177,7 +177,8 @@ def test_after_an_upgrade(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["status", "reload", "stop", "stacks"])
 def test_no_server(tmp_path: Path, verb: str) -> None:
     """Where no server runs the commands say so, and fail."""
-    done = _control(tmp_path, verb)
+    # An app that nobody serves: a look without a name would find the server of another test.
+    done = _control(tmp_path, verb, FLASK_APP=f"{tmp_path.name}_nowhere")
     assert done.returncode != 0
     assert done.stderr
     assert "Traceback" not in done.stderr

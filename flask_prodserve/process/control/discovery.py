@@ -4,6 +4,8 @@ Rules:
 
 - A server of the same app in the same folder is meant, however the app is written, and is not asked. Otherwise all servers of this account
   are asked for their app; if one is left, that is meant, and the caller is told which. Nothing is guessed among several.
+- An app that is in the caller's folder is that one: servers of its namesakes in other folders are never meant.
+- What changes a server is never done to one in another folder whose app the caller has not named.
 - Only folders of this account are looked into. Root is told of sockets in folders of others, and neither asks there nor uses them.
 """
 
@@ -58,9 +60,12 @@ def locate(
     folder: str,
     environ: Mapping[str, str],
     note: Callable[[str], object] = lambda text: None,
+    *,
+    changes: bool = True,
 ) -> str:
     """The path of the one server that is meant: *control_socket* (CONTROL_SOCKET), if that is one, else where it is found. *app* is the
-    import string, None if none was given. *note* is told which one is used if it runs in another folder.
+    import string, None if none was given. *note* is told which one is used if it is not that of this folder; *changes*: the
+    command does more than look at it.
 
     Raises NoServerError and SeveralServersError.
     """
@@ -77,7 +82,7 @@ def locate(
     if len(exact) == 1:
         return exact[0]
     running = [describe(path) for path in exact or place.living(environ)]
-    meant = [found for found in running if exact or app is None or _is_same_app(app, folder, found)]
+    meant = [found for found in running if exact or _is_meant(app, folder, found, changes=changes)]
     if len(meant) > 1:
         of_app = " of this app" if app is not None or exact else ""
         raise SeveralServersError(
@@ -147,11 +152,34 @@ def _is_same_address(wanted: str, url: str) -> bool:
     return len(hosts) == 1 or bool(hosts & _EVERYWHERE) or "localhost" in hosts
 
 
-def _is_same_app(app: str, folder: str, found: Found) -> bool:
+def _is_meant(app: str | None, folder: str, found: Found, *, changes: bool) -> bool:
+    """Whether *found* may be the server of *app*, seen from *folder*."""
+    here = next(filter(None, (_file_of(name, folder) for name in ([app] if app else ["wsgi.py", "app.py"]))), None)
+    if here is not None:
+        return found.app is not None and found.folder is not None and here == _file_of(found.app, found.folder)
+    if app is None:
+        return not changes or (found.folder is not None and os.path.realpath(found.folder) == os.path.realpath(folder))
     return found.app is not None and key_of(app, folder) == key_of(found.app, found.folder or folder)
 
 
+def _file_of(app: str, folder: str) -> str | None:
+    """The file that the app of *folder* is imported from, if that is there; installed packages are not looked at."""
+    path = os.path.join(folder, re.split(r":(?![\\/])", app, maxsplit=1)[0])
+    dotted = os.path.join(folder, *os.path.relpath(path, folder).removesuffix(".py").split("."))
+    for candidate in (
+        path,
+        f"{path}.py",
+        f"{dotted}.py",
+        os.path.join(path, "__init__.py"),
+        os.path.join(dotted, "__init__.py"),
+    ):
+        if os.path.isfile(candidate):
+            return os.path.realpath(candidate)
+    return None
+
+
 def _none_found(running: Iterable[Found], environ: Mapping[str, str]) -> NoServerError:
+    running = list(running)
     others = [
         f"pid {place.process_of(path)}: account {account}, socket {_printable(path)}"
         for path, account in _of_other_accounts(environ)

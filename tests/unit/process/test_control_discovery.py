@@ -77,7 +77,7 @@ def test_another_spelling_and_another_folder(environ: dict[str, str]) -> None:
             assert control.locate("auto", app, "/srv", environ, notes.append) == path
         assert not notes
         for app in ("slow:app", None):
-            assert control.locate("auto", app, "/elsewhere", environ, notes.append) == path
+            assert control.locate("auto", app, "/elsewhere", environ, notes.append, changes=app is not None) == path
             assert (
                 notes.pop()
                 == f"Using the server with pid 1: app slow.py, folder /srv, http://127.0.0.1:8000, socket {path}"
@@ -91,19 +91,19 @@ def test_runtime_directory(tmp_path: Path, environ: dict[str, str], parent: str)
     with server(environ, RUNTIME_DIRECTORY=str(tmp_path / "run" / parent)) as path:
         assert path.startswith(str(tmp_path / "run" / parent))
         assert control.locate("auto", "hello", "/srv", environ) == path
-        assert control.locate("auto", None, "/root", environ) == path
+        assert control.locate("auto", None, "/root", environ, changes=False) == path
 
 
-def fails(app: str | None, folder: str, environ: dict[str, str]) -> list[str]:
+def fails(app: str | None, folder: str, environ: dict[str, str], *, changes: bool = True) -> list[str]:
     with pytest.raises(ProdServeError) as caught:
-        control.locate("auto", app, folder, environ)
+        control.locate("auto", app, folder, environ, changes=changes)
     return str(caught.value).splitlines()
 
 
 def test_several_servers(environ: dict[str, str]) -> None:
     """Of several servers none is guessed; they are listed with what tells them apart. One in this very folder is meant."""
     with server(environ, "one") as one, server(environ, "two", "/two", 2, "unix:/two.sock") as two:
-        first, *listed, hint = fails(None, "/", environ)
+        first, *listed, hint = fails(None, "/", environ, changes=False)
         assert first == "2 servers are running:"
         assert sorted(listed) == [
             f"  - pid 1: app one, folder /srv, http://127.0.0.1:8000, socket {one}",
@@ -123,6 +123,29 @@ def test_servers_of_other_apps_are_listed(environ: dict[str, str]) -> None:
     assert first == "No server of this app seems to be running. These are:"
     assert listed == f"  - pid 1: app one, folder /srv, http://127.0.0.1:8000, socket {path}"
     assert fails("two", "/srv", environ)[0] == "No server of this app seems to be running."
+
+
+def test_nothing_is_changed_by_a_guess(environ: dict[str, str]) -> None:
+    """A command that changes a server does not take the only one that runs elsewhere unless its app is named."""
+    with server(environ, "one") as path:
+        assert control.locate("auto", None, "/", environ, changes=False) == path
+        assert fails(None, "/", environ)[0] == "No server of this app seems to be running. These are:"
+        assert control.locate("auto", "one", "/", environ) == path
+        assert control.locate("auto", None, "/srv", environ) == path
+
+
+def test_namesakes(tmp_path: Path, environ: dict[str, str]) -> None:
+    """An app that is in this folder is not that of the same name in another one, whether it is named or not."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "app.py").touch()
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    with server(environ, "app", a) as path:
+        for app in ("app", "app:app", "app.py", None):
+            assert fails(app, b, environ, changes=False)[0] == "No server of this app seems to be running. These are:"
+            assert control.locate("auto", app, a, environ) == path
+        assert control.locate("auto", f"{a}/app.py", b, environ) == path
+        assert control.locate("auto", "app", str(tmp_path), environ) == path
 
 
 def test_text_of_a_server_does_not_reach_the_terminal_raw(environ: dict[str, str]) -> None:
