@@ -349,12 +349,10 @@ def test_readers_are_not_cut_once_there_is_room() -> None:
     size = 12_500_000
     with in_thread(make_app(), max_spool="48MiB") as served, Reader(served, size) as one, Reader(served, size) as other:
         wait_for_answer(served, 2)
-        kept = spool(served).size
-        assert kept > MIB
+        assert spool(served).size > MIB
         served.call(lambda: internals.fill_spool_for_a_moment(served.engine))
         served.look()
         assert served.engine.cuts.counts == {}
-        assert spool(served).size == kept
         for reader in (one, other):
             reader.take(size - reader.received)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -34,9 +35,10 @@ def _inheritable(pid: int) -> set[int]:
     """The descriptors of a process that survive exec: those without FD_CLOEXEC, by proc(5)."""
     found = set()
     for entry in Path("/proc", str(pid), "fdinfo").iterdir():
-        flags = next(line for line in entry.read_text().splitlines() if line.startswith("flags:"))
-        if not int(flags.split()[1], 8) & os.O_CLOEXEC:
-            found.add(int(entry.name))
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            flags = next(line for line in entry.read_text().splitlines() if line.startswith("flags:"))
+            if not int(flags.split()[1], 8) & os.O_CLOEXEC:
+                found.add(int(entry.name))
     return found
 
 
