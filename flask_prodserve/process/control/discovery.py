@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from glob import iglob
 
 from ...errors import BindError, ProdServeError
+from ...net.root_only import account_name
+from ...observe.printable import printable
 from . import place
 from .client import NoServerError, SeveralServersError, ask
 from .requests import Status
@@ -51,7 +53,7 @@ class Found:
             *self.urls,
             f"socket {self.path}",
         ]
-        return f"pid {self.pid}: {_printable(', '.join(filter(None, told)))}"
+        return f"pid {self.pid}: {printable(', '.join(filter(None, told)))}"
 
 
 def locate(
@@ -134,7 +136,7 @@ def name_holder(error: BindError, environ: Mapping[str, str]) -> BindError:
         if any(_is_same_address(error.in_use, url) for url in found.urls) and found.pid != os.getpid():
             return BindError(
                 f"{error.in_use} is already in use by the server with {found}.",
-                f"Stop it with 'flask serve --control-socket {_printable(found.path)} stop', or choose another address with --bind or "
+                f"Stop it with 'flask serve --control-socket {printable(found.path)} stop', or choose another address with --bind or "
                 "PRODSERVE_BIND (or --port).",
             )
     return error
@@ -181,7 +183,7 @@ def _file_of(app: str, folder: str) -> str | None:
 def _none_found(running: Iterable[Found], environ: Mapping[str, str]) -> NoServerError:
     running = list(running)
     others = [
-        f"pid {place.process_of(path)}: account {account}, socket {_printable(path)}"
+        f"pid {place.process_of(path)}: account {account}, socket {printable(path)}"
         for path, account in _of_other_accounts(environ)
     ]
     listed = [*map(str, running), *others]
@@ -214,19 +216,5 @@ def _of_other_accounts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
             names = [name for name in sorted(os.listdir(folder)) if place.process_of(name) is not None]
         except OSError:
             continue
-        seen += [(os.path.join(folder, name), _account(status.st_uid)) for name in names]
+        seen += [(os.path.join(folder, name), account_name(status.st_uid)) for name in names]
     return seen
-
-
-def _account(uid: int) -> str:
-    import pwd  # not on Windows
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _printable(text: str) -> str:
-    """*text* for a terminal, which must not obey it: some of it comes from apps."""
-    return "".join(character if character.isprintable() else "?" for character in text)
