@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import signal
 import socket
 import ssl
@@ -47,7 +48,8 @@ def _uids(server: Server) -> set[str]:
 
 
 def _privileged_port() -> int:
-    for port in range(1023, 600, -1):
+    # At random, since several test runs may look for one at the same time.
+    for port in secrets.SystemRandom().sample(range(600, 1024), 424):
         with socket.socket() as attempt:
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
