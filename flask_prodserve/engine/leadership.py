@@ -453,9 +453,8 @@ class Leadership:
             if self._admission is not None and (following := self._admission.release(channel)) is not None:
                 self._places.put_first(following)
         if more:
-            self.soon(
-                lambda: self.submit(channel)
-            )  # the leader puts it behind those that wait, for a place or for their endpoint
+            # Behind those that wait for a place or for their endpoint.
+            self.soon(lambda: self.submit(channel))
         elif more is not None:
             channel.settle()
         return counted

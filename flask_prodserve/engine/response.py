@@ -41,7 +41,7 @@ class Response:
     ended = False
     """Whether the end of a chunked body is sent or about to be."""
     probed = False
-    """Whether PROBE is sent. Changed under ``output_lock``."""
+    """Whether PROBE has been sent. Changed under ``output_lock``."""
     waits = True
     """Whether who sends it may wait until room has been made for what the client does not take."""
     _unsent = b""

@@ -162,9 +162,8 @@ class Task:
 
     def _send_chunks(self, chunks: Iterable[bytes]) -> None:
         iterator = iter(chunks)
-        at_hand = isinstance(
-            chunks, (list, tuple)
-        )  # looked through to its end: that keeps no thread, and the log can name an excess
+        # Looked through to its end: that keeps no thread, and the log can name an excess.
+        at_hand = isinstance(chunks, (list, tuple))
         while at_hand or not self._is_complete():
             began = time.perf_counter()
             try:

