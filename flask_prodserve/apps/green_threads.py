@@ -1,8 +1,8 @@
 """Refuses an app that has replaced Python's threads with green ones (monkey patching by gevent or eventlet).
 
-The server answers each request in a thread of the system, and so do its supervisor link, deadlines and signal handling. With green
-threads a worker hangs before it serves. One process without a supervisor answers plain HTTP, but TLS fails and its stop hangs. So both
-are refused. Patched sockets alone do no harm, unless TLS needs the original ``ssl``.
+The server uses threads of the system for requests, deadlines, and the link to the supervisor. With green threads a worker hangs before
+it serves. One process without a supervisor (``--workers 0``) answers plain HTTP, but not TLS. So both are refused. Patched sockets
+alone do no harm, unless TLS needs the original ``ssl``.
 """
 
 from __future__ import annotations

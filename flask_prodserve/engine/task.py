@@ -4,9 +4,9 @@ Runs in a service thread. Rules: an exception of the app is logged exactly once 
 gone out it becomes a 500, after that the connection is cut, so that the client can tell that the response is incomplete. However
 it ends, ``request_done`` is called once. A file that would have the loop wait is read here, like any other body.
 
-The app gets its thread for as long as there is something to send, and no longer: as soon as a response is complete its iterable is
-closed, which raises GeneratorExit in a generator, and ``write()`` raises ResponseComplete. Other servers exhaust the iterable; one
-that never ends would hold the thread for ever.
+A response ends with the last byte that may be sent. Its iterable is closed then, which raises GeneratorExit in a generator, and
+``write()`` raises ResponseComplete (PEP 3333, "Handling the Content-Length Header": a server should stop iterating when enough data has
+been sent). Other servers exhaust the iterable, so that one that never ends holds its thread for ever.
 
 A child process that the app has forked ends when it comes back out of the app: it takes no lock, and answers no client.
 """
