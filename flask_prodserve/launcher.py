@@ -242,7 +242,7 @@ def _control_path(early: Settings, import_path: str | None, folder: str) -> str 
 
 
 def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[systemd.Inherited]]:
-    """What systemd gave this process, whose variables are hidden from now on. What is *taken_over* has its sockets already."""
+    """What systemd gave this process. Its variables are removed from the environment. With *taken_over* the sockets are here already."""
     notifier = systemd.Notifier.from_environment(os.environ)
     inherited = [] if taken_over else systemd.inherited_sockets(os.environ, os.getpid())
     for name in systemd.HIDDEN:

@@ -1,7 +1,7 @@
 """How people write sizes, durations, addresses and networks, and back.
 
 Each ``parse_*`` takes what a person (or ``app.config``) gives and returns a value, or raises :class:`ValueError` whose text says what
-would be valid. Nothing is rounded or clamped. Each number has an upper bound that whatever takes it can hold.
+would be valid. Nothing is rounded or clamped. Each number has an upper bound that its use can hold.
 Each ``format_*`` writes a value so that the matching ``parse_*`` reads it back.
 """
 

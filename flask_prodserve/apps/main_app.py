@@ -101,7 +101,7 @@ def _inside(layer: Any) -> Any:
     for name in _INNER:
         try:
             inner = kept[name] if name in kept else getattr(layer, name, None)
-        except Exception:  # noqa: S112  # a property of somebody's class
+        except Exception:  # noqa: S112  # a property may raise anything
             continue
         if callable(inner):
             return inner

@@ -184,7 +184,7 @@ def _load_app(info: ScriptInfo) -> MainApp:
 
 
 def fail(ctx: click.Context, error: ProdServeError) -> None:
-    """Show *error* and exit with its code, soon, whatever the app has started."""
+    """Show *error* and exit with its code. Threads and processes of the app delay the exit by COMMAND_SECONDS at most."""
     from ..observe.logging import coloured
     from ..observe.printable import printable_lines
 

@@ -83,7 +83,7 @@ class Admission:
 
     @property
     def blocked(self) -> bool:
-        """Whether requests have waited in vain for an endpoint whose running requests have all been given up, and still run."""
+        """Whether requests timed out in the queue of an endpoint, while all of its running requests are past REQUEST_TIMEOUT."""
         return any(share.blocked for share in list(self._shares.values()))
 
     @property

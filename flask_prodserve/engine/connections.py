@@ -3,13 +3,13 @@
 At MAX_CONNECTIONS a connection is closed for each new one, in this order:
 
 1. The oldest silent connection, on which nothing has come, if it is older than SILENT_SECONDS, or if more than half of all
-   connections are silent: to open thousands costs an attacker nothing. One whose request has arrived with this system is spared.
-2. A connection whose response is sent and that only waits for the client to close.
+   connections are silent: to open thousands costs an attacker nothing. It stays if its request has arrived in the kernel meanwhile.
+2. A connection that has sent its last response and waits for the client to close.
 3. The connection that has been idle for longest since its last response.
 4. The oldest silent connection.
 
-If there is none, the new one is turned away: it gets 503 for its first request, whatever that is, and is closed. As many as SLACK of these
-may be open on top; from those beyond nothing is read.
+If there is none, the new connection is refused: its first request gets 503, and it is closed. Up to SLACK of these may be open on top
+of MAX_CONNECTIONS; further ones are closed unread.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SLACK = 64
 """Connections that may be open on top of MAX_CONNECTIONS for as long as it takes to tell them so."""
 
 SILENT_SECONDS = 1.0
-"""How long a new connection may send no request before it is closed rather than an idle one, whose client has sent some."""
+"""After this time a silent connection is closed before an idle one. An idle client has sent requests, a silent one has not."""
 
 SCAN_SECONDS = 0.1
 """How long no idle connection is looked for after none was found, however many new ones come."""
@@ -72,8 +72,8 @@ class Connections:
         self.left: set[Channel] = set()
         """Those that are closed while the app still runs their request. Added to by the loop's thread, removed from by any.
 
-        A server that stops waits for those whose response has not begun, as long as for others: what the view does may matter to more
-        than the client that has left, an order for instance. It does not wait for streams, which only make a response.
+        A server that stops waits for views that have not begun their response: what they do, such as storing an order, matters without
+        the client, too. It does not wait for streams, which only produce a response.
         """
 
     def __len__(self) -> int:

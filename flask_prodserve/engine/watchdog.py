@@ -314,8 +314,8 @@ class Watchdog:
     # What is kept.
 
     def relieve_spool(self) -> None:
-        """Much is kept for clients: cut those for which it would be kept longest, by its bytes and their speed, in either direction.
-        Those of whose speed nothing is known yet are cut only when the bound is reached.
+        """Cut the clients that would hold their bytes longest, by size and speed, in either direction. Clients with an unknown speed are
+        cut only when MAX_SPOOL is reached.
         """
         now = self._clock()
         holders = [

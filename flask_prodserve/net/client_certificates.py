@@ -33,7 +33,7 @@ def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
     """For the WSGI environment: the TLS *connection*, whose handshake is over, of a client that has asked for *name*.
 
     A client whose certificate Python cannot read has a fingerprint, and neither a name nor a number. After a session of TLS 1.2 was resumed
-    the name is left out: OpenSSL gives the one that the session began with, whatever this handshake asks for (SSL_get_servername(3)).
+    the name is left out: OpenSSL gives the name of the first handshake, not of this one (SSL_get_servername(3)).
     """
     cipher = connection.cipher()
     found = {

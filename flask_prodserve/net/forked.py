@@ -55,7 +55,7 @@ def of_our_own() -> Iterator[None]:
 
 
 def end_child() -> None:
-    """End this process if it is a child of one that serves: the app's code has returned, or raised, and there is nobody to answer.
+    """End this process if it is a child of one that serves: the app's code has returned, or raised, and there is no client to answer.
 
     Output is flushed. The exit code is 0, that of SystemExit, or 1 after another exception, which is shown.
     """

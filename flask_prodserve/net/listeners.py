@@ -66,7 +66,7 @@ class Listener:
         if isinstance(self.address, UnixAddress):
             folder, name = os.path.split(os.path.abspath(self.address.path))
             with contextlib.suppress(OSError):
-                # Compared and removed in one and the same directory, whatever its path stands for meanwhile.
+                # Compare and remove through one descriptor: the path of the directory may change meanwhile.
                 descriptor = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY))
                 try:
                     found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
@@ -325,7 +325,7 @@ def _open_unix(address: UnixAddress, backlog: int, mode: int, owner: Owner | Non
             bind(listening, path, mode)
             try:
                 if owner is not None and not as_owner:
-                    # Nobody but root can have put something else there, see rights_for().
+                    # Only root can have replaced it, see rights_for().
                     os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
                 listening.listen(backlog)
                 return Listener(listening, address, _identity(path))

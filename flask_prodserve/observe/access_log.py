@@ -4,7 +4,7 @@ Rules:
 
 - Never in the way: lines are queued (see ``line_writer``), and nothing is raised. A line that cannot be written is dropped. The first
   one is reported, and how many they were once lines can be written again.
-- Never mixed up: a line is short enough for a pipe to take it whole, whoever else writes there.
+- Never mixed up: a line is short enough for a pipe to take it whole, even if other processes write there.
 - Never forged: what a client sent stays inside its field, and the field inside the line.
 """
 
@@ -115,7 +115,7 @@ class FileAccessLog(AccessLog):
         write = partial(os.write, self._descriptor)
         writer = LineWriter(write, "the access log", descriptor=self._descriptor, log=logger)
         super().__init__(writer, compose)
-        # With the writer, whose thread may be writing. Not when the interpreter ends: lines are written until the very end.
+        # Closed with the writer: its thread may be writing. Not at interpreter exit: lines are written until the very end.
         weakref.finalize(writer, os.close, self._descriptor).atexit = False
 
     def reopen(self) -> None:

@@ -229,7 +229,7 @@ class LineWriter:
                     if done < end and self._is_file:
                         # The rest would land behind the lines of other processes; a full disk would not take it anyway.
                         raise OSError(errno.EIO, "only a part of a line was written")
-        except (OSError, ValueError) as error:  # ValueError: a stream that somebody has closed
+        except (OSError, ValueError) as error:  # ValueError: a closed stream
             if done:
                 self._cut = self._is_file and data[done - 1 : done] != b"\n"
             self._lose(data.count(b"\n", max(done, len(data) - len(lines))), error)

@@ -82,7 +82,7 @@ class StandardErrorHandler(logging.Handler):
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write *text* past the buffers of *stream*, with the lines of other writers; or to whatever has been put in the place of one."""
+    """Queue *text* for the descriptor of *stream*; write it to *stream* itself if it has none, as in test suites."""
     descriptor = text_descriptor(stream)
     if descriptor is None:
         stream.write(text)

@@ -6,7 +6,7 @@ from __future__ import annotations
 def printable(text: str) -> str:
     """Escape all characters of *text* that do not print, as in Python's literals.
 
-    These are control characters, of which terminals make commands, invisible ones, and those that change the direction of writing.
+    These are control characters, which terminals obey, invisible characters, and those that change the writing direction.
     """
     if text.isprintable():
         return text

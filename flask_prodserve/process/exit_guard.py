@@ -3,7 +3,7 @@
 When the main thread has ended, Python waits for threads that are no daemons and for processes of multiprocessing, for ever. A guard names
 what it waits for in the log, and ends the process at a deadline, with the exit code that it would have had.
 
-Two threads, since the output may be a pipe that nobody reads: one watches and ends the process, the other one writes.
+Two threads, since a handler of the app may block: one watches and ends the process, the other one writes.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Link:
     def receive_rest(self) -> list[Any]:
         """The messages that have arrived at an end that does not block, without waiting for the end of the stream. Raises Broken."""
         messages: list[Any] = []
-        left = MOST_BYTES  # whatever holds the other end may go on sending
+        left = MOST_BYTES  # a child that holds the other end may go on sending
         while left > 0 and (data := self._read()):
             left -= len(data)
             messages += self._parse(data)

@@ -25,7 +25,7 @@ def write_pidfile(path: str) -> None:
             f"PIDFILE: {path} says that the server runs already, as process {owner}.",
             "Stop that one, or give this one another PIDFILE. If that process is something else, remove the file.",
         )
-    # Renamed into place, so that nobody reads half a number, and a link at *path* is replaced and not followed.
+    # Renamed into place: no reader sees half a number, and a link at *path* is replaced, not followed.
     folder, name = os.path.split(os.path.abspath(path))
     draft = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
     try:

@@ -1,4 +1,4 @@
-"""Which settings decide what root does, and the refusal of values that somebody else gave them.
+"""Which settings decide what root does, and the refusal of values that other accounts can change.
 
 A supervisor that was started as root with USER opens files and addresses with root's rights. Those settings come from the command line,
 the environment that the process was started with, or files that only root can write. An app and a ``.env`` that USER can write are

@@ -6,8 +6,8 @@ Each pattern here moves forward only: where a repeated part may end, the next pa
 Rules:
 
 - A malformed field counts as one that matches nothing: If-None-Match and Range are ignored then, and If-Match fails.
-- Deviations from the grammar, all of which are in use: entity tags without quotes, empty members of a list, and blanks around ``=`` in
-  Range.
+- Clients in use deviate from the grammar, and these forms are accepted: entity tags without quotes, empty list members, and blanks
+  around ``=`` in Range.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Rules:
 - A server of the same app in the same folder is meant, however the app is written, and is not asked. Otherwise all servers of this account
   are asked for their app; if one is left, that is meant, and the caller is told which. Nothing is guessed among several.
 - An app that is in the caller's folder is that one: servers of its namesakes in other folders are never meant.
-- What changes a server is never done to one in another folder whose app the caller has not named.
+- A command that changes a server uses one in another folder only if the caller names its app.
 - Only folders of this account are looked into. Root is told of sockets in folders of others, and neither asks there nor uses them.
 """
 
@@ -204,7 +204,7 @@ def _listed(servers: Iterable[object]) -> str:
 
 
 def _of_other_accounts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Sockets in folders of other accounts, which root can see, and whose they are."""
+    """For root: the sockets in folders of other accounts, each with the name of the account."""
     if os.geteuid() != 0:
         return []
     seen = []
