@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -56,8 +58,10 @@ class Rehearsal:
         self.pid = self._process.pid
 
     def kill(self) -> None:
-        """It takes too long."""
-        self._process.kill()
+        """End it, since it takes too long."""
+        # Popen.kill() would reap a process that has just ended, and the supervisor would never learn of that end.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def result(self, code: int) -> str:
         """Why it failed, ``""`` if it did not. *code* is what the process, which has been reaped, has ended with."""
