@@ -106,7 +106,9 @@ class LineWriter:
         self._gave_up: float | None = None
 
     def put(self, lines: bytes, room: int = QUEUE_BYTES) -> None:
-        """Write *lines*, which end with a newline, as one block if the destination takes that; or drop them if the queue holds *room*."""
+        """Write *lines*, which end with a newline, or drop them if the queue holds *room*. A file takes them as one block, a pipe in
+        pieces of whole lines.
+        """
         if not self._queues:
             self._send(lines)
             return
@@ -248,14 +250,10 @@ class LineWriter:
                 select.select([], [self._descriptor], [])  # another process that has the file made it non-blocking
 
     def _pieces(self, lines: bytes) -> Iterator[bytes]:
-        if len(lines) <= self._together or self._is_file or self._has_room(len(lines)):
+        if len(lines) <= self._together or self._is_file:
             yield lines
         else:
             yield from pieces(lines)
-
-    def _has_room(self, size: int) -> bool:
-        """Whether a pipe takes *size* bytes at once, so that no other process can write in between."""
-        return self._descriptor is not None and _room(self._descriptor) >= size
 
     def _lose(self, lines: int, error: Exception) -> None:
         with self._lost_lock:
@@ -303,18 +301,6 @@ def _is_file(descriptor: int) -> bool:
         return stat.S_ISREG(os.fstat(descriptor).st_mode)
     except OSError:
         return False
-
-
-def _room(descriptor: int) -> int:
-    """How much more a pipe holds, where Linux tells; a page less, since the first and the last may be half used."""
-    try:
-        import fcntl
-        import termios
-
-        waiting = int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), "little", signed=True)
-        return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) - waiting - 2 * PIECE_BYTES
-    except (ImportError, AttributeError, OSError):  # no pipe, or another system
-        return 0
 
 
 # The writers of this process.

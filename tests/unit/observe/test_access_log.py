@@ -296,6 +296,7 @@ def test_descriptor_is_not_inherited_and_goes_with_the_log(tmp_path: Path) -> No
     log = open_access_log(str(tmp_path / "access.log"), "combined")
     assert log is not None
     log.reopen()
+    log.flush()  # the log's thread opens the file
     assert len(os.listdir("/proc/self/fd")) == len(before) + 1
     child = [sys.executable, "-c", "import os; print([os.path.realpath(f.path) for f in os.scandir('/proc/self/fd')])"]
     listed = subprocess.run(child, close_fds=False, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout

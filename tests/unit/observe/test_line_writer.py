@@ -137,28 +137,6 @@ def test_lines_of_many_threads() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much room a pipe has")
-def test_a_block_goes_out_at_once_if_there_is_room() -> None:
-    """A pipe with room for a long block gets it in one write; one without gets it in pieces that end where lines end."""
-    reader, end = os.pipe()
-    sizes = []
-
-    def write(data: bytes) -> int:
-        sizes.append(len(data))
-        assert data.endswith(b"\n")
-        return os.write(end, data)
-
-    writer = LineWriter(write, "the test's log", descriptor=end)
-    block = 20 * LINE
-    writer.put(block)
-    assert writer.pause(PATIENCE)
-    assert sizes == [len(block)]
-    os.write(end, bytes(20_000))
-    writer.put(block)
-    assert writer.pause(PATIENCE)
-    assert sizes == [len(block), *(5 * [PIECE_BYTES])]
-    os.close(reader)
-    os.close(end)
-
 
 # Processes.
 
