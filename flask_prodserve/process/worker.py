@@ -131,10 +131,11 @@ def work(birth: Birth, load: Callable[[], Service]) -> int:
     try:
         with forked.in_parent_only():
             service = load()
-        return _Work(birth, service).run()
-    except ProdServeError as error:
-        # The link stays open, and is heard, for as long as the process lives.
-        if birth.link.send(Failed(str(error))) and birth.settled:
+        return _Work(birth, service).run()  # the link stays open, and is heard, until the process ends
+    except BaseException as error:
+        said = isinstance(error, ProdServeError) and birth.link.send(Failed(str(error))) and birth.settled
+        birth.link.close()
+        if said and isinstance(error, ProdServeError):
             ExitGuard(Deadline(COMMAND_SECONDS), error.exit_code, limit="").leave()
             return error.exit_code
         raise
