@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -337,12 +338,19 @@ def test_body_that_comes_almost_at_once(served: Served, clock: ManualClock) -> N
         assert b"MIN_BODY_RATE" in response.body
 
 
+def has_come(served: Served, count: int) -> bool:
+    """Whether so many bytes of the only body have been read."""
+    request = channel_of(served).request
+    return request is not None and request.body_received == count
+
+
 def test_pauses_of_a_body(served: Served, clock: ManualClock) -> None:
     """A client that pauses for long, and makes up for it when it comes back, is not too slow."""
     with Client(served.address) as wire:
         wire.send(LENGTH)
-        for pause in (4, 9, 14, 29):
+        for count, pause in enumerate((4, 9, 14, 29), 1):
             wire.send(bytes(20_000))
+            wait_until(partial(has_come, served, 20_000 * count))
             pass_time(served, clock, pause)
         wire.send(bytes(20_000))
         assert len(wire.response("POST").body) == 100_000
