@@ -7,10 +7,7 @@ alone do no harm, unless TLS needs the original ``ssl``.
 
 from __future__ import annotations
 
-import _thread
-import inspect
 import sys
-import threading
 
 from ..errors import AppLoadError
 
@@ -37,19 +34,4 @@ def _who_patched(gevents: str, eventlets: str) -> str:
         return "gevent"
     if patcher is not None and patcher.is_monkey_patched(eventlets):
         return "eventlet"
-    if gevents == "threading" and not _threads_are_real():
-        return "a library"
     return ""
-
-
-def _threads_are_real() -> bool:
-    """Whether a new thread is one of the system. It is started only if the function for that is not Python's own any more: a debugger
-    replaces it, too.
-    """
-    if inspect.isbuiltin(_thread.start_new_thread):
-        return True
-    found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append(threading.get_native_id()), daemon=True)
-    thread.start()
-    thread.join()
-    return found != [threading.get_native_id()]

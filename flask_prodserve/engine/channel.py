@@ -47,8 +47,10 @@ LINGER_SECONDS = 5.0
 """How long a closed connection may go on sending what nobody will read (nginx: lingering_timeout)."""
 
 LINGER_BYTES = 1 << 21
-"""How much of that is read and thrown away: what is under way until the client sees the response, on 100 Mbit/s and 150 ms (Tomcat:
-maxSwallowSize, 2 MB; Go: 256 KB). The rest stays with the client's system, which is not reset before LINGER_SECONDS have passed.
+"""How much of that is read and thrown away after a head that was refused: what is under way until the client sees the response, on
+100 Mbit/s and 150 ms (Tomcat: maxSwallowSize, 2 MB; Go: 256 KB). The rest stays with the client's system, which is not reset before
+LINGER_SECONDS have passed. A body that follows a good head is read for all of that time: Apache's proxy passes a 413 on only after it
+has sent the whole upload.
 """
 
 DRAIN_IDLE_SECONDS = 1.0
@@ -102,6 +104,7 @@ class Channel(Outgoing):
         self.requests: list[RequestParser] = []
         self._unread = b""
         self._client_closes = False
+        self._head_was_read = False
         self._lingering: Deadline | None = None
         self._discarded = 0
         self._clock = server.clock
@@ -122,7 +125,7 @@ class Channel(Outgoing):
 
     def readable(self) -> bool:
         if self._lingering is not None:
-            return self._discarded < LINGER_BYTES
+            return self._discarded < LINGER_BYTES or self._head_was_read
         return not (
             self.running
             or self.output.size
@@ -509,6 +512,7 @@ class Channel(Outgoing):
             self.task = None
         self.requests.clear()
         if task.close_on_finish or not self.connected:
+            self._head_was_read = request.head is not None
             self._client_closes = request.head is not None and not request.head.keep_alive
             self.close_when_flushed = True
             self._unread = b""

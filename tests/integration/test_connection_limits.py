@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 from flask import Flask, request
 
@@ -339,7 +340,8 @@ def test_churn_at_the_limit() -> None:
             for number in range(60):
                 wire = Wire(served.address)
                 wires.append(wire)
-                with contextlib.suppress(*RESETS):  # where a request crosses the 503
+                # A request may cross the 503, or the end of a connection that made room before it had sent anything.
+                with contextlib.suppress(*RESETS, h11.RemoteProtocolError):
                     statuses.append(use(wire).status)
                 if (number + seed) % 3 == 0:
                     while wires:

@@ -1,4 +1,4 @@
-"""Apps that have replaced Python's threads are refused at once; what only looks like that is served."""
+"""Apps that have replaced Python's threads are refused at once."""
 
 from __future__ import annotations
 
@@ -15,30 +15,6 @@ from wire import get
 
 APP = "from flask import Flask\napp = Flask(__name__)\n@app.get('/')\ndef index(): return 'served'\n"
 GEVENT = "from gevent import monkey\nmonkey.patch_all({})\n"
-INLINE = """
-import _thread, threading
-
-def start(function, arguments=(), named={}, *more, **options):
-    function(*arguments, **named)
-    return _thread.get_ident()
-
-_thread.start_new_thread = threading._start_new_thread = start
-threading._start_joinable_thread = start
-threading.Thread.start = lambda self: (self._started.set(), self.run())
-threading.Thread.join = lambda self, timeout=None: None
-"""
-WRAPPED = """
-import _thread, threading
-
-original = _thread.start_new_thread
-
-def start(*arguments, **named):
-    return original(*arguments, **named)
-
-_thread.start_new_thread = start
-if hasattr(threading, "_start_new_thread"):
-    threading._start_new_thread = start
-"""
 QUIET = {"PYTHONWARNINGS": "ignore"}  # gevent warns of modules that were imported before it
 MODES = [("--workers", "0"), ("--workers", "1"), ("--preload",)]
 
@@ -82,19 +58,5 @@ def test_gevent_without_threads(tmp_path: Path, localhost: Pair) -> None:
     what, hint = refused(tmp_path, text, "--tls-cert", localhost.cert, "--tls-key", localhost.key)
     assert what == "Error: Gevent has replaced Python's ssl module (monkey patching), and TLS_CERT needs the original."
     assert "patch_all(thread=False, ssl=False)" in hint
-    with run(flask("serve", "--port", "0"), cwd=tmp_path, env=QUIET) as command:
-        assert get(command.address).body == b"served"
-
-
-@pytest.mark.parametrize("options", MODES, ids=" ".join)
-def test_any_other_library(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Threads that do not run in a thread of the system are recognized whoever has replaced them."""
-    what, _ = refused(tmp_path, INLINE, *options)
-    assert what.startswith("Error: A library has replaced Python's threads")
-
-
-def test_a_wrapper_around_real_threads(tmp_path: Path) -> None:
-    """A debugger or profiler that wraps the start of real threads is served."""
-    (tmp_path / "app.py").write_text(WRAPPED + APP)
     with run(flask("serve", "--port", "0"), cwd=tmp_path, env=QUIET) as command:
         assert get(command.address).body == b"served"
