@@ -163,6 +163,8 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
     preloads = early.workers.preload and early.process.user is None
     if preloads:
         environment.give_to_app()
+        if left is None:
+            install(signal.SIGTERM, _end_loading)
         load = _preload(load)
     with _holders_named():
         outcome = supervisor.run()
@@ -198,6 +200,11 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         )
 
     return work(birth, service)
+
+
+def _end_loading(number: int, frame: object) -> None:
+    """Exit as a server does that is told to stop. The default action would not end process 1 of a container."""
+    raise SystemExit(ExitCode.STOPPED)
 
 
 def _preload(load: Load) -> Load:

@@ -6,6 +6,7 @@ imported when the command is used. Only the command line exits.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -107,14 +108,16 @@ def _is_one_process(resolved: Resolved) -> bool:
 def _resolve_early(info: ScriptInfo, layers: list[Layer]) -> Resolved:
     """What is known of the settings without the app.
 
-    Raises SettingsError, with the problems of the app's own keys, too, unless the app must not be loaded as who this is.
+    Raises SettingsError, with the problems of the app's own keys, too. For those the app is loaded, but not as root if USER is set, or
+    may be meant by a name that is no setting.
     """
     from ..settings import SettingsError, resolve
 
     try:
         return resolve(layers, complete=False)
     except SettingsError:
-        if not any("USER" in layer.values for layer in layers):
+        is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+        if not any("USER" in layer.values or (is_root and layer.unknown) for layer in layers):
             load(info, layers)
         raise
 

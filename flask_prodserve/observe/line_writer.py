@@ -343,4 +343,4 @@ def _end() -> None:
 
 atexit.register(_end)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=partial(_start_over, queue=False))
+    os.register_at_fork(before=partial(flush, PAUSE_SECONDS), after_in_child=partial(_start_over, queue=False))

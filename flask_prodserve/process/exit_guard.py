@@ -98,6 +98,8 @@ class ExitGuard:
             self._written.set()
 
     def _name(self) -> None:
+        # Python has ended daemons by now, but not those that a Pool started in place of others meanwhile.
+        end_daemons()
         if left := left_running():
             logger.info(
                 "waiting for %s, started by the app; the process exits in %.0fs%s",

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..net import forked
@@ -23,6 +23,10 @@ HANDLED = frozenset(
     for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGCHLD")
     if hasattr(signal, name)
 )
+
+
+ENDING = frozenset(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name))
+"""Those that end a process."""
 
 
 def nothing(number: int, frame: object) -> None:
@@ -75,9 +79,9 @@ class SignalInbox:
         self.ignored = {number for number in HANDLED if signal.getsignal(number) is signal.SIG_IGN}
         """What was ignored when this process was started: SIGHUP under ``nohup``."""
 
-    def open(self) -> None:
-        """Handle signals from now on, also those that were blocked until now."""
-        for number in HANDLED:
+    def open(self, numbers: Iterable[signal.Signals] = HANDLED) -> None:
+        """Collect *numbers* from now on. Signals that were blocked until now arrive."""
+        for number in numbers:
             install(number, nothing)
         signal.set_wakeup_fd(self._entrance.fileno(), warn_on_full_buffer=False)
         if hasattr(signal, "pthread_sigmask"):

@@ -40,7 +40,7 @@ from .pidfile import remove_pidfile, write_pidfile
 from .plan import decide, next_look
 from .privileges import Identity
 from .rehearsal import Command, Rehearsal
-from .signals import SignalInbox, blocked
+from .signals import ENDING, HANDLED, SignalInbox, blocked
 from .state import Phase, Renewal, Rules, State
 from .status import describe, in_short
 from .terminal import Terminal
@@ -118,9 +118,9 @@ class Supervisor:
         self._control: control.ControlServer | None = None
         self._graceful: Deadline | None = None
         forked.call_in_child(self._abandon)  # now: with PRELOAD the app is loaded before run()
-        if self._taken_over:
-            # Signals are blocked since the supervisor before this one; what a preloaded app starts would inherit that.
-            self._inbox.open()
+        # Before a preloaded app is imported. At an upgrade all signals are blocked since the supervisor before this one, and what the app
+        # starts would inherit that. At a start those that end a process do so, and the others wait for run().
+        self._inbox.open(HANDLED if self._taken_over else HANDLED - ENDING)
 
     @property
     def time_to_exit(self) -> Deadline:

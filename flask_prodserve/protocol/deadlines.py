@@ -61,7 +61,9 @@ class Progress:
         elapsed = now - self._seen
         self.bytes += gained
         self.moved, self._seen = moved, now
-        self._credit = min(self._credit - elapsed * self._rate + gained, self._rate * RATE_SECONDS)
+        most = self._rate * RATE_SECONDS
+        # No pause costs more than the debt that RATE_SECONDS can make: else a client could not catch up after a long one.
+        self._credit = min(max(self._credit - elapsed * self._rate, -most) + gained, most)
         if self._credit >= self._rate:  # a second ahead: who was behind has caught up
             self._behind_since = None
         elif self._behind_since is None and is_active and self._credit < 0:

@@ -4,7 +4,8 @@ A pattern such as ``\\s*;`` takes time by the square of the length of a row of b
 which the process does nothing else: in Werkzeug 3.1 for Accept, and in 3.1.3 also for If-Match, If-None-Match and Cookie.
 
 RFC 9110, section 5.6.3: optional and required white space may be replaced with a single SP before it is interpreted. Rows in quoted
-strings are replaced as well, since a library searches them, too.
+strings are replaced as well, since a library searches them, too. NEL and NBSP (0x85, 0xA0) are no white space of HTTP, but ``\\s``
+matches them in the text that WSGI makes of a field.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ READ_BY_LIBRARIES = frozenset(
 """The fields that Flask and Werkzeug take apart. Others, such as User-Agent and an app's own, are left as they are."""
 
 _MANY = b" " * (MAX_BLANKS + 1)
-_LONG = re.compile(rf"[ \t]{{{MAX_BLANKS + 1},}}")
+_LONG = re.compile(rf"[ \t\x85\xa0]{{{MAX_BLANKS + 1},}}")
 
 
 def may_have_long_blanks(section: bytes) -> bool:
     """Whether to look closely at the fields in *section*. Quick, since it is asked of every head."""
-    return b"\t" in section or _MANY in section
+    return b"\t" in section or _MANY in section or not section.isascii()
 
 
 def shorten_blanks(fields: dict[str, str]) -> None:

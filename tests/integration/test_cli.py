@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -130,6 +131,16 @@ def test_app_for_another_user_is_not_loaded_to_complete_an_error(tmp_path: Path,
     assert not (tmp_path / "imported").exists()
     assert ends(tmp_path, "serve", "--threads", "nonsense")[0] == 2
     assert (tmp_path / "imported").exists(), "without USER it is"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has rights to give up")
+def test_app_is_not_loaded_as_root_if_user_is_misspelt(tmp_path: Path) -> None:
+    """A name that is no setting may be a misspelt USER, so root does not import the app to find more mistakes."""
+    (tmp_path / "app.py").write_text(f"open('imported', 'w').close()\n{APP}")
+    code, _, error = ends(tmp_path, "serve", PRODSERVE_USR="nobody")
+    assert code == 2
+    assert "Did you mean PRODSERVE_USER?" in error
+    assert not (tmp_path / "imported").exists()
 
 
 def test_settings_of_an_app_that_refuses_its_own(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server import is_alive, serving, supervised
+from server import deploy, is_alive, serving, supervised
 
 from flask_prodserve.units import format_duration
-from serving import PATIENCE, wait_until
+from serving import PATIENCE, Command, flask, run, wait_until
+from wire import get
 
 pytestmark = supervised
 
@@ -182,3 +185,37 @@ def test_no_place_for_the_control_socket(tmp_path: Path) -> None:
     (line,) = [line for line in server.command.output.splitlines() if "CONTROL_SOCKET" in line]
     assert " WARNING " in line
     assert "--control-socket" in line
+
+
+WAITS = """
+import pathlib, time
+
+pathlib.Path("importing").touch()
+while not pathlib.Path("go").exists():
+    time.sleep(0.01)
+"""
+
+
+@contextlib.contextmanager
+def preloading(folder: Path) -> Iterator[Command]:
+    """A server that is importing its app for PRELOAD, until there is a file ``go``."""
+    deploy(folder, "1", WAITS)
+    with run(flask("serve", "--preload", "--port", "0"), cwd=folder) as command:
+        wait_until((folder / "importing").exists, "the import")
+        yield command
+
+
+def test_reload_while_preloading(tmp_path: Path) -> None:
+    """A reload that is asked for while PRELOAD imports the app is carried out once the server is ready."""
+    with preloading(tmp_path) as command:
+        command.signal(signal.SIGHUP)
+        (tmp_path / "go").touch()
+        assert get(command.address, "/echo/1").status == 200
+        command.wait_for("reloaded: ")
+
+
+def test_stop_while_preloading(tmp_path: Path) -> None:
+    """SIGTERM ends a server that is importing its app, as if it had been serving."""
+    with preloading(tmp_path) as command:
+        command.signal(signal.SIGTERM)
+        assert command.exit_code() == 0

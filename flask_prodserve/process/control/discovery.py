@@ -158,7 +158,10 @@ def _is_meant(app: str | None, folder: str, found: Found, *, changes: bool) -> b
     """Whether *found* may be the server of *app*, seen from *folder*."""
     here = next(filter(None, (_file_of(name, folder) for name in ([app] if app else ["wsgi.py", "app.py"]))), None)
     if here is not None:
-        return found.app is not None and found.folder is not None and here == _file_of(found.app, found.folder)
+        if found.app is None or found.folder is None or here != _file_of(found.app, found.folder):
+            return False
+        name = key_of(app, folder).partition(":")[2]
+        return name in ("", key_of(found.app, found.folder).partition(":")[2])  # two apps may be in one file
     if app is None:
         return not changes or (found.folder is not None and os.path.realpath(found.folder) == os.path.realpath(folder))
     return found.app is not None and key_of(app, folder) == key_of(found.app, found.folder or folder)

@@ -148,6 +148,16 @@ def test_namesakes(tmp_path: Path, environ: dict[str, str]) -> None:
         assert control.locate("auto", "app", str(tmp_path), environ) == path
 
 
+def test_two_apps_in_one_file(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A server of another app in the same file is not meant, and one is meant if only the file is named."""
+    (tmp_path / "two.py").touch()
+    folder = str(tmp_path)
+    with server(environ, "two:api", folder) as path:
+        assert fails("two:admin", folder, environ)[0] == "No server of this app seems to be running. These are:"
+        for app in ("two:api", "two.py:api", "two"):
+            assert control.locate("auto", app, folder, environ) == path
+
+
 def test_text_of_a_server_does_not_reach_the_terminal_raw(environ: dict[str, str]) -> None:
     """Control characters in what a server answers are escaped."""
     with server(environ, "one", url="http://\x1b[2J"):

@@ -72,6 +72,17 @@ def drive(progress: Progress, count: Callable[[float], int], seconds: float, beg
     return None
 
 
+@pytest.mark.parametrize("pause", [8, 20, 29])
+def test_a_client_catches_up_after_a_pause(pause: int) -> None:
+    """A pause costs no more than a few seconds' debt, so a client that goes on at three times the least rate is in time."""
+    progress = Progress(100.0, 240)
+
+    def count(passed: float) -> int:
+        return 10_000 + (0 if passed <= pause else int((passed - pause) * 720))
+
+    assert drive(progress, count, pause + 60) is None
+
+
 @pytest.mark.parametrize("phase", STEPWISE)
 def test_boundary_of_the_rate(phase: Phase) -> None:
     """From its beginning a message has five seconds to reach its least rate; just that rate is enough, and a byte less is not."""

@@ -35,7 +35,7 @@ def names() -> list[str]:
 
 
 @pytest.mark.parametrize("name", names())
-@pytest.mark.parametrize("blank", [" ", "\t", " \t", "\t "])
+@pytest.mark.parametrize("blank", [" ", "\t", " \t", "\t ", "\xa0", "\x85 "])
 def test_a_long_row(name: str, blank: str) -> None:
     """A row of more than MAX_BLANKS is one blank for the app, and a shorter row is what it was."""
     short = (blank * MAX_BLANKS)[:MAX_BLANKS]
