@@ -17,6 +17,11 @@ IMPOVERISH = """
 import os, select, signal, socket, sys
 import asyncio, faulthandler, flask.cli, subprocess, ssl, tempfile, waitress.server  # as they are
 
+def socketpair(*arguments, pair=socket.socketpair, family=socket.AF_UNIX):
+    return pair(family, socket.SOCK_STREAM)  # Python makes one out of TCP there
+
+
+socket.socketpair = socketpair
 sys.platform = "win32"
 for name in ("pwd", "grp", "resource", "fcntl", "termios"):
     sys.modules[name] = None  # an import raises ImportError
