@@ -14,7 +14,7 @@ autodoc_typehints = "description"
 exclude_patterns = ["_build"]
 
 # Names in signatures that belong to others; nothing is fetched to resolve them.
-nitpick_ignore = [("py:class", name) for name in ("Flask", "flask.app.Flask", "Problem", "Target")]
+nitpick_ignore = [("py:class", name) for name in ("Flask", "flask.app.Flask", "Problem", "Target", "WSGIApplication")]
 nitpick_ignore += [("py:class", f"collections.abc.{name}") for name in ("Callable", "Iterable")]
 nitpick_ignore += [("py:class", f"flask_prodserve.extension.{name}") for name in ("Function", "Target")]
 
