@@ -22,6 +22,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Mapping
+from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,6 +61,17 @@ MEASURED_SECONDS = 1.0
 """How long a client must have been looked at for its speed to mean anything."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class TurnEnd(Enum):
+    """What :meth:`Channel.answer` leaves to its caller."""
+
+    MORE = "more"
+    """The next request is complete: answer it, now or in a later turn."""
+    DONE = "done"
+    """No further request is complete: call :meth:`Channel.finish_turn`."""
+    GIVEN_UP = "given up"
+    """The request was given up: the calling thread must not touch the connection again."""
 
 
 class Channel(Outgoing):
@@ -357,13 +369,10 @@ class Channel(Outgoing):
 
     def answer_here(self) -> None:
         """Answer a request that has a ``reply``, in the loop's thread."""
-        if self.answer():
+        if self.answer() is TurnEnd.MORE:
             self.server.loop.submit(self)
-        elif self.close_when_flushed:
-            self.running = False
-            self.handle_write()
         else:
-            self.settle()
+            self.finish_turn(in_loop=True)
 
     def forget_request(self) -> None:
         """The client has gone, and nobody will run the request."""
@@ -389,8 +398,7 @@ class Channel(Outgoing):
             task.request.reply = reply
             ReplyTask(self, task.request, task.environ, seconds).service()
             self.close_when_flushed = True
-            self.running = False
-            self.handle_write()
+            self.finish_turn(in_loop=True)
         else:
             report(self, task.request, task.response, task.environ, seconds)
         return True
@@ -488,10 +496,8 @@ class Channel(Outgoing):
 
     # The running thread.
 
-    def answer(self) -> bool | None:
-        """Answer one request. Returns whether there is another one; None where the request was given up: then this thread has not
-        anything to do with the channel any more.
-        """
+    def answer(self) -> TurnEnd:
+        """Answer one request."""
         request = self.requests[0]
         self.answered += 1
         self.queued_at = None
@@ -508,7 +514,7 @@ class Channel(Outgoing):
             if not self.connected:
                 self.server.connections.left.discard(self)
             if self.task is not task:
-                return None
+                return TurnEnd.GIVEN_UP
             self.task = None
         self.requests.clear()
         if task.close_on_finish or not self.connected:
@@ -516,17 +522,24 @@ class Channel(Outgoing):
             self._client_closes = request.head is not None and not request.head.keep_alive
             self.close_when_flushed = True
             self._unread = b""
-            return False
+            return TurnEnd.DONE
         if not self._unread or self.output.size:
-            return False
+            return TurnEnd.DONE
         data, self._unread = self._unread, b""
-        more = self.received(data)
-        if more:
-            self.queue()  # since now, and not since it came with the others
-        return more
+        if not self.received(data):
+            return TurnEnd.DONE
+        self.queue()  # since now, and not since it came with the others
+        return TurnEnd.MORE
 
-    def settle(self) -> None:
-        """All is answered that there is to be answered now: from here on the channel is the loop's."""
+    def finish_turn(self, *, in_loop: bool) -> None:
+        """Hand the connection back to the event loop. *in_loop*: the loop's thread calls this.
+
+        If the last response was the connection's last, that thread closes at once; another one leaves that to it.
+        """
+        if in_loop and self.close_when_flushed:
+            self.running = False
+            self.handle_write()
+            return
         with self.output_lock:
             self.last_activity = self._idle_from = self._clock()
             self.running = False

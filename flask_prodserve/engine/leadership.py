@@ -34,7 +34,7 @@ from waitress import wasyncore
 from ..clock import Deadline, monotonic
 from .admission import take_out
 from .blocking_memory import BlockingMemory
-from .channel import Channel
+from .channel import Channel, TurnEnd
 from .places import Places
 from .steward import PATIENCE, Claim, Steward
 from .trigger import Trigger
@@ -357,14 +357,14 @@ class Leadership:
                     return True
         claim: Claim = [head]
         began = self._steward.watch(claim)
-        more = channel.answer()
+        end = channel.answer()
         leads = True
         try:
             claim.pop()
         except IndexError:
             leads = False  # and nothing is run in here: exceptions of the app would seem to come from this one
         if not leads:
-            self._finish(self._go_on(channel, more))
+            self._finish(self._go_on(channel, end))
             return False
         ended = monotonic()
         if ended - began > PATIENCE:
@@ -373,14 +373,12 @@ class Leadership:
             self._memory.forget(kind)
         if self._admission is not None and (following := self._admission.release(channel)) is not None:
             self._arrived.append(following)
-        if more:
+        if end is TurnEnd.MORE:
             self._arrived.append(channel)
-        elif channel.close_when_flushed:
-            channel.running = False
-            channel.handle_write()
         else:
-            channel.settle()
-            self._places.quick_at = ended
+            if not channel.close_when_flushed:
+                self._places.quick_at = ended
+            channel.finish_turn(in_loop=True)
         return True
 
     # Changes of the lead.
@@ -438,25 +436,25 @@ class Leadership:
         """
         return self._go_on(channel, channel.answer())
 
-    def _go_on(self, channel: Channel, more: bool | None) -> bool:
-        """Go on after a request of *channel*, of which ``answer`` returned *more*, until another channel waits for a place. Returns as
+    def _go_on(self, channel: Channel, end: TurnEnd) -> bool:
+        """Go on after a request of *channel*, of which ``answer`` returned *end*, until another channel waits for a place. Returns as
         :meth:`_run`.
         """
-        while more and not (self._places or self._admission is not None or channel.lent):
-            more = channel.answer()
+        while end is TurnEnd.MORE and not (self._places or self._admission is not None or channel.lent):
+            end = channel.answer()
         with self._lock:
-            if more is None:
+            if end is TurnEnd.GIVEN_UP:
                 self._stuck -= 1
                 counted = False
             else:
                 counted = not self._take_back(channel)
             if self._admission is not None and (following := self._admission.release(channel)) is not None:
                 self._places.put_first(following)
-        if more:
+        if end is TurnEnd.MORE:
             # Behind those that wait for a place or for their endpoint.
             self.soon(lambda: self.submit(channel))
-        elif more is not None:
-            channel.settle()
+        elif end is TurnEnd.DONE:
+            channel.finish_turn(in_loop=False)
         return counted
 
     def _take_back(self, channel: Channel) -> bool:

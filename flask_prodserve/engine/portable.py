@@ -15,6 +15,7 @@ from waitress import wasyncore
 from waitress.task import ThreadedTaskDispatcher
 
 from ..clock import Deadline
+from .channel import TurnEnd
 from .trigger import Trigger
 
 if TYPE_CHECKING:
@@ -98,20 +99,20 @@ class PortableLoop:
 
     def run(self, channel: Channel) -> None:
         """Answer requests of *channel*, in a service thread, until another channel waits for a thread."""
-        more = channel.answer()
-        while more and not (self._pool.queue or self._admission is not None or channel.lent):
-            more = channel.answer()
+        end = channel.answer()
+        while end is TurnEnd.MORE and not (self._pool.queue or self._admission is not None or channel.lent):
+            end = channel.answer()
         with self._lock:
-            if more is None:
+            if end is TurnEnd.GIVEN_UP:
                 self._stuck -= 1
                 self._set_thread_count()
             elif self._take_back(channel):
                 self._set_thread_count()
         self._release(channel)
-        if more:
+        if end is TurnEnd.MORE:
             self.soon(lambda: self.submit(channel))  # behind those that wait, for a thread or for their endpoint
-        elif more is not None:
-            channel.settle()
+        elif end is TurnEnd.DONE:
+            channel.finish_turn(in_loop=False)
 
     def _take_back(self, channel: Channel) -> bool:
         """The stream of *channel* is over, if it was lent a thread. Returns whether it was. Under ``_lock``."""

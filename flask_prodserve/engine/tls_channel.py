@@ -225,10 +225,10 @@ class TLSChannel(Channel):
 
     # The running thread.
 
-    def settle(self) -> None:
+    def finish_turn(self, *, in_loop: bool) -> None:
         if self._client_said_end and not self._unread:
             self.close_when_flushed = True
-        super().settle()
+        super().finish_turn(in_loop=in_loop)
 
     def write(self, response: Response, data: bytes | memoryview, *, more: bool = False) -> None:
         self._give_way(len(data))

@@ -51,7 +51,17 @@ POINTS: dict[type, list[str]] = {
         "withdraw",
     ],
     PortableLoop: ["submit", "run", "abandoned", "lend", "withdraw"],
-    Channel: ["answer", "settle", "handle_write", "pause", "received", "handle_close", "write", "abandon", "refuse"],
+    Channel: [
+        "answer",
+        "finish_turn",
+        "handle_write",
+        "pause",
+        "received",
+        "handle_close",
+        "write",
+        "abandon",
+        "refuse",
+    ],
     Admission: ["admit", "release", "withdraw"],
     Task: ["service"],
 }

@@ -41,7 +41,7 @@ HOLD_UP_SECONDS = 0.004
 POINTS = {
     Leadership: ["_begin", "_finish", "_handle", "_run", "_go_on", "_take_over", "_serve"],
     PortableLoop: ["submit", "attend", "run"],
-    Channel: ["answer", "settle", "handle_write", "pause", "received", "handle_close", "write"],
+    Channel: ["answer", "finish_turn", "handle_write", "pause", "received", "handle_close", "write"],
 }
 """Where a thread may lose the processor between two steps of a hand-over."""
 

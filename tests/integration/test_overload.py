@@ -200,22 +200,22 @@ def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
 
 def test_body_whose_client_leaves_when_the_request_before_it_ends(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """What there is of a body behind a request is given back, also where the connection ends between that request and the loop's turn."""
-    settle = Channel.settle
+    finish_turn = Channel.finish_turn
     kept: list[int] = []
 
-    def leave(channel: Channel) -> None:
+    def leave(channel: Channel, *, in_loop: bool) -> None:
         """In a service thread, which has just looked whether the client is there, and has taken the body over."""
         kept.append(served.engine._watchdog._spool.size)
         served.engine._loop.soon(channel.handle_close)
         wait_until(lambda: not channel.connected)
-        settle(channel)
+        finish_turn(channel, in_loop=in_loop)
 
     with in_thread(held.app, clock=held.clock, request_timeout=0) as served, Wire(served.address) as wire:
         behind = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000\r\n\r\n" + bytes(1000)
         wire.send(b"GET /held/1 HTTP/1.1\r\nHost: test\r\n\r\n" + behind)
         held.wait_for(1)
         served.settle()
-        monkeypatch.setattr(Channel, "settle", leave)
+        monkeypatch.setattr(Channel, "finish_turn", leave)
         held.release.set()
         assert wire.response().body == b"1"
         assert wire.closed()

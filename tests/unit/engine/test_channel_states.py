@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from by_hand import ByHand
 from flask_prodserve.clock import monotonic
 from flask_prodserve.engine.adjustments import EngineAdjustments
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.channel import Channel, TurnEnd
 from flask_prodserve.engine.connections import Connections
 from flask_prodserve.engine.server import Server
 from flask_prodserve.extension import resolve_for
@@ -125,8 +125,8 @@ class Connection(RuleBasedStateMachine):
 
     @rule()
     def thread_answers(self) -> None:
-        if self.channel.running and self.channel.requests and not self.channel.answer():
-            self.channel.settle()
+        if self.channel.running and self.channel.requests and self.channel.answer() is TurnEnd.DONE:
+            self.channel.finish_turn(in_loop=False)
 
     @rule(count=st.sampled_from([1, 1000, 10_000_000]))
     def client_takes(self, count: int) -> None:

@@ -18,7 +18,7 @@ from by_hand import ByHand
 from flask_prodserve.clock import monotonic
 from flask_prodserve.engine import task
 from flask_prodserve.engine.adjustments import EngineAdjustments
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.channel import Channel, TurnEnd
 from flask_prodserve.engine.connections import Connections
 from flask_prodserve.engine.server import Server
 from flask_prodserve.errors import RequestTimedOut
@@ -126,7 +126,7 @@ def test_response_is_closed(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None
         monkeypatch.setattr(task, "time", clock)
         with asked(application) as channel:
             clock.channel = channel
-            assert not channel.answer()
+            assert channel.answer() is TurnEnd.DONE
         assert channel.adj.spool.size == 0
         reached = clock.left <= 0
         outcomes.append([chunks.closed for chunks in returned])
@@ -148,7 +148,7 @@ def test_file_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = InterruptingClock(2)
     monkeypatch.setattr(task, "time", clock)
     with asked(application) as clock.channel:
-        assert not clock.channel.answer()
+        assert clock.channel.answer() is TurnEnd.DONE
     assert clock.left == 0
     assert [file.closed for file in files] == [True]
 
@@ -173,7 +173,7 @@ def test_nothing_comes_while_we_log() -> None:
     logger.addHandler(handler)
     try:
         with asked(application) as channel:
-            assert not channel.answer()
+            assert channel.answer() is TurnEnd.DONE
     finally:
         logger.removeHandler(handler)
     assert len(said) == 1
