@@ -49,8 +49,8 @@ def books(engine: Engine) -> Books:
         if admission is None
         else sum(share.running + len(share.waiting) for share in list(admission._shares.values())),
         queued=engine._watchdog.queued,
-        busy=loop._places.busy if isinstance(loop, Leadership) else loop._pool.active_count,
-        streams=loop._streams,
+        busy=loop._budget.busy,
+        streams=loop._budget.streams,
         stuck=loop.stuck,
         orphaned=len(engine._connections.left),
         spool=engine._watchdog._spool.size,
@@ -62,6 +62,18 @@ def has_leader(engine: Engine) -> bool:
     return isinstance(engine._loop, Leadership)
 
 
+def accepts(engine: Engine) -> list[bool]:
+    """Tell for each listener whether the event loop for epoll watches it now."""
+    loop: Any = engine._loop
+    return [bool(loop._poller._interests[server._fileno]) for server in engine._servers]
+
+
+def service_threads(engine: Engine) -> int:
+    """Count the threads that there are for requests."""
+    loop: Any = engine._loop
+    return int(loop._members)
+
+
 def channels(engine: Engine) -> list[Channel]:
     """List the open connections."""
     return list(engine._connections.channels.values())
@@ -69,7 +81,7 @@ def channels(engine: Engine) -> list[Channel]:
 
 def lent(engine: Engine) -> int:
     """Count the streams that have moved from THREADS to MAX_STREAMS."""
-    return sum(channel.lent for channel in channels(engine))
+    return sum(engine._loop.is_stream(channel) for channel in channels(engine))
 
 
 def threads_that_wait_for_clients(engine: Engine) -> int:

@@ -4,7 +4,7 @@ Two threads know a channel: the loop's, and while it is *running* the one that r
 
 - ``request``, ``requests`` and ``_unread`` belong to the loop's thread while the channel is not running, and to the running thread while
   it is. The loop's thread makes it running; the running thread ends that, as the last thing it does.
-- ``output``, ``interest`` and the life of the socket are changed under ``output_lock``. The socket is closed by the loop's thread only,
+- ``output`` and the life of the socket are changed under ``output_lock``. The socket is closed by the loop's thread only,
   and under that lock, so that a number which is another connection's by then is never written to or watched for.
 - A request that is given up is taken from its thread under ``output_lock``: ``task`` is not that thread's any more, which it sees when the
   app returns, and then touches nothing but the request itself.
@@ -99,10 +99,6 @@ class Channel(Outgoing):
     queued_at: float | None = None
     """Since when the request has been waiting for a thread, or for others of its endpoint, if it is. By the server's clock."""
     close_when_flushed = False
-    lent = False
-    """Whether a stream of this channel has given up its place among THREADS. The loop's."""
-    interest = 0
-    """The events that this channel is watched for. The loop's."""
 
     def __init__(
         self,

@@ -50,6 +50,9 @@ class Loop(Protocol):
         From the loop's thread.
         """
 
+    def is_stream(self, channel: Channel) -> bool:
+        """Whether *channel* counts against MAX_STREAMS."""
+
     def abandoned(self, channel: Channel) -> None:
         """The thread that runs the request of *channel* has been given up, and does not count against THREADS any more.
 

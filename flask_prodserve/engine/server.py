@@ -57,8 +57,6 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     effective_host: str
     effective_port: int
     draining = False
-    interest = 0
-    """The events that this listener is watched for. The loop's."""
 
     def __init__(
         self,

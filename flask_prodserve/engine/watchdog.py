@@ -302,7 +302,7 @@ class Watchdog:
         place for.
         """
         streams = [channel for channel in self._connections.channels.values() if _streams(channel, now)]
-        excess = min(wanted, sum(not channel.lent for channel in streams))
+        excess = min(wanted, sum(not self._loop.is_stream(channel) for channel in streams))
         waiting_for = [channel for channel in streams if channel.holds_thread]
         waiting_for.sort(key=lambda channel: channel.speed(now) or 0.0)
         for channel in waiting_for[:excess]:

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask, Response, request
 
 import internals
-from flask_prodserve.engine import leadership, places, sharing, steward
+from flask_prodserve.engine import leadership, request_queue, sharing, steward
 from flask_prodserve.engine.blocking_memory import BlockingMemory
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.steward import Steward
@@ -302,7 +302,7 @@ class KnowsHeld(BlockingMemory):
 def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """While more requests wait than there are threads, quick ones are answered all the same."""
     monkeypatch.setattr(leadership, "BlockingMemory", KnowsHeld)
-    monkeypatch.setattr(places, "QUICK_SECONDS", PATIENCE)
+    monkeypatch.setattr(request_queue, "FAST_SECONDS", PATIENCE)
     with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:
         loop = served.engine._loop
         if not isinstance(loop, Leadership):
@@ -312,11 +312,11 @@ def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch
             held.ask(wire)
         held.wait_for(THREADS - 1)
         wait_until(
-            lambda: get_hello(served, 1) or loop._places.quick_at > 0, "a quick request that the leader has answered"
+            lambda: get_hello(served, 1) or loop._queue.fast_at > 0, "a quick request that the leader has answered"
         )
         for wire in wires[THREADS - 1 :]:
             held.ask(wire)
-        wait_until(lambda: len(loop._places) == 4, "the others to queue")
+        wait_until(lambda: len(loop._queue) == 4, "the others to queue")
         get_hello(served)
         held.release.set()
         assert [wire.response().body for wire in wires] == [b"held"] * len(wires)
@@ -340,11 +340,11 @@ def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch)
             held.ask(wire)
             held.wait_for(1)
             busy = first if first.engine._connections else second
-            wait_until(lambda: busy.engine._loop._places.busy == 1, "the steward to take over")
-            wait_until(lambda: not any(server.interest for server in busy.engine._servers), "it to leave the listener")
+            wait_until(lambda: busy.engine._loop._budget.busy == 1, "the steward to take over")
+            wait_until(lambda: not any(internals.accepts(busy.engine)), "it to leave the listener")
             takes_nothing_over(monkeypatch)  # or a busy machine could make both of them busy
             get_hello(first)
             assert len(busy.engine._connections) == 1
             held.release.set()
             assert wire.response().body == b"held"
-            wait_until(lambda: all(server.interest for server in busy.engine._servers), "it to accept again")
+            wait_until(lambda: all(internals.accepts(busy.engine)), "it to accept again")

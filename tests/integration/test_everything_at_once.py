@@ -21,8 +21,10 @@ from flask_prodserve.engine.admission import Admission
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
+from flask_prodserve.engine.service_threads import ServiceThreads
 from flask_prodserve.engine.task import Task
 from holdups import delayed
+from internals import books
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
 
@@ -38,19 +40,9 @@ THREADS = 4
 HOLD_UP_SECONDS = 0.01
 
 POINTS: dict[type, list[str]] = {
-    Leadership: [
-        "_begin",
-        "_finish",
-        "_handle",
-        "_run",
-        "_go_on",
-        "_take_over",
-        "_serve",
-        "abandoned",
-        "lend",
-        "withdraw",
-    ],
-    PortableLoop: ["submit", "run", "abandoned", "lend", "withdraw"],
+    ServiceThreads: ["_run_queued", "_run", "_go_on", "_serve", "abandoned", "lend", "withdraw"],
+    Leadership: ["_begin", "_handle", "_take_over"],
+    PortableLoop: ["submit"],
     Channel: [
         "answer",
         "finish_turn",
@@ -263,9 +255,8 @@ def test_everything_at_once(monkeypatch: pytest.MonkeyPatch, raises: bool) -> No
         for share in watchdog._admission._shares.values():
             wait_until(lambda share=share: share.running == 0, "all shares to be given back")
             assert not share.waiting
-        assert loop._streams == 0  # type: ignore[attr-defined]  # both loops have it
-        if isinstance(loop, Leadership):
-            wait_until(lambda: loop._places.busy == 0, "all threads to be free")
+        assert books(served.engine).streams == 0
+        wait_until(lambda: books(served.engine).busy == 0, "all threads to be free")
         clock.stop()
         for _ in range(10):
             assert get(served.address, "/quick/1").body == content("1", b"")

@@ -21,8 +21,9 @@ from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
+from flask_prodserve.engine.service_threads import ServiceThreads
 from holdups import delayed
-from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
+from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -39,8 +40,9 @@ HOLD_UP_SECONDS = 0.004
 """As long as it takes to lose the lead, and more."""
 
 POINTS = {
-    Leadership: ["_begin", "_finish", "_handle", "_run", "_go_on", "_take_over", "_serve"],
-    PortableLoop: ["submit", "attend", "run"],
+    ServiceThreads: ["_run_queued", "_run", "_go_on", "_serve"],
+    Leadership: ["_begin", "_handle", "_take_over"],
+    PortableLoop: ["submit", "attend"],
     Channel: ["answer", "finish_turn", "handle_write", "pause", "received", "handle_close", "write"],
 }
 """Where a thread may lose the processor between two steps of a hand-over."""
@@ -151,7 +153,7 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
         for name in names:
             monkeypatch.setattr(owner, name, delayed(getattr(owner, name), HOLD_UP_SECONDS))
     with in_thread(make_app(folder), **SETTINGS) as served:
-        runs = served.engine._loop
+        runs: Any = served.engine._loop
         clients = [Client(served.address, seed) for seed in range(CLIENTS)]
         threads = [threading.Thread(target=client.run) for client in clients]
         for thread in threads:
@@ -161,16 +163,12 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
         assert [failure for client in clients for failure in client.failures] == []
         assert sum(client.answered for client in clients) > CLIENTS * ROUNDS
         wait_until(lambda: not served.engine._connections, "the connections to be closed")
-        if isinstance(runs, Leadership):
-            wait_until(lambda: runs._places.busy == 0, "the threads to rest")
-            assert [len(queue) for queue in (runs._places, runs._arrived, runs._steward.claim)] == [0] * 3
-            assert runs._members <= THREADS + 1
+        wait_until(lambda: runs._budget.busy == 0, "the threads to rest")
+        assert runs.queued == 0
+        assert internals.service_threads(served.engine) <= THREADS + internals.has_leader(served.engine)
+        if internals.has_leader(served.engine):
+            assert not runs._steward.claim
         assert get(served.address, "/quick/1/10").status == 200
-
-
-def service_threads(served: Served) -> int:
-    loop: Any = served.engine._loop
-    return loop._members if isinstance(loop, Leadership) else len(loop._pool.threads)
 
 
 def test_streams_do_not_hold_threads() -> None:
@@ -203,7 +201,7 @@ def test_streams_do_not_hold_threads() -> None:
         release.set()
         assert [wire.response().body for wire in wires] == [b"firstlast"] * 5
         assert waiting.response().body == b"hello"
-        wait_until(lambda: service_threads(served) <= 3)
+        wait_until(lambda: internals.service_threads(served.engine) <= 3)
 
 
 def test_streams_of_many_chunks_do_not_hold_threads() -> None:
@@ -297,4 +295,4 @@ def test_nothing_leaks(folder: str) -> None:
         wait_until(lambda: not served.engine._connections)
         wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, "all descriptors to be closed")
         assert channels() <= THREADS + 1  # a thread that rests may still hold its last one
-        assert service_threads(served) <= THREADS + 1
+        assert internals.service_threads(served.engine) <= THREADS + 1

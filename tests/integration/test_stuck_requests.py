@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, appcontext_pushed, g, request
 
-from flask_prodserve.engine.leadership import Leadership
-from internals import books
+from internals import books, has_leader, service_threads
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import Wire, get
 
@@ -142,13 +141,12 @@ def statuses(served: Served, count: int) -> list[int]:
 
 def sees_no_reset(served: Served) -> bool:
     """waitress's loop does not watch a channel while its request runs."""
-    return not isinstance(served.engine._loop, Leadership)
+    return not has_leader(served.engine)
 
 
 def live_threads(served: Served) -> int:
     """Service threads that *served* has."""
-    loop = served.engine._loop
-    return loop._members if isinstance(loop, Leadership) else len(loop._pool.threads)  # type: ignore[attr-defined]  # not of the Protocol
+    return service_threads(served.engine)
 
 
 def test_504_and_what_the_log_says(stuck: Stuck, caplog: pytest.LogCaptureFixture) -> None:
@@ -201,10 +199,10 @@ def test_a_view_that_hangs_behind_a_stream(stuck: Stuck) -> None:
         stuck.wait_for(1)
         stuck.clock.advance(5)
         served.look()
-        assert loop._streams == 1
+        assert loop._budget.streams == 1
         enough.set()
         stuck.wait_for(1)
-        assert loop._streams == 0
+        assert loop._budget.streams == 0
         stuck.clock.advance(TIMEOUT + 1)
         served.look()
         assert wire.response().body == b"first last"
@@ -212,9 +210,8 @@ def test_a_view_that_hangs_behind_a_stream(stuck: Stuck) -> None:
         get_hello(served)
         stuck.release.set()
         wait_until(lambda: loop.stuck == 0, "the stuck thread to come back")
-        assert loop._streams == 0
-        if isinstance(loop, Leadership):
-            wait_until(lambda: loop._places.busy == 0, "all threads to be free")
+        assert loop._budget.streams == 0
+        wait_until(lambda: loop._budget.busy == 0, "all threads to be free")
 
 
 def test_request_id_cannot_forge_log_lines(stuck: Stuck, caplog: pytest.LogCaptureFixture) -> None:
@@ -469,7 +466,7 @@ def test_a_stuck_thread_that_returns_while_another_runs(stuck: Stuck) -> None:
             with Wire(served.address) as wire:
                 ask(wire)
                 stuck.wait_for(1)
-                if isinstance(served.engine._loop, Leadership):
+                if has_leader(served.engine):
                     wait_until(lambda: not served.engine._loop._steward.claim, "the steward to take over")  # type: ignore[attr-defined]
                 stuck.clock.advance(TIMEOUT + 1)
                 served.look()

@@ -33,5 +33,5 @@ def test_a_call_without_the_lock_is_noticed() -> None:
 
 
 def test_both_loops_are_checked() -> None:
-    """The methods that change worker slots and streams are among those that are checked."""
-    assert {"Leadership", "PortableLoop"} <= {name.partition(".")[0] for name in locks.guarded}
+    """The methods that change worker slots and streams, which both loops share, are among those that are checked."""
+    assert {"ServiceThreads"} <= {name.partition(".")[0] for name in locks.guarded}

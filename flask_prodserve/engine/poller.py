@@ -1,0 +1,71 @@
+"""What epoll watches: the interest of each connection and listener, kept by descriptor.
+
+A connection stays registered while its requests run, so a common request needs no epoll_ctl().
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+from .sharing import Sharing
+
+GONE = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
+"""The flags of a connection whose client has closed it or reset it."""
+
+
+class Poller:
+    """For the loop's thread, except :meth:`update_interest`. *sharing*: other processes accept from the same listeners."""
+
+    def __init__(self, sharing: Sharing | None) -> None:
+        self._sharing = sharing
+        self._epoll = select.epoll()
+        self._interests: dict[int, int] = {}
+        self._listeners: list[Any] = []
+        self.poll = self._epoll.poll
+        self.close = self._epoll.close
+
+    @property
+    def leaves(self) -> bool:
+        return self._sharing is not None and self._sharing.leaves
+
+    def watch(self, entry: Any) -> None:
+        if entry.accepting:
+            self._listeners.append(entry)
+        interest = self._interest(entry)
+        self._epoll.register(entry._fileno, interest)
+        self._interests[entry._fileno] = interest
+
+    def update_interest(self, entry: Any) -> None:
+        interest = self._interest(entry)
+        descriptor = entry._fileno
+        if interest == self._interests[descriptor]:
+            return
+        self._interests[descriptor] = interest
+        if self._sharing is not None and entry.accepting:
+            # What is registered as exclusive cannot be modified (epoll_ctl(2)).
+            self._epoll.unregister(descriptor)
+            self._epoll.register(descriptor, interest)
+        else:
+            self._epoll.modify(descriptor, interest)
+
+    def update_listeners(self) -> None:
+        """Update the interest of the listeners, also of one that pauses."""
+        for listener in self._listeners:
+            if listener.accepting:
+                self.update_interest(listener)
+
+    def forget(self, entry: Any) -> None:
+        # Closing would not unregister a descriptor that a child process has inherited.
+        self._epoll.unregister(entry._fileno)
+        del self._interests[entry._fileno]
+
+    def _interest(self, entry: Any) -> int:
+        interest = 0
+        if entry.readable() and not (entry.accepting and self.leaves):
+            interest = select.EPOLLIN
+            if self._sharing is not None and entry.accepting:
+                interest |= select.EPOLLEXCLUSIVE  # a connection wakes one process, not all
+        if entry.writable():
+            interest |= select.EPOLLOUT
+        return interest

@@ -1,0 +1,65 @@
+"""What runs next: the requests that wait for a worker slot.
+
+Requests that are known to keep a thread waiting have a queue of their own, the *slow* queue. While fast requests arrive as well, the last
+free slot is kept for those, so that slow requests do not stall them.
+
+Not locked: :class:`~.service_threads.ServiceThreads` changes it under its lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from ..clock import monotonic
+from .admission import take_out
+from .channel import Channel
+from .thread_budget import ThreadBudget
+
+FAST_SECONDS = 1.0
+"""How long the last slot is kept for fast requests after one of them was answered."""
+
+
+class RequestQueue:
+    """The ready queue and the slow queue. *budget* has the slots. ``fast_at``: when the leader last answered a fast request (monotonic)."""
+
+    __slots__ = ("_budget", "_ready", "_slow", "_slow_first", "fast_at")
+
+    def __init__(self, budget: ThreadBudget) -> None:
+        self._budget = budget
+        self.fast_at = -FAST_SECONDS
+        self._ready: deque[Channel] = deque()
+        self._slow: deque[Channel] = deque()
+        self._slow_first = False
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._slow)
+
+    @property
+    def slow_must_wait(self) -> bool:
+        """Whether there is no slot for a slow request."""
+        budget = self._budget
+        kept = budget.threads > 1 and monotonic() - self.fast_at < FAST_SECONDS
+        return budget.busy >= budget.threads - kept
+
+    def add(self, channel: Channel, *, slow: bool = False) -> None:
+        """Append the request of *channel*. *slow*: requests of its kind are known to keep a thread waiting."""
+        channel.queue()
+        (self._slow if slow else self._ready).append(channel)
+
+    def put_first(self, channel: Channel) -> None:
+        """Put the request of *channel* before all others: it has waited elsewhere."""
+        self._ready.appendleft(channel)
+
+    def next(self) -> Channel | None:
+        """Remove and return the request to run next, if there is a slot for one. The two queues take turns."""
+        self._slow_first = not self._slow_first
+        if self._slow and (self._slow_first or not self._ready) and not self.slow_must_wait:
+            return self._slow.popleft()
+        if self._ready and not self._budget.full:
+            return self._ready.popleft()
+        return None
+
+    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+        """Remove and return the requests for which *unwanted* is true."""
+        return take_out(self._ready, unwanted) + take_out(self._slow, unwanted)

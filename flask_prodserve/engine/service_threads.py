@@ -1,0 +1,253 @@
+"""The threads that run requests, and what both event loops do with them.
+
+Rules:
+
+- At most THREADS threads are busy (:class:`~.thread_budget.ThreadBudget`). If there is no slot, requests wait in the
+  :class:`~.request_queue.RequestQueue`. Both change under ``_lock``, and a thread that finishes a request looks into the queue as it gives
+  up its slot. So a request that waits gets each slot that it may have, and none is forgotten.
+- After each request a connection goes to the end of the queue if another one waits, so a client that pipelines gets one turn at a time, as
+  any other does. If none waits, the thread goes on with the next request of the connection at once.
+- Threads are started when they are needed. The thread that rested last goes first: its caches are warm.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from ..clock import Deadline
+from .admission import Admission
+from .channel import Channel, TurnEnd
+from .request_queue import RequestQueue
+from .thread_budget import ThreadBudget
+from .trigger import Trigger
+
+logger = logging.getLogger("flask_prodserve.engine")
+
+
+class ServiceThread:
+    """A thread's own record. While it rests, it waits for *wake*; then *channel* is what to run, or None to lead."""
+
+    __slots__ = ("channel", "clock", "ident", "wake")
+
+    def __init__(self) -> None:
+        self.ident = threading.get_ident()
+        self.wake = threading.Lock()
+        self.wake.acquire()
+        self.channel: Channel | None = None
+        self.clock: int | None = None
+        """Its CPU clock, after it has led for the first time."""
+
+
+class ServiceThreads(ABC):
+    """The base of both event loops. *threads* is THREADS, *max_streams* is MAX_STREAMS. *map* has what the event loop watches."""
+
+    _leaders = 0
+    """How many of the threads run the event loop instead of a request."""
+
+    def __init__(self, threads: int, max_streams: int, map: dict[int, Any], admission: Admission | None) -> None:
+        self._map = map
+        self._admission = admission
+        self._budget = ThreadBudget(threads, max_streams)
+        self._queue = RequestQueue(self._budget)
+        self._trigger = Trigger(map)
+        self._lock = threading.Lock()
+        self._resting: list[ServiceThread] = []
+        self._members = 0
+        self._ended = threading.Condition(self._lock)
+        self._leaderless = False
+        """Whether no thread could be started to lead: the next thread that is free does."""
+        self._full = False
+        """Whether the event loop knows that all slots are taken."""
+        self._full_changed: Callable[[], object] | None = None
+        """Called in the loop's thread when the last slot was taken, and when one is free again."""
+        self._stopping = False
+
+    # The event loop's side: see ``Loop``.
+
+    @abstractmethod
+    def submit(self, channel: Channel) -> None: ...
+
+    def lend(self, channel: Channel) -> None:
+        with self._lock:
+            # Another thread runs the request, and may just have finished it.
+            if channel.task is not None and self._budget.move_to_streams(channel):
+                self._use_free_slot()
+
+    def is_stream(self, channel: Channel) -> bool:
+        return self._budget.is_stream(channel)
+
+    def abandoned(self, channel: Channel) -> None:
+        if self._admission is not None:
+            self._admission.abandoned(channel)
+        with self._lock:
+            self._budget.give_up(channel)
+            self._use_free_slot()
+
+    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+        with self._lock:
+            withdrawn = self._queue.withdraw(unwanted) + self._withdraw_arrived(unwanted)
+            if self._admission is not None:
+                for channel in withdrawn:
+                    if (following := self._admission.release(channel)) is not None:
+                        self._queue.add(following)
+        return withdrawn
+
+    def _withdraw_arrived(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+        """Remove and return unwanted requests that are not in the queue yet."""
+        return []
+
+    def drop_queue(self) -> None:
+        if self._admission is not None:
+            self._admission.withdraw(lambda channel: True)
+        self.withdraw(lambda channel: True)
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def stuck(self) -> int:
+        return self._budget.stuck
+
+    def soon(self, function: Callable[[], object]) -> None:
+        self._trigger.pull_trigger(function)
+
+    def check(self) -> None:
+        with self._lock:
+            self._assign_next()  # the last slot may not be kept for fast requests any more
+
+    def stop(self, deadline: Deadline) -> bool:
+        with self._lock:
+            self._stopping = True
+            while self._resting:
+                self._resting.pop().wake.release()
+        self._trigger.pull_trigger()
+        with self._lock:
+            ended = self._ended.wait_for(lambda: self._members == 0, deadline.remaining())
+        self._trigger.close()
+        return ended
+
+    def abandon(self) -> None:
+        self._trigger.abandon()
+
+    # Worker slots.
+
+    def _take_slot(self) -> None:
+        """Count one more busy thread. Under ``_lock``."""
+        self._budget.busy += 1
+        self._note_full()
+
+    def _use_free_slot(self) -> None:
+        """Run what waits, after a slot was given back. Under ``_lock``."""
+        self._assign_next()
+        self._note_full()
+
+    def _note_full(self) -> None:
+        """Let the event loop know if the last slot was taken or given back. Under ``_lock``."""
+        if self._full_changed is not None and self._full is not self._budget.full:
+            self._full = not self._full
+            self._trigger.pull_trigger(self._full_changed)
+
+    def _assign_next(self) -> None:
+        """Have another thread run the next request, if there is a slot for it. Under ``_lock``."""
+        channel = self._queue.next()
+        if channel is not None:
+            self._take_slot()
+            self._assign(channel)
+
+    def _assign(self, channel: Channel | None) -> None:
+        """Have another thread run *channel*, or lead if that is None. Under ``_lock``."""
+        if self._resting:
+            thread = self._resting.pop()
+            thread.channel = channel
+            thread.wake.release()
+            return
+        try:
+            self._start_thread(channel)
+        except RuntimeError as error:
+            logger.warning("cannot start another thread (%s); lower THREADS, or raise the limit (ulimit -u)", error)
+            if channel is None:
+                self._leaderless = True
+            else:
+                self._budget.busy -= 1
+                self._queue.put_first(channel)
+
+    # The threads.
+
+    def _run(self, channel: Channel) -> bool:
+        """Run requests of *channel* until another connection waits. Returns whether the calling thread still holds its slot."""
+        return self._go_on(channel, channel.answer())
+
+    def _go_on(self, channel: Channel, end: TurnEnd) -> bool:
+        """Run further requests of *channel* after :meth:`.Channel.answer` has returned *end*. Returns as :meth:`_run`."""
+        budget = self._budget
+        while end is TurnEnd.MORE and not (self._queue or self._admission is not None or budget.is_stream(channel)):
+            end = channel.answer()
+        with self._lock:
+            holds_slot = budget.end(channel, given_up=end is TurnEnd.GIVEN_UP)
+            if self._admission is not None and (following := self._admission.release(channel)) is not None:
+                self._queue.put_first(following)
+        if end is TurnEnd.MORE:
+            # Behind those that wait for a slot or for their endpoint.
+            self.soon(lambda: self.submit(channel))
+        elif end is TurnEnd.DONE:
+            channel.finish_turn(in_loop=False)
+        return holds_slot
+
+    def _run_queued(self, holds_slot: bool) -> None:
+        """Run requests from the queue until there is none, then give up the slot, if the calling thread *holds_slot*."""
+        while True:
+            with self._lock:
+                self._budget.busy -= holds_slot
+                channel = None if self._stopping else self._queue.next()
+                if channel is None:
+                    self._note_full()
+                    return
+                self._take_slot()
+            holds_slot = self._run(channel)
+
+    @abstractmethod
+    def _lead(self, thread: ServiceThread) -> None:
+        """Run the event loop until another thread has the lead, if service threads run it."""
+
+    def _serve(self, channel: Channel | None) -> None:
+        """Run requests until there are more threads than needed."""
+        thread = ServiceThread()
+        while True:
+            if channel is None:
+                self._lead(thread)
+            else:
+                self._run_queued(self._run(channel))
+            with self._lock:
+                if self._leaderless:
+                    self._leaderless = False
+                    channel = None
+                    continue
+                # Streams that have ended, and stuck requests that have come back, leave more threads than can be busy.
+                if self._stopping or self._members > self._budget.most_threads + self._leaders:
+                    break
+                self._resting.append(thread)
+            thread.wake.acquire()
+            if self._stopping:
+                break
+            channel, thread.channel = thread.channel, None
+        with self._lock:
+            self._members -= 1
+            self._ended.notify_all()
+
+    def _start_thread(self, channel: Channel | None) -> None:
+        """Start a thread that runs *channel*, or leads if that is None. Raises RuntimeError if it cannot be started. Under ``_lock``."""
+        threading.Thread(
+            # In an empty context: free-threaded Python lets threads inherit their starter's, and an app context that was pushed there
+            # would be reused for every request.
+            target=contextvars.Context().run,
+            args=(self._serve, channel),
+            name=f"prodserve-{self._members}",
+            daemon=True,  # a request that never ends must not keep the process alive
+        ).start()
+        self._members += 1

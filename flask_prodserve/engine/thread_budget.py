@@ -1,0 +1,70 @@
+"""How many threads may run requests, and which of them count.
+
+A thread that runs requests without the lead is *busy* and takes one of THREADS worker slots. Two kinds give their slot back before they are
+done: *streams*, up to MAX_STREAMS, and *stuck* requests, which were given up.
+
+Not locked: :class:`~.service_threads.ServiceThreads` changes it under its lock.
+"""
+
+from __future__ import annotations
+
+from .channel import Channel
+
+
+class ThreadBudget:
+    """Counts threads against THREADS (*threads*) and MAX_STREAMS (*max_streams*)."""
+
+    __slots__ = ("_max_streams", "_streams", "busy", "stuck", "threads")
+
+    def __init__(self, threads: int, max_streams: int) -> None:
+        self.threads = threads
+        self.busy = 0
+        self.stuck = 0
+        self._max_streams = max_streams
+        self._streams: set[Channel] = set()
+        """The connections whose thread counts against MAX_STREAMS."""
+
+    @property
+    def full(self) -> bool:
+        """Whether all worker slots are taken."""
+        return self.busy >= self.threads
+
+    @property
+    def streams(self) -> int:
+        return len(self._streams)
+
+    @property
+    def most_threads(self) -> int:
+        """How many threads can run requests now, the leader not counted."""
+        return self.threads + len(self._streams) + self.stuck
+
+    def is_stream(self, channel: Channel) -> bool:
+        """Tell whether *channel* counts against MAX_STREAMS."""
+        return channel in self._streams
+
+    def move_to_streams(self, channel: Channel) -> bool:
+        """Count the busy thread of *channel* against MAX_STREAMS instead of THREADS. Returns False if that is not possible."""
+        if channel in self._streams or len(self._streams) >= self._max_streams:
+            return False
+        self._streams.add(channel)
+        self.busy -= 1
+        return True
+
+    def give_up(self, channel: Channel) -> None:
+        """Count the thread of *channel* as stuck."""
+        self.stuck += 1
+        self.busy -= not self._end_stream(channel)
+
+    def end(self, channel: Channel, *, given_up: bool) -> bool:
+        """Count the end of the turn of *channel*. Returns whether its thread is still busy and holds a slot."""
+        if given_up:
+            self.stuck -= 1
+            return False
+        return not self._end_stream(channel)
+
+    def _end_stream(self, channel: Channel) -> bool:
+        """Count *channel* as a stream no more. Returns whether it was one."""
+        if channel not in self._streams:
+            return False
+        self._streams.remove(channel)
+        return True
