@@ -1,9 +1,9 @@
 """How many requests of one endpoint run at the same time (``max_concurrency``).
 
-Those beyond wait in a queue of their endpoint's, in the order in which they came, and not in that of the server.
+Requests beyond that wait in a queue of their endpoint, in the order in which they came, and not in the server's queue.
 
 A request that is given up (REQUEST_TIMEOUT) counts until its view ends: the limit protects what the view uses, and it still uses that.
-If all that may run have been given up, and others waited in vain, the endpoint is *blocked*, and a new process is the only help.
+If all requests that may run have been given up while others waited in vain, the endpoint is *blocked*, and only a new process helps.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .channel import Channel
+
 if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
     from ..settings.endpoint_limits import Endpoint
-    from .channel import Channel
 
 
 class Share:
-    """What an endpoint may have of the server, and what it has."""
+    """The requests of one endpoint. *most* is its ``max_concurrency``."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -32,17 +33,19 @@ class Share:
 
 
 class Admission:
-    """For any thread. *endpoint_of* tells for which endpoint a request is."""
+    """Decides which requests run now. For any thread. *endpoint_of* returns the endpoint of a request."""
 
     def __init__(self, endpoint_of: Callable[[RequestHead], Endpoint]) -> None:
         self._endpoint_of = endpoint_of
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
+        self._counted: dict[Channel, Share] = {}
+        """The connections whose request counts against a ``max_concurrency``."""
 
     def admit(self, channel: Channel) -> bool:
-        """Whether the request of *channel* may run; if not, it waits until :meth:`release` returns it."""
+        """Decide whether the request of *channel* runs now. If not, it waits until :meth:`release` returns it."""
         head = channel.requests[0].head
-        if channel.share is not None or channel.requests[0].reply is not None or head is None:
+        if channel in self._counted or channel.requests[0].reply is not None or head is None:
             return True
         endpoint = self._endpoint_of(head)
         if endpoint.limits.max_concurrency is None:
@@ -56,19 +59,24 @@ class Admission:
                 share.waiting.append(channel)
                 return False
             share.running += 1
-            channel.share = share
+            self._counted[channel] = share
             return True
 
+    def counts(self, channel: Channel) -> bool:
+        """Tell whether the request of *channel* counts against a ``max_concurrency``."""
+        return channel in self._counted
+
     def abandoned(self, channel: Channel) -> None:
-        """The request of *channel* has been given up. It keeps its share until :meth:`release`."""
+        """Note that the request of *channel* was given up. It counts until :meth:`release`."""
         with self._lock:
-            if channel.share is not None:
-                channel.share.stuck.add(channel)
+            share = self._counted.get(channel)
+            if share is not None:
+                share.stuck.add(channel)
 
     def release(self, channel: Channel) -> Channel | None:
-        """The request of *channel* does not run any more. Returns one that may run in its place, and has its share."""
+        """Note that the request of *channel* has ended. Returns the connection whose request runs in its place and counts from now on."""
         with self._lock:
-            share, channel.share = channel.share, None
+            share = self._counted.pop(channel, None)
             if share is None:
                 return None
             if channel in share.stuck:
@@ -76,14 +84,14 @@ class Admission:
                 share.blocked = False
             if share.waiting:
                 following = share.waiting.popleft()
-                following.share = share
+                self._counted[following] = share
                 return following
             share.running -= 1
             return None
 
     @property
     def blocked(self) -> bool:
-        """Whether requests timed out in the queue of an endpoint, while all of its running requests are past REQUEST_TIMEOUT."""
+        """Whether requests timed out in the queue of an endpoint while all of its running requests are past REQUEST_TIMEOUT."""
         return any(share.blocked for share in list(self._shares.values()))
 
     @property
@@ -92,7 +100,7 @@ class Admission:
         return sum(len(share.waiting) for share in list(self._shares.values()))
 
     def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
-        """Take those that wait and of which *unwanted* says so out of their queues."""
+        """Remove and return the waiting requests for which *unwanted* is true."""
         withdrawn = []
         with self._lock:
             for share in self._shares.values():
@@ -104,7 +112,7 @@ class Admission:
 
 
 def take_out(queue: deque[Channel], unwanted: Callable[[Channel], bool]) -> list[Channel]:
-    """Those of *queue* of which *unwanted* says so, which are no longer in it."""
+    """Remove and return the entries of *queue* for which *unwanted* is true. It is called once for each, in order."""
     taken = [channel for channel in queue if unwanted(channel)]
     if taken:
         gone = set(taken)

@@ -39,7 +39,6 @@ from .task import Task
 
 if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
-    from .admission import Share
     from .server import Server
 
 logger = logging.getLogger("flask_prodserve.engine")
@@ -94,8 +93,6 @@ class Channel(Outgoing):
     """What is said to the first request of a connection for which there is no room."""
     counted_as: str | None = None
     """The client that it counts against, where MAX_CONNECTIONS_PER_CLIENT holds of it. The connections'."""
-    share: Share | None = None
-    """What the running request counts against, where its endpoint has a ``max_concurrency``. The admission's."""
     queued_at: float | None = None
     """Since when the request has been waiting for a thread, or for others of its endpoint, if it is. By the server's clock."""
     close_when_flushed = False

@@ -198,7 +198,9 @@ class Watchdog:
             self._identify(task),
             format_age(age),
             "got 504" if channel.connected else "has gone",
-            " (it counts for max_concurrency until it ends)" if channel.share is not None else "",
+            " (it counts for max_concurrency until it ends)"
+            if self._admission is not None and self._admission.counts(channel)
+            else "",
             stack,
         )
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_prodserve.engine.admission import Admission, Share, take_out
+from flask_prodserve.engine.admission import Admission, take_out
 from flask_prodserve.settings.endpoint_limits import UNLIMITED, Endpoint, EndpointLimits
 
 ENDPOINTS = {
@@ -31,7 +31,6 @@ class Asking:
     """As much of a channel as Admission looks at."""
 
     queued_at = 0.0
-    share: Share | None = None
 
     def __init__(self, endpoint: str | None, reply: object = None) -> None:
         self.requests = [Request(endpoint, reply)]
@@ -65,7 +64,7 @@ def test_up_to_the_share(admission: Admission) -> None:
     assert not admit(admission, third)
     assert admission.queued == 1
     assert third.queued_at == 42.0
-    assert third.share is None
+    assert not admission.counts(cast(Any, third))
 
 
 def test_those_that_wait_follow_in_order(admission: Admission) -> None:
@@ -77,7 +76,7 @@ def test_those_that_wait_follow_in_order(admission: Admission) -> None:
     for expected in waiting:
         following = release(admission, running)
         assert following is expected
-        assert running.share is None
+        assert not admission.counts(cast(Any, running))
         assert admit(admission, expected), "it has its share, and does not wait again"
         running = expected
     assert release(admission, running) is None
