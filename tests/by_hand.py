@@ -9,4 +9,4 @@ class ByHand:
     def nothing(self, *channel: object) -> None:
         pass
 
-    watch = attend = forget = give_way = lend = submit = nothing
+    watch = update_interest = forget = give_way = move_to_stream_budget = submit = nothing

@@ -79,7 +79,7 @@ def channels(engine: Engine) -> list[Channel]:
     return list(engine._connections.channels.values())
 
 
-def lent(engine: Engine) -> int:
+def moved_streams(engine: Engine) -> int:
     """Count the streams that have moved from THREADS to MAX_STREAMS."""
     return sum(engine._loop.is_stream(channel) for channel in channels(engine))
 

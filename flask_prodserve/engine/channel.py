@@ -203,7 +203,7 @@ class Channel(Outgoing):
             if self.close_when_flushed and not self.running and not self.output.size:
                 self._end()
             if self.connected:
-                self.server.loop.attend(self)
+                self.server.loop.update_interest(self)
         self._take_unread()
 
     def _take_unread(self) -> None:
@@ -216,7 +216,7 @@ class Channel(Outgoing):
                 return
             with self.output_lock:
                 if self.connected:
-                    self.server.loop.attend(self)
+                    self.server.loop.update_interest(self)
 
     def _end(self) -> None:
         """All responses are sent, and the last was the last."""
@@ -258,7 +258,7 @@ class Channel(Outgoing):
         """The client has sent something, or has shut down its sending side, which must wait until the channel is not running any more."""
         with self.output_lock:
             if self.connected and self.running:
-                self.server.loop.attend(self)
+                self.server.loop.update_interest(self)
 
     def waiting(self, now: float) -> Waiting | None:
         """What the client is to do, if it is its turn. To be asked every half second or so, since that is how its progress is seen."""
@@ -428,7 +428,7 @@ class Channel(Outgoing):
             self.handle_close()
         with self.output_lock:
             if self.connected:
-                self.server.loop.attend(self)
+                self.server.loop.update_interest(self)
         return not self.connected
 
     def pending(self) -> int:
@@ -472,7 +472,7 @@ class Channel(Outgoing):
                         self._send_or_keep(_CONTINUE)
                     except OSError:
                         self.will_close = True
-                    self.server.loop.attend(self)
+                    self.server.loop.update_interest(self)
         return False
 
     def _early_reply(self, head: RequestHead) -> Reply | None:
@@ -542,7 +542,7 @@ class Channel(Outgoing):
             elif self._unread and not self.output.size:  # taken since ``answer``
                 self.server.loop.soon(self._take_unread)
             else:
-                self.server.loop.attend(self)
+                self.server.loop.update_interest(self)
 
     def closes_after_response(self) -> bool:
         """Whether the response that is about to be sent must be the last one on this connection."""

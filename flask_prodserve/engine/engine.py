@@ -138,7 +138,7 @@ class Engine:
             sharing = None if loads is None else Sharing(loads, self._connections)
             leadership = self._loop = Leadership(threads, limits.max_streams, entries, kind, admission, sharing)
             if sharing is not None:
-                self._connections.changed = leadership.look
+                self._connections.changed = leadership.update_accepting
         else:
             self._loop = PortableLoop(
                 threads,

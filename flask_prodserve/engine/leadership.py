@@ -66,11 +66,11 @@ class Leadership(ServiceThreads):
         self._kind = kind
         self._sharing = sharing
         if sharing is not None:
-            self._full_changed = self.look
+            self._full_changed = self.update_accepting
         self._memory = BlockingMemory()
-        self._poller = Poller(sharing)
-        # Bound here, since each call through this class would cost a request something.
-        self.watch, self.attend, self.forget = self._poller.watch, self._poller.update_interest, self._poller.forget
+        poller = self._poller = Poller(sharing)
+        # Bound, and not wrapped in methods: the end of each request calls one of them.
+        self.watch, self.update_interest, self.forget = poller.watch, poller.update_interest, poller.forget
         self._events: deque[tuple[int, int]] = deque()
         self._handshakes: dict[int, int] = {}
         self._arrived: deque[Channel] = deque()
@@ -81,20 +81,20 @@ class Leadership(ServiceThreads):
     # For the engine and the channels: see ``loop``.
 
     @property
-    def leaves(self) -> bool:
-        return self._poller.leaves
+    def defers_accepting(self) -> bool:
+        return self._poller.defers_accepting
 
     def start(self) -> None:
-        self.look()
+        self.update_accepting()
         for entry in self._map.values():
             self.watch(entry)
         with self._lock:
             self._start_thread(None)
 
-    def look(self) -> None:
+    def update_accepting(self) -> None:
         """Decide again whether to accept connections. From the loop's thread."""
         if self._sharing is not None:
-            self._sharing.look(busy=self._budget.full)
+            self._sharing.check(busy=self._budget.full)
         self._poller.update_listeners()
 
     def submit(self, channel: Channel) -> None:
@@ -115,7 +115,7 @@ class Leadership(ServiceThreads):
 
     def check(self) -> None:
         super().check()
-        self.look()
+        self.update_accepting()
 
     def turn(self, seconds: float) -> None:
         self._steward.turn(seconds)
@@ -178,7 +178,7 @@ class Leadership(ServiceThreads):
             else:
                 if handshakes:
                     self._go_on_with_handshakes()
-                events.extend(self._poller.poll(0 if arrived or handshakes else self._seconds_to_look()))
+                events.extend(self._poller.poll(0 if arrived or handshakes else self._seconds_to_wait()))
                 budget = len(events) + len(arrived)
 
     def _go_on_with_handshakes(self) -> None:
@@ -190,12 +190,12 @@ class Leadership(ServiceThreads):
             if isinstance(channel, Channel) and self._handle(channel, flags):
                 self._arrived.append(channel)
 
-    def _seconds_to_look(self) -> float | None:
+    def _seconds_to_wait(self) -> float | None:
         """Decide whether to accept, if it is time to. Returns for how many seconds to wait for events, None for no limit."""
         if self._sharing is None:
             return None
         if self._sharing.remaining() == 0:
-            self.look()
+            self.update_accepting()
         return self._sharing.remaining()
 
     def _handle(self, channel: Channel, flags: int) -> bool:
@@ -215,7 +215,7 @@ class Leadership(ServiceThreads):
             else:
                 with channel.output_lock:
                     if channel.connected:
-                        self.attend(channel)
+                        self.update_interest(channel)
         except Exception:
             channel.handle_error()
         return False

@@ -23,7 +23,7 @@ class Loop(Protocol):
     """Made after any fork. ``run`` means: from the thread that serves until it is told to stop, the *steward*."""
 
     @property
-    def leaves(self) -> bool:
+    def defers_accepting(self) -> bool:
         """Whether other processes should take the next connection. Changes with every connection. From the loop's thread."""
 
     def start(self) -> None:
@@ -32,7 +32,7 @@ class Loop(Protocol):
     def watch(self, entry: Any) -> None:
         """A channel or listener is new in the map. From the loop's thread."""
 
-    def attend(self, entry: Any) -> None:
+    def update_interest(self, entry: Any) -> None:
         """What *entry* waits for may have changed. For a channel under its ``output_lock``; for a listener from the loop's thread."""
 
     def forget(self, entry: Any) -> None:
@@ -44,7 +44,7 @@ class Loop(Protocol):
     def give_way(self) -> None:
         """What the calling thread does for its request takes its time: if it runs the loop as well, another one goes on with that."""
 
-    def lend(self, channel: Channel) -> None:
+    def move_to_stream_budget(self, channel: Channel) -> None:
         """The response of *channel*, which is running, streams, and gives up its place among THREADS, as far as MAX_STREAMS allows.
 
         From the loop's thread.

@@ -100,10 +100,10 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
         except OSError as error:
             # The loop closes it.
             self.will_close = True
-            self.server.loop.attend(self)
+            self.server.loop.update_interest(self)
             raise ClientDisconnected from error
         if self.output.size:
-            self.server.loop.attend(self)
+            self.server.loop.update_interest(self)
             while self.output.backlog > HIGH_WATERMARK:
                 if self._room is None:
                     self._room = threading.Condition(self.output_lock)
@@ -158,7 +158,7 @@ class Outgoing(dispatcher):  # type: ignore[misc]  # waitress is not annotated
                 if not (self.mid_write or self.output.size) and response.may_probe and _hung_up(self.socket):
                     response.probed = True
                     self._send_or_keep(PROBE)
-                    self.server.loop.attend(self)
+                    self.server.loop.update_interest(self)
             except OSError:
                 self.handle_close()
 

@@ -26,8 +26,8 @@ class Poller:
         self.close = self._epoll.close
 
     @property
-    def leaves(self) -> bool:
-        return self._sharing is not None and self._sharing.leaves
+    def defers_accepting(self) -> bool:
+        return self._sharing is not None and self._sharing.defers_accepting
 
     def watch(self, entry: Any) -> None:
         if entry.accepting:
@@ -62,7 +62,7 @@ class Poller:
 
     def _interest(self, entry: Any) -> int:
         interest = 0
-        if entry.readable() and not (entry.accepting and self.leaves):
+        if entry.readable() and not (entry.accepting and self.defers_accepting):
             interest = select.EPOLLIN
             if self._sharing is not None and entry.accepting:
                 interest |= select.EPOLLEXCLUSIVE  # a connection wakes one process, not all

@@ -40,7 +40,7 @@ class PortableLoop(ServiceThreads):
         self._thread: int | None = None
 
     @property
-    def leaves(self) -> bool:
+    def defers_accepting(self) -> bool:
         return self._shared
 
     def start(self) -> None:
@@ -52,7 +52,7 @@ class PortableLoop(ServiceThreads):
 
     forget = watch
 
-    def attend(self, entry: Any) -> None:
+    def update_interest(self, entry: Any) -> None:
         if threading.get_ident() != self._thread:
             self.wake()
 

@@ -143,7 +143,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     def handle_accept(self) -> None:
         """Accept what waits, as far as others must not wait for that, and other processes should not take it; one connection at least."""
         enough = Deadline(ACCEPT_SECONDS)
-        while self._accept() and not self.loop.leaves and not enough.passed():
+        while self._accept() and not self.loop.defers_accepting and not enough.passed():
             pass
         if self._spare is None:
             self._spare = _spare_descriptor()
@@ -167,7 +167,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
     def check(self) -> None:
         """Accept again where it is time to, and pause where nothing can be accepted. From the loop's thread."""
         if self.accepting:
-            self.loop.attend(self)
+            self.loop.update_interest(self)
 
     def _relieve(self, error: OSError) -> bool:
         """The system is short of something: close an idle connection, or turn a new one away. Returns whether it can go on."""

@@ -72,7 +72,7 @@ class ServiceThreads(ABC):
     @abstractmethod
     def submit(self, channel: Channel) -> None: ...
 
-    def lend(self, channel: Channel) -> None:
+    def move_to_stream_budget(self, channel: Channel) -> None:
         with self._lock:
             # Another thread runs the request, and may just have finished it.
             if channel.task is not None and self._budget.move_to_streams(channel):

@@ -30,7 +30,7 @@ LONGEST_PAUSE_SECONDS = 0.016
 class Sharing:
     """For the loop's thread only."""
 
-    leaves = False
+    defers_accepting = False
     """Whether new connections are left to others."""
 
     def __init__(self, loads: Loads, connections: Connections, clock: Clock = monotonic) -> None:
@@ -45,7 +45,7 @@ class Sharing:
         """Seconds until it is time to look again, 0.0 if it is; None where nothing has to be looked for."""
         return None if self._look_at is None else max(0.0, self._look_at - self._clock())
 
-    def look(self, *, busy: bool) -> None:
+    def check(self, *, busy: bool) -> None:
         """Decide, and tell the others what there is here. *busy*: no thread is free.
 
         To be called after every change and at least every half second.
@@ -54,7 +54,7 @@ class Sharing:
         strain = busy + 2 * self._connections.full  # to wait for a thread is better than to be turned away
         self._loads.publish(connections, strain)
         if not self._loads.crowded(connections, strain):
-            self.leaves = False
+            self.defers_accepting = False
             self._look_at = None
             return
         now = self._clock()
@@ -62,14 +62,14 @@ class Sharing:
             self._left_at = now
             self._leave(now, SHORTEST_PAUSE_SECONDS)
         elif now >= self._look_at:
-            if self.leaves and now - self._left_at >= LEAVE_SECONDS:
+            if self.defers_accepting and now - self._left_at >= LEAVE_SECONDS:
                 self._left_at = now
-                self.leaves = False
+                self.defers_accepting = False
                 self._look_at = now + SHORTEST_PAUSE_SECONDS
             else:
                 self._leave(now, min(2 * self._pause, LONGEST_PAUSE_SECONDS))
 
     def _leave(self, now: float, pause: float) -> None:
-        self.leaves = True
+        self.defers_accepting = True
         self._pause = pause
         self._look_at = now + pause

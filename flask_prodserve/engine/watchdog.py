@@ -158,7 +158,7 @@ class Watchdog:
             return
         if task.streaming_since is not None:
             if now - task.streaming_since > STREAM_SECONDS:
-                self._loop.lend(channel)
+                self._loop.move_to_stream_budget(channel)
             return
         if task.response.begun:
             return

@@ -40,7 +40,7 @@ THREADS = 4
 HOLD_UP_SECONDS = 0.01
 
 POINTS: dict[type, list[str]] = {
-    ServiceThreads: ["_run_queued", "_run", "_go_on", "_serve", "abandoned", "lend", "withdraw"],
+    ServiceThreads: ["_run_queued", "_run", "_go_on", "_serve", "abandoned", "move_to_stream_budget", "withdraw"],
     Leadership: ["_begin", "_handle", "_take_over"],
     PortableLoop: ["submit"],
     Channel: [

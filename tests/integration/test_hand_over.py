@@ -42,7 +42,7 @@ HOLD_UP_SECONDS = 0.004
 POINTS = {
     ServiceThreads: ["_run_queued", "_run", "_go_on", "_serve"],
     Leadership: ["_begin", "_handle", "_take_over"],
-    PortableLoop: ["submit", "attend"],
+    PortableLoop: ["submit", "update_interest"],
     Channel: ["answer", "finish_turn", "handle_write", "pause", "received", "handle_close", "write"],
 }
 """Where a thread may lose the processor between two steps of a hand-over."""
@@ -224,7 +224,7 @@ def test_streams_of_many_chunks_do_not_hold_threads() -> None:
         for number in range(1, 4):
             while received.count(b"tick") < number:
                 received += wire.socket.recv(65536)
-            assert internals.lent(served.engine) == (number > 2)
+            assert internals.moved_streams(served.engine) == (number > 2)
             clock.advance(0.6)
             served.look()
             go_on.release()

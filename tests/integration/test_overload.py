@@ -265,7 +265,7 @@ def test_streams_with_a_budget_of_their_own_are_not_reset(held: Held) -> None:
         wait_until(lambda: internals.threads_that_wait_for_clients(served.engine) == 1)
         held.clock.advance(1.5)
         served.look()
-        assert internals.lent(served.engine) == 1
+        assert internals.moved_streams(served.engine) == 1
         ask(holder)
         held.wait_for(1)
         ask(waiting, 1)

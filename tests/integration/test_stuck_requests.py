@@ -179,7 +179,7 @@ def test_504_and_what_the_log_says(stuck: Stuck, caplog: pytest.LogCaptureFixtur
 
 
 def test_a_view_that_hangs_behind_a_stream(stuck: Stuck) -> None:
-    """A stream that was lent its thread gives that back before the request behind it begins, whatever becomes of that one."""
+    """A stream ends to count against MAX_STREAMS before the request behind it begins, whatever becomes of that one."""
     enough = threading.Event()
 
     @stuck.app.get("/stream")

@@ -43,8 +43,8 @@ class Two:
     def leaves(self, connections: int = 5, *, busy: bool = False) -> bool:
         """Whether it leaves connections, having as many."""
         self.crowd.count = connections
-        self.sharing.look(busy=busy)
-        return self.sharing.leaves
+        self.sharing.check(busy=busy)
+        return self.sharing.defers_accepting
 
 
 @pytest.fixture
