@@ -27,8 +27,8 @@ from .adjustments import EngineAdjustments
 from .admission import Admission
 from .alarm import Alarm
 from .connections import Connections
+from .dispatcher import Dispatcher
 from .leadership import Leadership
-from .loop import Loop
 from .portable import PortableLoop
 from .server import Server
 from .sharing import Sharing
@@ -133,7 +133,7 @@ class Engine:
         )
         entries: dict[int, Any] = {}
         admission = None if endpoint_of is None else Admission(endpoint_of)
-        self._loop: Loop
+        self._loop: Dispatcher
         if hasattr(select, "epoll") and Alarm.available():
             sharing = None if loads is None else Sharing(loads, self._connections)
             leadership = self._loop = Leadership(threads, limits.max_streams, entries, kind, admission, sharing)

@@ -11,7 +11,7 @@ Invariants, none of which leans on the GIL:
    one (``_take_over``). If no thread can be started to lead, ``_leaderless`` is set until a thread has nothing else to do.
 2. One atomic ``pop`` of the claim that the leader made for a request decides whether it still leads after that request: either it pops the
    claim, or the steward did. So no thread waits for events with a lead that has ended.
-3. At THREADS busy threads the leader runs nothing and puts requests into the queue. See ``service_threads``.
+3. At THREADS busy threads the leader runs nothing and puts requests into the queue. See ``dispatcher``.
 4. While the requests of a channel run, no thread reads from it, and only the leader closes or pauses it. See ``channel``.
 5. A channel stays registered while its requests run; only an event that comes meanwhile pauses it. See ``poller``.
 """
@@ -31,8 +31,8 @@ from ..clock import Deadline, monotonic
 from .admission import Admission, take_out
 from .blocking_memory import BlockingMemory
 from .channel import Channel, TurnEnd
+from .dispatcher import Dispatcher, ServiceThread
 from .poller import GONE, Poller
-from .service_threads import ServiceThread, ServiceThreads
 from .sharing import Sharing
 from .steward import PATIENCE, Claim, Steward
 
@@ -45,7 +45,7 @@ HANDSHAKE_SECONDS = 0.002
 CALL_SECONDS = 0.1
 
 
-class Leadership(ServiceThreads):
+class Leadership(Dispatcher):
     """The dispatcher for epoll. *kind* names the kind of a request: the loop remembers kinds that keep a thread waiting.
 
     *sharing*: other processes accept from the same listeners.

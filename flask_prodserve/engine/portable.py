@@ -14,10 +14,10 @@ from waitress import wasyncore
 
 from .admission import Admission
 from .channel import Channel
-from .service_threads import ServiceThread, ServiceThreads
+from .dispatcher import Dispatcher, ServiceThread
 
 
-class PortableLoop(ServiceThreads):
+class PortableLoop(Dispatcher):
     """The dispatcher without epoll.
 
     *shared*: other processes accept from the same listeners. The system wakes all of them, so idle ones are quicker, and each accepts one

@@ -3,7 +3,7 @@
 Requests that are known to keep a thread waiting have a queue of their own, the *slow* queue. While fast requests arrive as well, the last
 free slot is kept for those, so that slow requests do not stall them.
 
-Not locked: :class:`~.service_threads.ServiceThreads` changes it under its lock.
+Not locked: :class:`~.dispatcher.Dispatcher` changes it under its lock.
 """
 
 from __future__ import annotations

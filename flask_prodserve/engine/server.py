@@ -22,7 +22,7 @@ from ..observe.events import RequestDone
 from .adjustments import EngineAdjustments
 from .channel import Channel
 from .connections import Connections, turn_away
-from .loop import Loop
+from .event_loop import EventLoop
 from .proxied_channel import proxied
 from .redirect_channel import RedirectChannel
 from .reply import Reply
@@ -64,7 +64,7 @@ class Server(BaseWSGIServer):  # type: ignore[misc]  # waitress is not annotated
         listener: Listener,
         map: dict[int, Any],
         connections: Connections,
-        loop: Loop,
+        loop: EventLoop,
         adjustments: EngineAdjustments,
         *,
         tls: Certificates | None,

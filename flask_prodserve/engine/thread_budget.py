@@ -3,7 +3,7 @@
 A thread that runs requests without the lead is *busy* and takes one of THREADS worker slots. Two kinds give their slot back before they are
 done: *streams*, up to MAX_STREAMS, and *stuck* requests, which were given up.
 
-Not locked: :class:`~.service_threads.ServiceThreads` changes it under its lock.
+Not locked: :class:`~.dispatcher.Dispatcher` changes it under its lock.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from .adjustments import EngineAdjustments
 from .admission import Admission
 from .channel import Channel
 from .connections import Connections
-from .loop import Loop
+from .dispatcher import Dispatcher
 from .reply import RETRY_AFTER_SECONDS, SPOOL_FULL, Reply
 from .task import Task
 
@@ -81,7 +81,7 @@ class Watchdog:
     def __init__(
         self,
         connections: Connections,
-        loop: Loop,
+        loop: Dispatcher,
         admission: Admission | None,
         settings: Settings,
         adjustments: EngineAdjustments,

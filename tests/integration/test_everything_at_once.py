@@ -19,9 +19,9 @@ from flask import Flask, Response, request
 from flask_prodserve import ProdServe
 from flask_prodserve.engine.admission import Admission
 from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.dispatcher import Dispatcher
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
-from flask_prodserve.engine.service_threads import ServiceThreads
 from flask_prodserve.engine.task import Task
 from holdups import delayed
 from internals import books
@@ -40,7 +40,7 @@ THREADS = 4
 HOLD_UP_SECONDS = 0.01
 
 POINTS: dict[type, list[str]] = {
-    ServiceThreads: ["_run_queued", "_run", "_go_on", "_serve", "abandoned", "move_to_stream_budget", "withdraw"],
+    Dispatcher: ["_run_queued", "_run", "_go_on", "_serve", "abandoned", "move_to_stream_budget", "withdraw"],
     Leadership: ["_begin", "_handle", "_take_over"],
     PortableLoop: ["submit"],
     Channel: [

@@ -19,9 +19,9 @@ from flask import Flask, Response, request, send_file
 import internals
 from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.dispatcher import Dispatcher
 from flask_prodserve.engine.leadership import Leadership
 from flask_prodserve.engine.portable import PortableLoop
-from flask_prodserve.engine.service_threads import ServiceThreads
 from holdups import delayed
 from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Wire, get
@@ -40,7 +40,7 @@ HOLD_UP_SECONDS = 0.004
 """As long as it takes to lose the lead, and more."""
 
 POINTS = {
-    ServiceThreads: ["_run_queued", "_run", "_go_on", "_serve"],
+    Dispatcher: ["_run_queued", "_run", "_go_on", "_serve"],
     Leadership: ["_begin", "_handle", "_take_over"],
     PortableLoop: ["submit", "update_interest"],
     Channel: ["answer", "finish_turn", "handle_write", "pause", "received", "handle_close", "write"],

@@ -34,4 +34,4 @@ def test_a_call_without_the_lock_is_noticed() -> None:
 
 def test_both_loops_are_checked() -> None:
     """The methods that change worker slots and streams, which both loops share, are among those that are checked."""
-    assert {"ServiceThreads"} <= {name.partition(".")[0] for name in locks.guarded}
+    assert {"Dispatcher"} <= {name.partition(".")[0] for name in locks.guarded}

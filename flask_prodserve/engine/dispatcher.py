@@ -43,8 +43,11 @@ class ServiceThread:
         """Its CPU clock, after it has led for the first time."""
 
 
-class ServiceThreads(ABC):
-    """The base of both event loops. *threads* is THREADS, *max_streams* is MAX_STREAMS. *map* has what the event loop watches."""
+class Dispatcher(ABC):
+    """The base of both event loops. Made after any fork. *threads* is THREADS, *max_streams* is MAX_STREAMS.
+
+    *map* has what the event loop watches. The *steward* is the thread that calls :meth:`turn`.
+    """
 
     _leaders = 0
     """How many of the threads run the event loop instead of a request."""
@@ -67,21 +70,79 @@ class ServiceThreads(ABC):
         """Called in the loop's thread when the last slot was taken, and when one is free again."""
         self._stopping = False
 
-    # The event loop's side: see ``Loop``.
+    # For connections and listeners: see ``event_loop``.
+
+    watch: Callable[[Any], None]
+    update_interest: Callable[[Any], None]
+    forget: Callable[[Any], None]
+
+    @property
+    @abstractmethod
+    def defers_accepting(self) -> bool: ...
 
     @abstractmethod
-    def submit(self, channel: Channel) -> None: ...
+    def submit(self, channel: Channel, /) -> None: ...
+
+    @abstractmethod
+    def give_way(self) -> None: ...
+
+    def soon(self, function: Callable[[], object], /) -> None:
+        self._trigger.pull_trigger(function)
+
+    # For the engine, from the steward's thread.
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to serve the entries of the map. Raises RuntimeError if no thread can be started."""
+
+    @abstractmethod
+    def turn(self, seconds: float) -> None:
+        """Do the steward's work for *seconds*, or until :meth:`wake`."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End the current turn, or the next one. From any thread, and from signal handlers."""
+
+    @abstractmethod
+    def call(self, function: Callable[[], object]) -> None:
+        """Call *function* in the loop's thread, and wait for its end."""
+
+    def stop(self, deadline: Deadline) -> bool:
+        """Let the threads end as soon as they are free. Returns whether all did before *deadline*."""
+        with self._lock:
+            self._stopping = True
+            while self._resting:
+                self._resting.pop().wake.release()
+        self._trigger.pull_trigger()
+        with self._lock:
+            ended = self._ended.wait_for(lambda: self._members == 0, deadline.remaining())
+        self._trigger.close()
+        return ended
+
+    def abandon(self) -> None:
+        """Close the descriptors in a child process, which runs nothing. See ``net.forked``."""
+        self._trigger.abandon()
+
+    # For the engine and the guard, from the loop's thread.
+
+    def check(self) -> None:
+        """Do what has become possible with time. Every half second."""
+        with self._lock:
+            self._assign_next()  # the last slot may not be kept for fast requests any more
 
     def move_to_stream_budget(self, channel: Channel) -> None:
+        """Count the running response of *channel*, a stream, against MAX_STREAMS instead of THREADS, if there is room."""
         with self._lock:
             # Another thread runs the request, and may just have finished it.
             if channel.task is not None and self._budget.move_to_streams(channel):
                 self._use_free_slot()
 
     def is_stream(self, channel: Channel) -> bool:
+        """Tell whether *channel* counts against MAX_STREAMS."""
         return self._budget.is_stream(channel)
 
     def abandoned(self, channel: Channel) -> None:
+        """Count the thread of *channel* against THREADS no more. Right after :meth:`.Channel.abandon`."""
         if self._admission is not None:
             self._admission.abandoned(channel)
         with self._lock:
@@ -89,6 +150,7 @@ class ServiceThreads(ABC):
             self._use_free_slot()
 
     def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+        """Remove and return the queued requests for which *unwanted* is true. It sees each, those first that have waited longest."""
         with self._lock:
             withdrawn = self._queue.withdraw(unwanted) + self._withdraw_arrived(unwanted)
             if self._admission is not None:
@@ -102,38 +164,20 @@ class ServiceThreads(ABC):
         return []
 
     def drop_queue(self) -> None:
+        """Forget the requests that no thread has begun."""
         if self._admission is not None:
             self._admission.withdraw(lambda channel: True)
         self.withdraw(lambda channel: True)
 
     @property
     def queued(self) -> int:
+        """How many requests wait for a thread."""
         return len(self._queue)
 
     @property
     def stuck(self) -> int:
+        """How many threads have been given up and have not come back."""
         return self._budget.stuck
-
-    def soon(self, function: Callable[[], object]) -> None:
-        self._trigger.pull_trigger(function)
-
-    def check(self) -> None:
-        with self._lock:
-            self._assign_next()  # the last slot may not be kept for fast requests any more
-
-    def stop(self, deadline: Deadline) -> bool:
-        with self._lock:
-            self._stopping = True
-            while self._resting:
-                self._resting.pop().wake.release()
-        self._trigger.pull_trigger()
-        with self._lock:
-            ended = self._ended.wait_for(lambda: self._members == 0, deadline.remaining())
-        self._trigger.close()
-        return ended
-
-    def abandon(self) -> None:
-        self._trigger.abandon()
 
     # Worker slots.
 
