@@ -12,9 +12,9 @@ from flask_prodserve.engine import engine as engine_module
 from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES
 from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.dispatch.leadership import Leadership
+from flask_prodserve.engine.dispatch.steward import Steward
 from flask_prodserve.engine.engine import Engine
-from flask_prodserve.engine.leadership import Leadership
-from flask_prodserve.engine.steward import Steward
 from flask_prodserve.engine.tls_channel import TLSChannel
 
 

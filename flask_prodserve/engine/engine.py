@@ -24,14 +24,14 @@ from ..observe.events import Activity, RequestDone
 from ..settings.endpoint_limits import UNLIMITED
 from ..units import TCPAddress, format_duration
 from .adjustments import EngineAdjustments
-from .admission import Admission
-from .alarm import Alarm
 from .connections import Connections
-from .dispatcher import Dispatcher
-from .leadership import Leadership
-from .portable import PortableLoop
+from .dispatch.admission import Admission
+from .dispatch.alarm import Alarm
+from .dispatch.balancing import Sharing
+from .dispatch.dispatcher import Dispatcher
+from .dispatch.leadership import Leadership
+from .dispatch.portable import PortableLoop
 from .server import Server
-from .sharing import Sharing
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:

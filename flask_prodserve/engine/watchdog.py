@@ -18,10 +18,10 @@ from ..observe.events import Activity
 from ..observe.stacks import stack_of
 from ..protocol.deadlines import Phase, overdue
 from .adjustments import EngineAdjustments
-from .admission import Admission
 from .channel import Channel
 from .connections import Connections
-from .dispatcher import Dispatcher
+from .dispatch.admission import Admission
+from .dispatch.dispatcher import Dispatcher
 from .reply import RETRY_AFTER_SECONDS, SPOOL_FULL, Reply
 from .task import Task
 

@@ -14,10 +14,10 @@ import pytest
 from flask import Flask, Response, request
 
 import internals
-from flask_prodserve.engine import leadership, request_queue, sharing, steward
-from flask_prodserve.engine.blocking_memory import BlockingMemory
-from flask_prodserve.engine.leadership import Leadership
-from flask_prodserve.engine.steward import Steward
+from flask_prodserve.engine.dispatch import balancing, leadership, request_queue, steward
+from flask_prodserve.engine.dispatch.blocking_memory import BlockingMemory
+from flask_prodserve.engine.dispatch.leadership import Leadership
+from flask_prodserve.engine.dispatch.steward import Steward
 from flask_prodserve.net.loads import Loads
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
@@ -325,7 +325,7 @@ def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch
 def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """While all threads of one process are busy, new connections go to the other one; afterwards both accept again."""
     # Nobody is ever taken for one who has stopped without a word.
-    monkeypatch.setattr(sharing, "LEAVE_SECONDS", PATIENCE)
+    monkeypatch.setattr(balancing, "LEAVE_SECONDS", PATIENCE)
     monkeypatch.setattr("flask_prodserve.net.loads.STALE_SECONDS", PATIENCE)
     descriptor = Loads.create(2)
     loads = [Loads(descriptor, slot) for slot in range(2)]

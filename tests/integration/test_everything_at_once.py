@@ -17,11 +17,11 @@ import pytest
 from flask import Flask, Response, request
 
 from flask_prodserve import ProdServe
-from flask_prodserve.engine.admission import Admission
 from flask_prodserve.engine.channel import Channel
-from flask_prodserve.engine.dispatcher import Dispatcher
-from flask_prodserve.engine.leadership import Leadership
-from flask_prodserve.engine.portable import PortableLoop
+from flask_prodserve.engine.dispatch.admission import Admission
+from flask_prodserve.engine.dispatch.dispatcher import Dispatcher
+from flask_prodserve.engine.dispatch.leadership import Leadership
+from flask_prodserve.engine.dispatch.portable import PortableLoop
 from flask_prodserve.engine.task import Task
 from holdups import delayed
 from internals import books

@@ -19,9 +19,9 @@ from flask import Flask, Response, request, send_file
 import internals
 from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.channel import Channel
-from flask_prodserve.engine.dispatcher import Dispatcher
-from flask_prodserve.engine.leadership import Leadership
-from flask_prodserve.engine.portable import PortableLoop
+from flask_prodserve.engine.dispatch.dispatcher import Dispatcher
+from flask_prodserve.engine.dispatch.leadership import Leadership
+from flask_prodserve.engine.dispatch.portable import PortableLoop
 from holdups import delayed
 from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Wire, get

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from flask import Flask
 
-from flask_prodserve.engine.blocking_memory import BlockingMemory
+from flask_prodserve.engine.dispatch.blocking_memory import BlockingMemory
 from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Wire
 

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .channel import Channel
+from ..channel import Channel
 
 if TYPE_CHECKING:
-    from ..protocol.request_head import RequestHead
-    from ..settings.endpoint_limits import Endpoint
+    from ...protocol.request_head import RequestHead
+    from ...settings.endpoint_limits import Endpoint
 
 
 class Share:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from ..clock import monotonic
+from ...clock import monotonic
+from ..channel import Channel
 from .admission import take_out
-from .channel import Channel
 from .thread_budget import ThreadBudget
 
 FAST_SECONDS = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from flask_prodserve.engine.channel import Channel
-from flask_prodserve.engine.thread_budget import ThreadBudget
+from flask_prodserve.engine.dispatch.thread_budget import ThreadBudget
 
 
 def connection() -> Channel:

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..clock import Deadline, monotonic
+from ...clock import Deadline, monotonic
 from .alarm import Alarm
 
 if TYPE_CHECKING:
-    from ..protocol.request_head import RequestHead
+    from ...protocol.request_head import RequestHead
 
 PATIENCE = 0.001
 """Seconds that a leader may wait inside a request. About the time that a hand-over is worth (and a quick view takes a tenth of it)."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from waitress import wasyncore
 
+from ..channel import Channel
 from .admission import Admission
-from .channel import Channel
 from .dispatcher import Dispatcher, ServiceThread
 
 

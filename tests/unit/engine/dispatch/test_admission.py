@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_prodserve.engine.admission import Admission, take_out
+from flask_prodserve.engine.dispatch.admission import Admission, take_out
 from flask_prodserve.settings.endpoint_limits import UNLIMITED, Endpoint, EndpointLimits
 
 ENDPOINTS = {

@@ -7,7 +7,12 @@ import os
 import pytest
 
 from flask_prodserve.engine.connections import Connections
-from flask_prodserve.engine.sharing import LEAVE_SECONDS, LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, Sharing
+from flask_prodserve.engine.dispatch.balancing import (
+    LEAVE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    SHORTEST_PAUSE_SECONDS,
+    Sharing,
+)
 from flask_prodserve.net.loads import Loads
 from flask_prodserve.observe.cuts import Cuts
 from serving import ManualClock

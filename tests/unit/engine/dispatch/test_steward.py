@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from flask_prodserve.engine import steward as module
-from flask_prodserve.engine.alarm import Alarm
-from flask_prodserve.engine.steward import AT_ONCE, PATIENCE, SUSPICION_SECONDS, Claim, Steward
+from flask_prodserve.engine.dispatch import steward as module
+from flask_prodserve.engine.dispatch.alarm import Alarm
+from flask_prodserve.engine.dispatch.steward import AT_ONCE, PATIENCE, SUSPICION_SECONDS, Claim, Steward
 from serving import PATIENCE as TEST_PATIENCE
 from serving import ManualClock, wait_until
 

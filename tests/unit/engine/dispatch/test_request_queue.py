@@ -6,8 +6,8 @@ from typing import cast
 
 from flask_prodserve.clock import monotonic
 from flask_prodserve.engine.channel import Channel
-from flask_prodserve.engine.request_queue import RequestQueue
-from flask_prodserve.engine.thread_budget import ThreadBudget
+from flask_prodserve.engine.dispatch.request_queue import RequestQueue
+from flask_prodserve.engine.dispatch.thread_budget import ThreadBudget
 
 
 class Waiting:

@@ -19,9 +19,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from ..clock import Deadline
+from ...clock import Deadline
+from ..channel import Channel, TurnEnd
 from .admission import Admission
-from .channel import Channel, TurnEnd
 from .request_queue import RequestQueue
 from .thread_budget import ThreadBudget
 from .trigger import Trigger

@@ -27,17 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
 
-from ..clock import Deadline, monotonic
+from ...clock import Deadline, monotonic
+from ..channel import Channel, TurnEnd
 from .admission import Admission, take_out
+from .balancing import Sharing
 from .blocking_memory import BlockingMemory
-from .channel import Channel, TurnEnd
 from .dispatcher import Dispatcher, ServiceThread
 from .poller import GONE, Poller
-from .sharing import Sharing
 from .steward import PATIENCE, Claim, Steward
 
 if TYPE_CHECKING:
-    from ..protocol.request_head import RequestHead
+    from ...protocol.request_head import RequestHead
 
 HANDSHAKE_SECONDS = 0.002
 """How long the leader goes on with TLS handshakes before others get their turn: each computes for as long as some views run."""

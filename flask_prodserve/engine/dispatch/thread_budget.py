@@ -8,7 +8,7 @@ Not locked: :class:`~.dispatcher.Dispatcher` changes it under its lock.
 
 from __future__ import annotations
 
-from .channel import Channel
+from ..channel import Channel
 
 
 class ThreadBudget:

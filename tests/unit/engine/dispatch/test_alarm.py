@@ -14,9 +14,9 @@ import threading
 import pytest
 from flask import Flask
 
-from flask_prodserve.engine import alarm as module
-from flask_prodserve.engine.alarm import Alarm
-from flask_prodserve.engine.portable import PortableLoop
+from flask_prodserve.engine.dispatch import alarm as module
+from flask_prodserve.engine.dispatch.alarm import Alarm
+from flask_prodserve.engine.dispatch.portable import PortableLoop
 from serving import PATIENCE, in_thread
 from wire import get
 
@@ -39,7 +39,7 @@ program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 4, ctypes.addresso
 libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, program, 0, 0) == 0
-from flask_prodserve.engine.alarm import Alarm
+from flask_prodserve.engine.dispatch.alarm import Alarm
 print(Alarm.available())
 """
 

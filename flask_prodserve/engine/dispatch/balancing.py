@@ -13,9 +13,9 @@ Rules, by which no connection is left lying:
 
 from __future__ import annotations
 
-from ..clock import Clock, monotonic
-from ..net.loads import Loads
-from .connections import Connections
+from ...clock import Clock, monotonic
+from ...net.loads import Loads
+from ..connections import Connections
 
 LEAVE_SECONDS = 1.0
 """How long connections are left to others, who may not take them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 from typing import Any
 
-from .sharing import Sharing
+from .balancing import Sharing
 
 GONE = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 """The flags of a connection whose client has closed it or reset it."""

@@ -1,0 +1,1 @@
+"""Who runs a request: the event loops, the threads, and what waits for them."""
