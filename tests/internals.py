@@ -116,8 +116,17 @@ def take_all_for_computing(patch: pytest.MonkeyPatch) -> None:
 
 def remembers(engine: Engine, kind: str) -> bool:
     """Tell whether *engine* hands requests of this *kind* over before it runs them, since they are known to wait."""
+    return kind in _slow_kinds(engine)
+
+
+def forget_kind(engine: Engine, kind: str) -> None:
+    """Forget that requests of this *kind* wait."""
+    _slow_kinds(engine).forget(kind)
+
+
+def _slow_kinds(engine: Engine) -> Any:
     loop: Any = engine._loop
-    return kind in loop._memory
+    return loop._slow_kinds
 
 
 def close_in_loop(channel: Channel) -> None:

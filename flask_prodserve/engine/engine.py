@@ -27,7 +27,7 @@ from .adjustments import EngineAdjustments
 from .connections import Connections
 from .dispatch.admission import Admission
 from .dispatch.alarm import Alarm
-from .dispatch.balancing import Sharing
+from .dispatch.balancing import Balancer
 from .dispatch.dispatcher import Dispatcher
 from .dispatch.leadership import Leadership
 from .dispatch.portable import PortableLoop
@@ -135,9 +135,9 @@ class Engine:
         admission = None if endpoint_of is None else Admission(endpoint_of)
         self._loop: Dispatcher
         if hasattr(select, "epoll") and Alarm.available():
-            sharing = None if loads is None else Sharing(loads, self._connections)
-            leadership = self._loop = Leadership(threads, limits.max_streams, entries, kind, admission, sharing)
-            if sharing is not None:
+            balancer = None if loads is None else Balancer(loads, self._connections)
+            leadership = self._loop = Leadership(threads, limits.max_streams, entries, kind, admission, balancer)
+            if balancer is not None:
                 self._connections.changed = leadership.update_accepting
         else:
             self._loop = PortableLoop(

@@ -15,8 +15,8 @@ from flask import Flask, Response, request
 
 import internals
 from flask_prodserve.engine.dispatch import balancing, leadership, request_queue, steward
-from flask_prodserve.engine.dispatch.blocking_memory import BlockingMemory
 from flask_prodserve.engine.dispatch.leadership import Leadership
+from flask_prodserve.engine.dispatch.slow_kinds import SlowKinds
 from flask_prodserve.engine.dispatch.steward import Steward
 from flask_prodserve.net.loads import Loads
 from serving import PATIENCE, Served, in_thread, wait_until
@@ -97,12 +97,11 @@ def test_requests_that_wait_for_a_moment(way: str) -> None:
         def ask() -> bool:
             wire.send(b"GET /moment HTTP/1.1\r\nHost: test\r\n\r\n")
             assert wire.response().body == b"over"
-            return "GET /moment" in memory
+            return internals.remembers(served.engine, "GET /moment")
 
-        memory = served.engine._loop._memory
         for _ in range(5):
             assert any(ask() for _ in range(100)), "each holds up the others"
-            memory.forget("GET /moment")
+            internals.forget_kind(served.engine, "GET /moment")
 
 
 def test_requests_that_wait_do_not_stall_others(held: Held) -> None:
@@ -164,7 +163,7 @@ def test_what_waits_is_remembered(held: Held, monkeypatch: pytest.MonkeyPatch) -
         with Wire(served.address) as wire:
             held.ask(wire)
             held.wait_for(1)
-            wait_until(lambda: "GET /held/<int:number>" in loop._memory, "the steward to take over")
+            wait_until(lambda: internals.remembers(served.engine, "GET /held/<int:number>"), "the steward to take over")
             held.release.set()
             assert wire.response().body == b"held"
             takes_nothing_over(monkeypatch)  # a busy machine makes slow requests of quick ones
@@ -173,7 +172,7 @@ def test_what_waits_is_remembered(held: Held, monkeypatch: pytest.MonkeyPatch) -
             def trusted() -> bool:
                 held.ask(wire)
                 wire.response()
-                return "GET /held/<int:number>" not in loop._memory
+                return not internals.remembers(served.engine, "GET /held/<int:number>")
 
             wait_until(trusted, "quick requests to be trusted again")
 
@@ -283,7 +282,7 @@ def test_requests_that_wait_take_turns(held: Held) -> None:
             thread.join()
 
 
-class KnowsHeld(BlockingMemory):
+class KnowsHeld(SlowKinds):
     """A memory that a busy machine cannot deceive: it knows beforehand which requests wait."""
 
     def __bool__(self) -> bool:
@@ -301,7 +300,7 @@ class KnowsHeld(BlockingMemory):
 
 def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """While more requests wait than there are threads, quick ones are answered all the same."""
-    monkeypatch.setattr(leadership, "BlockingMemory", KnowsHeld)
+    monkeypatch.setattr(leadership, "SlowKinds", KnowsHeld)
     monkeypatch.setattr(request_queue, "FAST_SECONDS", PATIENCE)
     with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:
         loop = served.engine._loop

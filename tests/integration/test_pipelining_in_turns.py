@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from flask import Flask
 
-from flask_prodserve.engine.dispatch.blocking_memory import BlockingMemory
+from flask_prodserve.engine.dispatch.slow_kinds import SlowKinds
 from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Wire
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("way", "one_queue")
 @pytest.fixture
 def one_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no rule remembered as one that waits: those have a queue of their own, and the two take turns."""
-    monkeypatch.setattr(BlockingMemory, "add", lambda memory, kind: None)
+    monkeypatch.setattr(SlowKinds, "add", lambda memory, kind: None)
 
 
 @dataclass

@@ -27,7 +27,7 @@ LONGEST_PAUSE_SECONDS = 0.016
 """The same where nothing changes. What a connection may have to wait; looking as often costs a thousandth of a processor."""
 
 
-class Sharing:
+class Balancer:
     """For the loop's thread only."""
 
     defers_accepting = False

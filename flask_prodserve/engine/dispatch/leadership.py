@@ -30,10 +30,10 @@ from waitress import wasyncore
 from ...clock import Deadline, monotonic
 from ..channel import Channel, TurnEnd
 from .admission import Admission, take_out
-from .balancing import Sharing
-from .blocking_memory import BlockingMemory
+from .balancing import Balancer
 from .dispatcher import Dispatcher, ServiceThread
 from .poller import GONE, Poller
+from .slow_kinds import SlowKinds
 from .steward import PATIENCE, Claim, Steward
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ CALL_SECONDS = 0.1
 class Leadership(Dispatcher):
     """The dispatcher for epoll. *kind* names the kind of a request: the loop remembers kinds that keep a thread waiting.
 
-    *sharing*: other processes accept from the same listeners.
+    *balancer*: other processes accept from the same listeners.
     """
 
     _leaders = 1
@@ -60,15 +60,15 @@ class Leadership(Dispatcher):
         map: dict[int, Any],
         kind: Callable[[RequestHead], str],
         admission: Admission | None,
-        sharing: Sharing | None,
+        balancer: Balancer | None,
     ) -> None:
         super().__init__(threads, max_streams, map, admission)
         self._kind = kind
-        self._sharing = sharing
-        if sharing is not None:
+        self._balancer = balancer
+        if balancer is not None:
             self._full_changed = self.update_accepting
-        self._memory = BlockingMemory()
-        poller = self._poller = Poller(sharing)
+        self._slow_kinds = SlowKinds()
+        poller = self._poller = Poller(balancer)
         # Bound, and not wrapped in methods: the end of each request calls one of them.
         self.watch, self.update_interest, self.forget = poller.watch, poller.update_interest, poller.forget
         self._events: deque[tuple[int, int]] = deque()
@@ -93,8 +93,8 @@ class Leadership(Dispatcher):
 
     def update_accepting(self) -> None:
         """Decide again whether to accept connections. From the loop's thread."""
-        if self._sharing is not None:
-            self._sharing.check(busy=self._budget.full)
+        if self._balancer is not None:
+            self._balancer.check(busy=self._budget.full)
         self._poller.update_listeners()
 
     def submit(self, channel: Channel) -> None:
@@ -192,11 +192,11 @@ class Leadership(Dispatcher):
 
     def _seconds_to_wait(self) -> float | None:
         """Decide whether to accept, if it is time to. Returns for how many seconds to wait for events, None for no limit."""
-        if self._sharing is None:
+        if self._balancer is None:
             return None
-        if self._sharing.remaining() == 0:
+        if self._balancer.remaining() == 0:
             self.update_accepting()
-        return self._sharing.remaining()
+        return self._balancer.remaining()
 
     def _handle(self, channel: Channel, flags: int) -> bool:
         """Read, send or close. Returns whether a request is complete."""
@@ -229,13 +229,13 @@ class Leadership(Dispatcher):
         if self._admission is not None and not self._admission.admit(channel):
             return True
         head = request.head
-        kind = self._kind(head) if self._memory and head is not None else None
-        if kind is not None and kind in self._memory:
+        kind = self._kind(head) if self._slow_kinds and head is not None else None
+        if kind is not None and kind in self._slow_kinds:
             with self._lock:
                 if self._queue.slow_must_wait:
                     self._queue.add(channel, slow=True)
                     return True
-                handed_over = not self._memory.is_due(kind)
+                handed_over = not self._slow_kinds.is_due(kind)
                 if handed_over:
                     self._take_slot()
                     self._assign(None)
@@ -262,7 +262,7 @@ class Leadership(Dispatcher):
         if ended - began > PATIENCE:
             self._steward.suspect(ended)
         if kind is not None:
-            self._memory.forget(kind)
+            self._slow_kinds.forget(kind)
         if self._admission is not None and (following := self._admission.release(channel)) is not None:
             self._arrived.append(following)
         if end is TurnEnd.MORE:
@@ -286,4 +286,4 @@ class Leadership(Dispatcher):
             self._take_slot()
             self._assign(None)
         if waits and head is not None:
-            self._memory.add(self._kind(head))
+            self._slow_kinds.add(self._kind(head))

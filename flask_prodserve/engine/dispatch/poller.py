@@ -8,17 +8,17 @@ from __future__ import annotations
 import select
 from typing import Any
 
-from .balancing import Sharing
+from .balancing import Balancer
 
 GONE = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 """The flags of a connection whose client has closed it or reset it."""
 
 
 class Poller:
-    """For the loop's thread, except :meth:`update_interest`. *sharing*: other processes accept from the same listeners."""
+    """For the loop's thread, except :meth:`update_interest`. *balancer*: other processes accept from the same listeners."""
 
-    def __init__(self, sharing: Sharing | None) -> None:
-        self._sharing = sharing
+    def __init__(self, balancer: Balancer | None) -> None:
+        self._balancer = balancer
         self._epoll = select.epoll()
         self._interests: dict[int, int] = {}
         self._listeners: list[Any] = []
@@ -27,7 +27,7 @@ class Poller:
 
     @property
     def defers_accepting(self) -> bool:
-        return self._sharing is not None and self._sharing.defers_accepting
+        return self._balancer is not None and self._balancer.defers_accepting
 
     def watch(self, entry: Any) -> None:
         if entry.accepting:
@@ -42,7 +42,7 @@ class Poller:
         if interest == self._interests[descriptor]:
             return
         self._interests[descriptor] = interest
-        if self._sharing is not None and entry.accepting:
+        if self._balancer is not None and entry.accepting:
             # What is registered as exclusive cannot be modified (epoll_ctl(2)).
             self._epoll.unregister(descriptor)
             self._epoll.register(descriptor, interest)
@@ -64,7 +64,7 @@ class Poller:
         interest = 0
         if entry.readable() and not (entry.accepting and self.defers_accepting):
             interest = select.EPOLLIN
-            if self._sharing is not None and entry.accepting:
+            if self._balancer is not None and entry.accepting:
                 interest |= select.EPOLLEXCLUSIVE  # a connection wakes one process, not all
         if entry.writable():
             interest |= select.EPOLLOUT

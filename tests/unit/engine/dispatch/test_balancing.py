@@ -11,7 +11,7 @@ from flask_prodserve.engine.dispatch.balancing import (
     LEAVE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     SHORTEST_PAUSE_SECONDS,
-    Sharing,
+    Balancer,
 )
 from flask_prodserve.net.loads import Loads
 from flask_prodserve.observe.cuts import Cuts
@@ -41,15 +41,15 @@ class Two:
         descriptor = Loads.create(2)
         self.other = Loads(descriptor, 1, self.clock)
         self.crowd = Crowd(self.clock)
-        self.sharing = Sharing(Loads(descriptor, 0, self.clock), self.crowd, self.clock)
+        self.balancer = Balancer(Loads(descriptor, 0, self.clock), self.crowd, self.clock)
         os.close(descriptor)
         self.other.publish(0)
 
     def leaves(self, connections: int = 5, *, busy: bool = False) -> bool:
         """Whether it leaves connections, having as many."""
         self.crowd.count = connections
-        self.sharing.check(busy=busy)
-        return self.sharing.defers_accepting
+        self.balancer.check(busy=busy)
+        return self.balancer.defers_accepting
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def two() -> Two:
 def test_few_connections(two: Two) -> None:
     """Who has no more connections than others accepts, and has nothing to look for."""
     assert not two.leaves(1)
-    assert two.sharing.remaining() is None
+    assert two.balancer.remaining() is None
 
 
 def test_many_connections(two: Two) -> None:
@@ -68,7 +68,7 @@ def test_many_connections(two: Two) -> None:
     assert two.leaves(2)
     two.other.publish(1)
     assert not two.leaves(2)
-    assert two.sharing.remaining() is None
+    assert two.balancer.remaining() is None
 
 
 def test_busy_threads(two: Two) -> None:
@@ -91,14 +91,14 @@ def test_pauses_grow(two: Two) -> None:
     assert two.leaves()
     pauses = []
     for _ in range(10):
-        pause = two.sharing.remaining()
+        pause = two.balancer.remaining()
         assert pause is not None
         pauses.append(pause)
         two.clock.advance(pause / 2)
         assert two.leaves(6)
-        assert two.sharing.remaining() == pytest.approx(pause / 2)
+        assert two.balancer.remaining() == pytest.approx(pause / 2)
         two.clock.advance(pause / 2 + 1e-6)
-        assert two.sharing.remaining() == 0
+        assert two.balancer.remaining() == 0
         assert two.leaves()
     assert pauses[0] == pytest.approx(SHORTEST_PAUSE_SECONDS)
     assert pauses == sorted(pauses)
@@ -113,7 +113,7 @@ def test_what_nobody_takes(two: Two) -> None:
     assert not two.leaves()
     assert not two.leaves(6)
     two.clock.advance(SHORTEST_PAUSE_SECONDS + 1e-6)
-    assert two.sharing.remaining() == 0
+    assert two.balancer.remaining() == 0
     assert two.leaves(6)
     two.clock.advance(LEAVE_SECONDS / 2)
     assert two.leaves(6)

@@ -15,7 +15,7 @@ MOST_KINDS = 512
 """Kinds that are kept; the one that was added first goes first."""
 
 
-class BlockingMemory:
+class SlowKinds:
     """A bounded set of kinds of request, for any thread. While it is empty, as for an app of quick views, asking costs nothing."""
 
     def __init__(self) -> None:
