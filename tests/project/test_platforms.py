@@ -28,7 +28,7 @@ for name in ("pwd", "grp", "resource", "fcntl", "termios"):
 for module, names in {
     os: "fork geteuid getuid setgroups setuid setgid initgroups getgrouplist waitpid WNOHANG sysconf chown memfd_create "
         "sched_getaffinity process_cpu_count pwrite O_CLOEXEC sendfile",
-    select: "epoll poll",
+    select: "epoll poll " + " ".join(name for name in vars(select) if name.startswith(("EPOLL", "POLL"))),
     signal: "SIGHUP SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGTTIN SIGTTOU SIGCHLD pthread_sigmask pthread_kill",
     socket: "AF_UNIX SCM_RIGHTS MSG_DONTWAIT SO_PEERCRED SO_REUSEPORT TCP_NOTSENT_LOWAT CMSG_SPACE CMSG_LEN",
 }.items():
