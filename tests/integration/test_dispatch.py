@@ -324,7 +324,7 @@ def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch
 def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """While all threads of one process are busy, new connections go to the other one; afterwards both accept again."""
     # Nobody is ever taken for one who has stopped without a word.
-    monkeypatch.setattr(balancing, "LEAVE_SECONDS", PATIENCE)
+    monkeypatch.setattr(balancing, "DEFER_SECONDS", PATIENCE)
     monkeypatch.setattr("flask_prodserve.net.loads.STALE_SECONDS", PATIENCE)
     descriptor = Loads.create(2)
     loads = [Loads(descriptor, slot) for slot in range(2)]

@@ -1,6 +1,6 @@
-"""An alarm that one thread waits for, and that others put off without waking it: timerfd_create(2).
+"""An alarm that one thread waits for and other threads put off without waking it: timerfd_create(2).
 
-``os`` has that from Python 3.13 on; here it is the C library's.
+Calls the C library: ``os`` has these calls from Python 3.13 on only.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 _NANOSECONDS = 1_000_000_000
 
 _SOON, _ENOUGH = 1e-6, 0.1
-"""Seconds after which an alarm is set to ring, and after which it has, to try it out."""
+"""Seconds, to try an alarm: when it is set to ring, and when it must have rung."""
 
 _NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Alarm:
-    """Rings once, when :meth:`set` says so, which any thread and signal handler may. Raises OSError where no more files can be open."""
+    """Rings once after :meth:`set`, which any thread and any signal handler may call. Raises OSError if no more files can be opened."""
 
     def __init__(self) -> None:
         import ctypes
@@ -39,12 +39,12 @@ class Alarm:
 
     @staticmethod
     def available() -> bool:
-        """Whether this system and this Python have what it takes. Tried out: a sandbox may forbid the calls."""
+        """Tell whether alarms work here. Tries one: a sandbox may forbid the calls."""
         try:
             alarm = Alarm()
-        except (ImportError, AttributeError):  # a Python that was built without ctypes, another system
+        except (ImportError, AttributeError):  # a Python without ctypes, or another system
             return False
-        except OSError as error:  # also of a Python that cannot load libraries
+        except OSError as error:  # also from a Python that cannot load libraries
             if error.errno in _NO_MORE_FILES:
                 raise
             return False
@@ -54,11 +54,11 @@ class Alarm:
         return rings
 
     def set(self, seconds: float) -> None:
-        """Ring *seconds* from now, which must be more than none, and not when it was to ring before."""
+        """Ring *seconds* from now, more than 0, instead of at the time that was set before."""
         self._settime(self._descriptor, 0, _once(seconds), None)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it rings, but no longer than *seconds*. Returns whether it has rung since it was set."""
+        """Wait until it rings, for *seconds* at most. Returns whether it has rung since it was set."""
         self._poll.poll(seconds * 1000)
         try:
             os.read(self._descriptor, 8)
@@ -67,14 +67,14 @@ class Alarm:
         return True
 
     def close(self) -> None:
-        """Nobody waits for it any more. It may still be set, and does not ring."""
+        """Close the descriptor. :meth:`set` may still be called and has no effect."""
         self._descriptor = -1
         self._close()
 
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    """The C library, which is called without letting go of the GIL: the calls take less time than that."""
+    """Return the C library. Calls keep the GIL: to release it would take longer than they do."""
     import ctypes
 
     return ctypes.PyDLL(None, use_errno=True)
@@ -82,7 +82,7 @@ def _library() -> Any:
 
 @lru_cache(maxsize=8)
 def _once(seconds: float) -> Any:
-    """``struct itimerspec`` (timerfd_settime(2)): seconds and nanoseconds, first of the interval, of which there is none."""
+    """Return a ``struct itimerspec`` (timerfd_settime(2)): seconds and nanoseconds, first of the interval, which is 0."""
     import ctypes
 
     whole, part = divmod(round(seconds * _NANOSECONDS), _NANOSECONDS)

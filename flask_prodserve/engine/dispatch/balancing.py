@@ -1,14 +1,14 @@
-"""Which of the processes that listen together takes a new connection.
+"""Balances new connections between the processes that listen together.
 
-The system wakes one process for a connection, always the same if it can (EPOLLEXCLUSIVE), so that each decides for itself whether it
-should be woken. One that has more connections than another, or whose threads are all busy, does not watch the listeners.
+The system wakes one process for a connection, always the same if it can (EPOLLEXCLUSIVE), so each process decides for itself whether it
+should be woken. A process that has more connections than another, or no free thread, does not watch the listeners: it *defers accepting*.
 
-Rules, by which no connection is left lying:
+Rules, by which no connection is left unaccepted:
 
-1. A process that has been woken takes one connection at least: nobody else has been woken for it.
-2. Connections are left to others only while one of these has less to do. The one with the least leaves none.
-3. A process that leaves connections looks again after a few milliseconds, and then sees all that are waiting, whoever was woken.
-4. If this goes on for LEAVE_SECONDS, it takes what is waiting for a moment: somebody may have stopped without a word.
+1. A process that was woken accepts one connection at least: no other process was woken for it.
+2. A process defers accepting only while another one has less to do. The process with the least to do never defers.
+3. A process that defers checks again after a few milliseconds, and then sees all waiting connections, whichever process was woken.
+4. If this goes on for DEFER_SECONDS, it accepts for a moment: another process may have died without a trace.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from ...clock import Clock, monotonic
 from ...net.loads import Loads
 from ..connections import Connections
 
-LEAVE_SECONDS = 1.0
-"""How long connections are left to others, who may not take them."""
+DEFER_SECONDS = 1.0
+"""How long connections are left to other processes, which may not accept them."""
 
 SHORTEST_PAUSE_SECONDS = 0.001
-"""After how long it looks again: in this time another process accepts a dozen connections."""
+"""The first pause between two checks: in this time another process accepts a dozen connections."""
 
 LONGEST_PAUSE_SECONDS = 0.016
-"""The same where nothing changes. What a connection may have to wait; looking as often costs a thousandth of a processor."""
+"""The longest pause if nothing changes. A connection may have to wait so long; checking as often costs a thousandth of a processor."""
 
 
 class Balancer:
     """For the loop's thread only."""
 
     defers_accepting = False
-    """Whether new connections are left to others."""
+    """Whether new connections are left to other processes."""
 
     def __init__(self, loads: Loads, connections: Connections, clock: Clock = monotonic) -> None:
         self._clock = clock
         self._loads = loads
         self._connections = connections
-        self._left_at = 0.0
-        self._look_at: float | None = None
+        self._deferred_at = 0.0
+        self._next_check: float | None = None
         self._pause = 0.0
 
     def remaining(self) -> float | None:
-        """Seconds until it is time to look again, 0.0 if it is; None where nothing has to be looked for."""
-        return None if self._look_at is None else max(0.0, self._look_at - self._clock())
+        """Return the seconds until the next check, 0.0 if it is due, None if none is needed."""
+        return None if self._next_check is None else max(0.0, self._next_check - self._clock())
 
     def check(self, *, busy: bool) -> None:
-        """Decide, and tell the others what there is here. *busy*: no thread is free.
+        """Decide whether to defer, and publish the load of this process. *busy*: no thread is free.
 
         To be called after every change and at least every half second.
         """
@@ -55,21 +55,21 @@ class Balancer:
         self._loads.publish(connections, strain)
         if not self._loads.crowded(connections, strain):
             self.defers_accepting = False
-            self._look_at = None
+            self._next_check = None
             return
         now = self._clock()
-        if self._look_at is None:
-            self._left_at = now
-            self._leave(now, SHORTEST_PAUSE_SECONDS)
-        elif now >= self._look_at:
-            if self.defers_accepting and now - self._left_at >= LEAVE_SECONDS:
-                self._left_at = now
+        if self._next_check is None:
+            self._deferred_at = now
+            self._defer(now, SHORTEST_PAUSE_SECONDS)
+        elif now >= self._next_check:
+            if self.defers_accepting and now - self._deferred_at >= DEFER_SECONDS:
+                self._deferred_at = now
                 self.defers_accepting = False
-                self._look_at = now + SHORTEST_PAUSE_SECONDS
+                self._next_check = now + SHORTEST_PAUSE_SECONDS
             else:
-                self._leave(now, min(2 * self._pause, LONGEST_PAUSE_SECONDS))
+                self._defer(now, min(2 * self._pause, LONGEST_PAUSE_SECONDS))
 
-    def _leave(self, now: float, pause: float) -> None:
+    def _defer(self, now: float, pause: float) -> None:
         self.defers_accepting = True
         self._pause = pause
-        self._look_at = now + pause
+        self._next_check = now + pause

@@ -1,4 +1,4 @@
-"""What is known of requests that keep a thread waiting, so that the lead is passed on before the next of their kind."""
+"""The kinds of request that are known to keep a thread waiting: the leader passes the lead on before it runs one."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections import OrderedDict
 from collections.abc import Hashable
 
 FIRST_TRIAL = 16
-"""Requests of a kind that are handed over before one is tried without. Doubled with each that fails, up to LAST_TRIAL."""
+"""Requests of a kind that are handed over before the leader tries one. Doubled with each trial that fails, up to LAST_TRIAL."""
 
 LAST_TRIAL = 1024
 
 MOST_KINDS = 512
-"""Kinds that are kept; the one that was added first goes first."""
+"""How many kinds are kept; the oldest goes first."""
 
 
 class SlowKinds:
-    """A bounded set of kinds of request, for any thread. While it is empty, as for an app of quick views, asking costs nothing."""
+    """A bounded set. For any thread. While it is empty, as for an app of fast views, a look-up costs nothing."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +29,7 @@ class SlowKinds:
         return kind in self._trials
 
     def is_due(self, kind: Hashable) -> bool:
-        """Whether this request of *kind* should show if the kind still waits."""
+        """Tell whether the leader should try this request of *kind*. Counts the request."""
         with self._lock:
             left, interval = self._trials.get(kind, (0, FIRST_TRIAL))
             if left > 0:
@@ -37,7 +37,7 @@ class SlowKinds:
             return left == 0
 
     def add(self, kind: Hashable) -> None:
-        """A request of *kind* has kept the leader waiting."""
+        """Note that a request of *kind* has kept the leader waiting."""
         with self._lock:
             _, interval = self._trials.get(kind, (0, FIRST_TRIAL // 2))
             interval = min(interval * 2, LAST_TRIAL)
@@ -46,6 +46,6 @@ class SlowKinds:
                 self._trials.popitem(last=False)
 
     def forget(self, kind: Hashable) -> None:
-        """A request of *kind* has not kept the leader waiting."""
+        """Note that a request of *kind* has not kept the leader waiting."""
         with self._lock:
             self._trials.pop(kind, None)

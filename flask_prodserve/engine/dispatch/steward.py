@@ -1,12 +1,12 @@
-"""Watches the leader (see ``leadership``), and has the lead taken from one that stays in a request.
+"""Watches the leader (see ``leadership``), and takes the lead away if the leader stays in one request.
 
-Each look disturbs the leader: a thread that wants the GIL is woken each time the leader lets go of it, with every system call, and mostly
-comes too late. With a look each millisecond, the server sent a fifth fewer small files. So the steward sleeps, and the leader puts off its
-alarm again and again: it rings where a leader does not come to that. Only while there is reason to is each request looked at from its
-beginning on: after one that has taken longer than PATIENCE. Others like it may end just before the alarm rings, or put it off.
+Each check disturbs the leader: a thread that waits for the GIL is woken whenever the leader releases it, with every system call, and mostly
+comes too late. With a check each millisecond, the server sent a fifth fewer small files. So the steward sleeps until an alarm rings, and
+the leader puts the alarm off again and again; it rings only if the leader does not come to that. After a request that took longer than
+PATIENCE, each request is watched from its beginning for a while: requests like it may end just before the alarm rings, or put it off.
 
-No leader is overlooked, whatever happens between two steps of one of the two. It makes its claim and then sets the alarm, if that is due;
-the steward, when that has rung, makes it due and then looks for a claim. And who sets the alarm anew never has it not ring.
+No leader is missed, whatever happens between two steps of the two threads. The leader makes its claim and then sets the alarm, if that is
+due. After a ring, the steward first makes it due to set the alarm and then looks for a claim. To set the alarm again never disarms it.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from ...protocol.request_head import RequestHead
 
 PATIENCE = 0.001
-"""Seconds that a leader may wait inside a request. About the time that a hand-over is worth (and a quick view takes a tenth of it)."""
+"""Seconds that a leader may wait inside a request. About the time that a hand-over is worth (and a fast view takes a tenth of it)."""
 
 BURNING_PATIENCE = 0.010
 """Seconds that a leader may compute inside a request: under the GIL, a second thread would only slow it down."""
 
 SUSPICION_SECONDS = 0.25
-"""How long there is reason to after such a request."""
+"""How long requests are watched from their beginning after one has taken longer than PATIENCE."""
 
 AT_ONCE = 1e-6
-"""Seconds: an alarm that is set to none does not ring (timerfd_settime(2))."""
+"""Seconds. An alarm that is set to 0 does not ring (timerfd_settime(2))."""
 
 Claim = list["RequestHead | None"]
-"""What a leader makes for each request that it runs, with its head in it. Who takes that out, in one ``pop``, has the lead from then on."""
+"""What a leader makes for each request that it runs, with the request's head in it. The thread that pops the head has the lead."""
 
 
 class Steward:
-    """*take_over* is called with the claim of a leader that has lost its right to it, and whether it waits, and does not compute.
+    """Calls *take_over* with the claim of a leader that stays in a request, and whether that leader waits (False: it computes).
 
-    *claim* is that of the leader, and *clock* the CPU clock of its thread: changed by whoever leads. *patience* is for how many seconds a
-    leader may compute.
+    The thread that leads sets ``claim``, and ``clock``, which is the CPU clock of its thread. ``patience`` is for how many seconds a leader
+    may compute.
     """
 
     def __init__(self, take_over: Callable[[Claim, bool], object]) -> None:
@@ -58,7 +58,7 @@ class Steward:
     # The leader.
 
     def watch(self, claim: Claim) -> float:
-        """The leader begins with the request of *claim*; if it stays in there, the alarm rings. Returns the time."""
+        """Have the alarm ring if the leader, which begins the request of *claim*, stays in it. Returns the time."""
         self.claim = claim
         now = monotonic()
         if now >= self._put_off_at:
@@ -67,13 +67,13 @@ class Steward:
         return now
 
     def suspect(self, now: float) -> None:
-        """Look closely for a while: a request has taken longer than PATIENCE."""
+        """Watch requests from their beginning for a while: one has taken longer than PATIENCE."""
         self._suspicious_until = now + SUSPICION_SECONDS
 
     # The steward's thread.
 
     def turn(self, seconds: float) -> None:
-        """Watch for *seconds*, or until :meth:`wake`. Ends a little later where somebody has to be watched closely."""
+        """Watch for *seconds*, or until :meth:`wake`. Ends a little later if the leader has to be watched closely."""
         deadline = Deadline(seconds)
         while not self._woken and not deadline.passed():
             if self._alarm.wait(deadline.remaining()):
@@ -83,22 +83,22 @@ class Steward:
         self._woken = False
 
     def close(self) -> None:
-        """There is no leader any more, nor will there be."""
+        """Close the alarm. There must be no leader any more."""
         self._alarm.close()
 
     def _watch_closely(self) -> None:
-        """Wait for the end of the request that the leader is in; if that takes too long, take over."""
-        claim, clock = self.claim, self.clock  # in this order: a leader makes its claims after it has become that
+        """Wait for the end of the request that the leader is in, and take over if that takes too long."""
+        claim, clock = self.claim, self.clock  # in this order: a thread makes its claims after it has become the leader
         try:
             waits = self._waits(claim, clock)
-        except OSError:  # the thread has ended, so that its request has, too
+        except OSError:  # the thread has ended, and so has its request
             return
         if waits is not None:
             self.suspect(monotonic())
             self._take_over(claim, waits)
 
     def _waits(self, claim: Claim, clock: int) -> bool | None:
-        """Whether the leader waits in the request of *claim*; False where it computes, for too long; None where it has finished in time."""
+        """Return True if the leader waits in the request of *claim*, False if it computes for too long, None if it finished in time."""
         began, computed_before = monotonic(), time.clock_gettime(clock)
         while True:
             time.sleep(PATIENCE)
@@ -112,6 +112,6 @@ class Steward:
     # Any thread, and signal handlers.
 
     def wake(self) -> None:
-        """End the turn."""
+        """End the current turn, or the next one."""
         self._woken = True
         self._alarm.set(AT_ONCE)

@@ -1,4 +1,4 @@
-"""How other threads reach the loop's."""
+"""Has the event loop's thread call a function. From any thread."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ logger = logging.getLogger("flask_prodserve.engine")
 
 
 class Trigger(waitress_trigger.trigger):  # type: ignore[misc]  # waitress is not annotated
-    """waitress's, with two differences. What is to be called is called without its lock: it may pull the trigger itself, or want a lock
-    that somebody has who pulls it. And once closed, it is not written to: its number could be another file's by then.
+    """waitress's trigger, with two differences.
+
+    - It calls functions without holding its lock: a function may pull the trigger itself, or wait for a lock that another thread holds
+      while it pulls the trigger.
+    - It writes nothing after it was closed: its descriptor may be another file's by then.
     """
 
     thunks: list[Callable[[], object]]
     _closed: bool
 
     def __init__(self, map: dict[int, Any]) -> None:
-        self._pull_lock = threading.RLock()  # a signal handler may want it while its thread has it
+        self._pull_lock = threading.RLock()  # reentrant: a signal handler may interrupt the thread that holds it
         super().__init__(map)
 
     def _physical_pull(self) -> None:
@@ -50,4 +53,4 @@ class Trigger(waitress_trigger.trigger):  # type: ignore[misc]  # waitress is no
             try:
                 function()
             except Exception:
-                logger.exception("the loop cannot do what it was asked for")
+                logger.exception("a call in the event loop failed")

@@ -8,7 +8,7 @@ import pytest
 
 from flask_prodserve.engine.connections import Connections
 from flask_prodserve.engine.dispatch.balancing import (
-    LEAVE_SECONDS,
+    DEFER_SECONDS,
     LONGEST_PAUSE_SECONDS,
     SHORTEST_PAUSE_SECONDS,
     Balancer,
@@ -45,7 +45,7 @@ class Two:
         os.close(descriptor)
         self.other.publish(0)
 
-    def leaves(self, connections: int = 5, *, busy: bool = False) -> bool:
+    def defers(self, connections: int = 5, *, busy: bool = False) -> bool:
         """Whether it leaves connections, having as many."""
         self.crowd.count = connections
         self.balancer.check(busy=busy)
@@ -59,47 +59,47 @@ def two() -> Two:
 
 def test_few_connections(two: Two) -> None:
     """Who has no more connections than others accepts, and has nothing to look for."""
-    assert not two.leaves(1)
+    assert not two.defers(1)
     assert two.balancer.remaining() is None
 
 
 def test_many_connections(two: Two) -> None:
     """Who has more leaves new ones to others, until it has not."""
-    assert two.leaves(2)
+    assert two.defers(2)
     two.other.publish(1)
-    assert not two.leaves(2)
+    assert not two.defers(2)
     assert two.balancer.remaining() is None
 
 
 def test_busy_threads(two: Two) -> None:
     """Who has no free thread leaves connections to who has, and takes them where nobody has."""
     two.other.publish(9)
-    assert two.leaves(3, busy=True)
+    assert two.defers(3, busy=True)
     two.other.publish(9, 1)
-    assert not two.leaves(3, busy=True)
+    assert not two.defers(3, busy=True)
 
 
 def test_no_room(two: Two) -> None:
     """At MAX_CONNECTIONS connections are left even to processes whose threads are all busy, before idle ones are closed for them."""
     two.other.publish(9, 1)
-    assert two.leaves(10)
-    assert not two.leaves(9)
+    assert two.defers(10)
+    assert not two.defers(9)
 
 
 def test_pauses_grow(two: Two) -> None:
     """It looks again soon, later if nothing changes, and never much later; changes in between do not put it off."""
-    assert two.leaves()
+    assert two.defers()
     pauses = []
     for _ in range(10):
         pause = two.balancer.remaining()
         assert pause is not None
         pauses.append(pause)
         two.clock.advance(pause / 2)
-        assert two.leaves(6)
+        assert two.defers(6)
         assert two.balancer.remaining() == pytest.approx(pause / 2)
         two.clock.advance(pause / 2 + 1e-6)
         assert two.balancer.remaining() == 0
-        assert two.leaves()
+        assert two.defers()
     assert pauses[0] == pytest.approx(SHORTEST_PAUSE_SECONDS)
     assert pauses == sorted(pauses)
     assert pauses[-1] == pytest.approx(LONGEST_PAUSE_SECONDS)
@@ -107,13 +107,13 @@ def test_pauses_grow(two: Two) -> None:
 
 def test_what_nobody_takes(two: Two) -> None:
     """What has been left for long enough is taken for a moment; then it is left again."""
-    assert two.leaves()
-    two.clock.advance(LEAVE_SECONDS)
+    assert two.defers()
+    two.clock.advance(DEFER_SECONDS)
     two.other.publish(0)
-    assert not two.leaves()
-    assert not two.leaves(6)
+    assert not two.defers()
+    assert not two.defers(6)
     two.clock.advance(SHORTEST_PAUSE_SECONDS + 1e-6)
     assert two.balancer.remaining() == 0
-    assert two.leaves(6)
-    two.clock.advance(LEAVE_SECONDS / 2)
-    assert two.leaves(6)
+    assert two.defers(6)
+    two.clock.advance(DEFER_SECONDS / 2)
+    assert two.defers(6)
