@@ -89,6 +89,13 @@ def threads_that_wait_for_clients(engine: Engine) -> int:
     return sum(channel.holds_thread for channel in channels(engine))
 
 
+def last_taken(channel: Channel) -> float:
+    """Tell when the client last took something of the response that it was taking at the last check."""
+    taking = channel.progress._taking
+    assert taking is not None
+    return taking.progress.moved
+
+
 def fill_spool_for_a_moment(engine: Engine) -> None:
     """Fill MAX_SPOOL, have the engine choose which connections it will reset for that, and empty it before any of them is reset.
 

@@ -24,15 +24,15 @@ import socket
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..clock import Deadline
 from ..net.unsent import unacknowledged
-from ..protocol.deadlines import Phase, Progress, Waiting
+from ..protocol.deadlines import Phase, Waiting
 from .adjustments import RECEIVE_BYTES, EngineAdjustments
-from .connections import SILENT_SECONDS
 from .outgoing import Outgoing
 from .parser import RequestParser
+from .progress import ClientProgress, Snapshot
 from .reply import Reply, ReplyTask
 from .response import report
 from .task import Task
@@ -55,9 +55,6 @@ has sent the whole upload.
 
 DRAIN_IDLE_SECONDS = 1.0
 """While draining: how long a connection that has just been used may send its next request, to be told ``Connection: close``."""
-
-MEASURED_SECONDS = 1.0
-"""How long a client must have been looked at for its speed to mean anything."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -113,10 +110,8 @@ class Channel(Outgoing):
         self._lingering: Deadline | None = None
         self._discarded = 0
         self._clock = server.clock
-        self._sending: _Sending | None = None
-        self.accepted_at = self.last_activity = self._idle_from = self._clock()
+        self.progress = ClientProgress(self._clock(), adj.min_send_rate)
         self.answered = 0
-        self._acknowledged = True
         if turned_away is not None:
             self.turned_away = turned_away
         self.server_name, self.server_port = server.local_address(sock)
@@ -173,7 +168,7 @@ class Channel(Outgoing):
         if self._lingering is not None:
             self._discarded += len(data)
             return False
-        self.last_activity = self._clock()
+        self.progress.last_activity = self._clock()
         return self.received(data)
 
     def receive(self, size: int) -> bytes | None:
@@ -195,7 +190,7 @@ class Channel(Outgoing):
                 except OSError:
                     self.handle_close()
                     return
-                self.last_activity = self._idle_from = self._clock()
+                self.progress.last_activity = self.progress.idle_from = self._clock()
                 self.make_room()
             if self.will_close:
                 self.handle_close()
@@ -261,41 +256,28 @@ class Channel(Outgoing):
                 self.server.loop.update_interest(self)
 
     def waiting(self, now: float) -> Waiting | None:
-        """What the client is to do, if it is its turn. To be asked every half second or so, since that is how its progress is seen."""
-        # What the system has taken counts until it is acknowledged, but not where it may be the app that is slow.
-        receiving = self.request is not None and self.request.started
-        flushing = not (self.output.size or self._acknowledged or self.running or receiving)
-        if self.output.size or flushing:
-            try:
-                left = unacknowledged(self.socket)
-            except (OSError, ValueError):  # closed
-                return None
-            if self.output.size or left:
-                taken = self.taken_by_system - left
-                if self._sending is None or (flushing and self._sending.response != self.answered):
-                    # The end of a response owes nothing yet: its first packet may be lost.
-                    progress = Progress(now, self.adj.min_send_rate, owes=not flushing)
-                    self._sending = _Sending(self.answered, taken, progress)
-                progress = self._sending.progress
-                progress.update(taken - self._sending.taken_before, now)
-                return Waiting(Phase.FLUSHING if flushing else Phase.SENDING, progress.began, progress.moved, progress)
-            self._acknowledged = True
-            if self._sending is not None:
-                self._sending.progress.moved = now  # since the last look, which saw that something was left
-        if self._sending is not None:
-            self._idle_from = self._sending.progress.moved
-            self._sending = None
-        if self.running or self._lingering is not None:
+        """Return what the client has to do, if it is its turn.
+
+        Progress is measured from call to call, so call it about every half second.
+        """
+        running, unsent = self.running, self.output.size
+        request = None if running else self.request
+        snapshot = Snapshot(
+            running,
+            self._lingering is not None,
+            self.answered,
+            unsent,
+            request.began if request is not None and request.started else None,
+            None if request is None else request.body_progress,
+            0 if request is None else request.body_received,
+        )
+        if not self.progress.must_take(snapshot):
+            return self.progress.waiting(snapshot, now)
+        try:
+            left = unacknowledged(self.socket)
+        except (OSError, ValueError):  # closed
             return None
-        request = self.request
-        if request is not None and receiving:
-            began = request.began if self.answered else self.accepted_at
-            body = request.body_progress
-            if body is None:
-                return Waiting(Phase.HEAD, began, self.last_activity)
-            body.update(request.body_received, now, self.last_activity)
-            return Waiting(Phase.BODY, body.began, self.last_activity, body)
-        return Waiting(Phase.IDLE if self.answered else Phase.CONNECTED, self._idle_from, self.last_activity)
+        return self.progress.waiting(snapshot, now, taken=self.taken_by_system - left, left=left)
 
     @property
     def taken_by_system(self) -> int:
@@ -309,16 +291,16 @@ class Channel(Outgoing):
         return self.output.kept + (0 if request is None or self.running else request.body_received)
 
     def speed(self, now: float) -> float | None:
-        """At how many bytes a second the client lately took what is kept for it, or sent it; None where that says nothing yet."""
-        if self._sending is not None:
-            progress: Progress | None = self._sending.progress
-        else:
-            progress = None if self.request is None or self.running else self.request.body_progress
-        return None if progress is None or now - progress.began < MEASURED_SECONDS else progress.speed
+        """Return the bytes a second at which the client lately took what is kept for it, or sent it.
+
+        None if too little is known.
+        """
+        request = None if self.running else self.request
+        return self.progress.speed(now, None if request is None else request.body_progress)
 
     def catch_up(self) -> None:
         """Do what there is to do with the socket: it may be the loop that is late, and not the client."""
-        if self._sending is not None or self.handshake_waits:
+        if self.progress.takes or self.handshake_waits:
             self.handle_write()
         elif self.read():
             self.server.loop.submit(self)
@@ -330,7 +312,7 @@ class Channel(Outgoing):
 
     def queued_for(self, now: float) -> float:
         """Seconds that the request has been waiting: for a thread or others of its endpoint, or since it came."""
-        return now - (self.last_activity if self.queued_at is None else self.queued_at)
+        return now - (self.progress.last_activity if self.queued_at is None else self.queued_at)
 
     def give_up_waiting(self, phase: Phase, reply: Reply) -> None:
         """The client has not done its part of *phase* in time: close, or *reply* where it has begun a request."""
@@ -345,7 +327,7 @@ class Channel(Outgoing):
 
     def stop_lingering(self) -> None:
         """Close a connection that has been shut down for as long as its client may take to see that, if it has all of its response."""
-        if self._lingering is not None and self._lingering.passed() and self._acknowledged:
+        if self._lingering is not None and self._lingering.passed() and self.progress.acknowledged:
             self.handle_close()
 
     def refuse(self, reply: Reply) -> None:
@@ -400,11 +382,9 @@ class Channel(Outgoing):
         """Since when a connection that has been used is used for nothing; None while it is. The lower, the less will it be missed."""
         if not self.connected or self.turned_away is not None or self.silent:
             return None
-        if self._lingering is not None:
-            return -1.0  # its response is sent
-        if self.pending() or (not self.answered and self._clock() - self.accepted_at < SILENT_SECONDS):
-            return None
-        return self._idle_from
+        return self.progress.idle_since(
+            self._clock(), answered=self.answered, lingering=self._lingering is not None, pending=self.pending()
+        )
 
     @property
     def silent(self) -> bool:
@@ -416,7 +396,7 @@ class Channel(Outgoing):
         task = self.task
         if isinstance(task, Task) and task.response.begun:
             self.check_stream(task.response)
-        elif self.pending() == 0 and now - self.last_activity > DRAIN_IDLE_SECONDS:
+        elif self.pending() == 0 and now - self.progress.last_activity > DRAIN_IDLE_SECONDS:
             self.close_idle()
 
     def close_idle(self) -> bool:
@@ -494,7 +474,7 @@ class Channel(Outgoing):
         request = self.requests[0]
         self.answered += 1
         self.queued_at = None
-        self._acknowledged = False
+        self.progress.acknowledged = False
         task = self.task = Task(self, request) if request.reply is None else ReplyTask(self, request)
         if self.connected:
             try:
@@ -534,7 +514,7 @@ class Channel(Outgoing):
             self.handle_write()
             return
         with self.output_lock:
-            self.last_activity = self._idle_from = self._clock()
+            self.progress.last_activity = self.progress.idle_from = self._clock()
             self.running = False
             if not self.connected:
                 if self.request is not None:
@@ -547,11 +527,3 @@ class Channel(Outgoing):
     def closes_after_response(self) -> bool:
         """Whether the response that is about to be sent must be the last one on this connection."""
         return (self.server.draining and not self._unread) or self.answered >= self.adj.max_keepalive_requests
-
-
-class _Sending(NamedTuple):
-    """A client that takes its time with a *response*, by number, after it has taken so much before."""
-
-    response: int
-    taken_before: int
-    progress: Progress

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import Clock
 from ..observe.cuts import Cuts
+from .progress import SILENT_SECONDS
 from .reply import RETRY_AFTER_SECONDS, Reply
 from .task import Task
 
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 SLACK = 64
 """Connections that may be open on top of MAX_CONNECTIONS for as long as it takes to tell them so."""
-
-SILENT_SECONDS = 1.0
-"""After this time a silent connection is closed before an idle one. An idle client has sent requests, a silent one has not."""
 
 SCAN_SECONDS = 0.1
 """How long no idle connection is looked for after none was found, however many new ones come."""
@@ -173,7 +171,7 @@ class Connections:
         """Close the oldest silent connection, if it is older than so many *seconds*."""
         while self._silent:
             channel = next(iter(self._silent))
-            if channel.silent and self._clock() - channel.accepted_at < seconds:
+            if channel.silent and self._clock() - channel.progress.accepted_at < seconds:
                 return False
             del self._silent[channel]
             if channel.silent and channel.close_idle():

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from flask_prodserve.engine.connections import SILENT_SECONDS, SLACK, Connections
+from flask_prodserve.engine.connections import SLACK, Connections
+from flask_prodserve.engine.progress import SILENT_SECONDS, ClientProgress
 from flask_prodserve.engine.reply import Reply
 from flask_prodserve.observe.cuts import Cuts
 from serving import ManualClock
@@ -26,7 +27,7 @@ class Connected:
         self.idle: float | None = None
         self.busy_in_the_last_moment = False
         self.silent = False
-        self.accepted_at = connections._clock()
+        self.progress = ClientProgress(connections._clock(), min_send_rate=0)
         self.connected = True
         self.answered = 0
         self._connections = connections
