@@ -11,11 +11,14 @@ import pytest
 from flask_prodserve.engine import engine as engine_module
 from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES
+from flask_prodserve.engine.dispatch.admission import Share
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.steward import Steward
 from flask_prodserve.engine.engine import Engine
+from flask_prodserve.engine.spool import Spool
 from flask_prodserve.engine.tls_channel import TLSChannel
+from flask_prodserve.engine.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,65 @@ class Books:
 def books(engine: Engine) -> Books:
     """Read what *engine* counts. Consistent only while nothing runs."""
     loop: Any = engine._loop
-    admission = engine._watchdog._admission
     return Books(
-        shares=0
-        if admission is None
-        else sum(share.running + len(share.waiting) for share in list(admission._shares.values())),
-        queued=engine._watchdog.queued,
+        shares=sum(share.running + len(share.waiting) for share in shares(engine)),
+        queued=queued(engine),
         busy=loop._budget.busy,
         streams=loop._budget.streams,
         stuck=loop.stuck,
         orphaned=len(engine._connections.left),
-        spool=engine._watchdog._spool.size,
+        spool=spool(engine).size,
     )
+
+
+def queued(engine: Engine) -> int:
+    """Count the requests that wait for a thread or for others of their endpoint."""
+    return engine._watchdog.queued
+
+
+def shares(engine: Engine) -> list[Share]:
+    """List what endpoints with a ``max_concurrency`` use of it."""
+    admission = engine._watchdog._admission
+    return [] if admission is None else list(admission._shares.values())
+
+
+def spool(engine: Engine) -> Spool:
+    """Return what counts the bytes that are kept for clients."""
+    return engine._watchdog._spool
+
+
+def check_deadlines(engine: Engine) -> None:
+    """Check all deadlines and queues now. To be called in the thread of the event loop."""
+    engine._watchdog.check()
+
+
+def checks_are_at_work(engine: Engine) -> bool:
+    """Tell whether the last check of deadlines and queues has left work for later."""
+    return engine._watchdog.at_work
+
+
+def find_late_clients_only(patch: pytest.MonkeyPatch) -> None:
+    """Have engines check one connection per turn, and never come to cut its client."""
+    patch.setattr(Watchdog, "_work", lambda self: self._unseen and self._look_at(self._unseen.popleft()))
+
+
+def has_found_late_clients(engine: Engine) -> bool:
+    """Tell whether clients are late and not yet cut."""
+    return bool(engine._watchdog._due)
+
+
+def hide_running_requests(patch: pytest.MonkeyPatch) -> None:
+    """Have engines find no request that runs, as if all threads were between two requests."""
+    patch.setattr(watchdog, "Task", _Nothing)
+
+
+def keep_requests_of_clients_that_left(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have engines drop queued requests of clients that have shut down their sending side only after so many *seconds*."""
+    patch.setattr(watchdog, "GONE_SECONDS", seconds)
+
+
+class _Nothing:
+    """No object is an instance of this."""
 
 
 def has_leader(engine: Engine) -> bool:
@@ -101,13 +151,13 @@ def fill_spool_for_a_moment(engine: Engine) -> None:
 
     To be called in the thread of the event loop, which resets them later.
     """
-    spool = engine._watchdog._spool
+    counted = spool(engine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watchdog, "WORK_SECONDS", 0.0)
-        spool.add(spool.most)
+        counted.add(counted.most)
         engine._watchdog.relieve_spool()
-        assert engine._watchdog.at_work
-        spool.remove(spool.most)
+        assert checks_are_at_work(engine)
+        counted.remove(counted.most)
 
 
 def check_rarely(patch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -28,7 +28,7 @@ from flask_prodserve.net.tls import Certificates
 from flask_prodserve.observe.events import Activity, RequestDone
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import arguments
-from internals import books
+from internals import books, checks_are_at_work, queued
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -86,14 +86,14 @@ class Served:
 
     def wait_for_queue(self, count: int) -> None:
         """Until *count* requests wait for a thread or for others of their endpoint, and the server knows since when."""
-        wait_until(lambda: self.engine._watchdog.queued == count, f"{count} requests to be queued")
+        wait_until(lambda: queued(self.engine) == count, f"{count} requests to be queued")
         self.settle()
 
     def look(self) -> None:
         """Have the server look at its deadlines, as it does every half second, and return when it has done what is due."""
         self.settle()
         self._in_loop(self.engine._check)
-        while self.engine._watchdog.at_work:
+        while checks_are_at_work(self.engine):
             self.settle()
         self.settle()
 

@@ -16,7 +16,6 @@ from flask import Flask, Response, request
 import internals
 from flask_prodserve.engine.adjustments import RECEIVE_BYTES
 from flask_prodserve.engine.channel import LINGER_BYTES, LINGER_SECONDS, Channel
-from flask_prodserve.engine.watchdog import Watchdog
 from flask_prodserve.net.unsent import unacknowledged
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get, is_reset
@@ -282,7 +281,7 @@ def test_body_that_stops(served: Served, clock: ManualClock, head: bytes) -> Non
         assert (response.status, response.get("connection")) == (408, "close")
         assert b"BODY_TIMEOUT" in response.body
         assert wire.closed()
-    wait_until(lambda: served.engine._watchdog._spool.size == 0)
+    wait_until(lambda: internals.spool(served.engine).size == 0)
     assert [(done.method, done.status) for done in served.done] == [("POST", 408)]
 
 
@@ -475,11 +474,11 @@ def test_reader_that_stops(clock: ManualClock, caplog: pytest.LogCaptureFixture)
         channel = start_large(wire.socket, served)
         served.look()
         pass_time(served, clock, 29)
-        assert served.engine._watchdog._spool.size > 0
+        assert internals.spool(served.engine).size > 0
         # Once more, where its system has taken something by itself meanwhile.
         wait_until(lambda: pass_time(served, clock, 2) or not served.engine._connections)
         assert clock.now - internals.last_taken(channel) <= 32
-        assert served.engine._watchdog._spool.size == 0
+        assert internals.spool(served.engine).size == 0
         assert is_reset(wire.socket)
         assert len(messages(caplog, "SEND_TIMEOUT")) == 1
 
@@ -604,7 +603,7 @@ def test_readers_of_streams(clock: ManualClock) -> None:
         assert is_reset(wire.socket)
         assert closed.wait(PATIENCE)
         assert get(served.address).body == b"hello"
-        wait_until(lambda: served.engine._watchdog._spool.size == 0)
+        wait_until(lambda: internals.spool(served.engine).size == 0)
 
 
 # After an early error.
@@ -742,10 +741,10 @@ def test_client_that_would_be_cut_when_its_request_runs(
         served.look()
         clock.advance(1000)
         with monkeypatch.context() as patch:
-            patch.setattr(Watchdog, "_work", lambda self: self._unseen and self._look_at(self._unseen.popleft()))
+            internals.find_late_clients_only(patch)
             served.engine._loop.soon(served.engine._check)
             served.settle()
-            assert served.engine._watchdog._due
+            assert internals.has_found_late_clients(served.engine)
             wire.send(BEHIND % len(body))
             wait_until(lambda: channel_of(served).task is not None)
             wire.send(body)

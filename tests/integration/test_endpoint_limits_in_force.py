@@ -14,6 +14,7 @@ import pytest
 from flask import Blueprint, Flask, Response, request
 from flask.views import MethodView
 
+import internals
 from flask_prodserve import ProdServe
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
@@ -166,15 +167,11 @@ def start(served: Served, stack: contextlib.ExitStack, *targets: str) -> list[Wi
     return wires
 
 
-def queued(served: Served) -> int:
-    return served.engine._watchdog.queued
-
-
 def queue(served: Served, stack: contextlib.ExitStack, *targets: str) -> list[Wire]:
     """Requests that wait, in that order."""
     wires = []
     for target in targets:
-        before = queued(served)
+        before = internals.queued(served.engine)
         wires += start(served, stack, target)
         served.wait_for_queue(before + 1)
     return wires
@@ -317,7 +314,7 @@ def test_queue_timeout_of_an_endpoint(bounded: Bounded) -> None:
         bounded.clock.advance(4)
         served.look()
         late = queue(served, stack, "/report/5")
-        assert queued(served) == 3
+        assert internals.queued(served.engine) == 3
         bounded.clock.advance(2)
         served.look()
         for wire in waiting:
@@ -342,10 +339,10 @@ def test_queue_timeout_where_threads_are_busy(bounded: Bounded) -> None:
         bounded.clock.advance(6)
         served.look()
         assert report.response().status == 503
-        assert queued(served) == 1
+        assert internals.queued(served.engine) == 1
         bounded.clock.advance(53)
         served.look()
-        assert queued(served) == 1
+        assert internals.queued(served.engine) == 1
         bounded.clock.advance(2)
         served.look()
         assert usual.response().status == 503
@@ -398,7 +395,7 @@ def test_share_is_kept_after_timeouts(bounded: Bounded) -> None:
         served.look()
         assert [wire.response().status for wire in stuck] == [504, 504]
         assert served.engine._loop.stuck == 2
-        assert queued(served) == 3
+        assert internals.queued(served.engine) == 3
         assert bounded.none_came()
         assert get(served.address).body == b"hello"
         bounded.release.set()
@@ -451,7 +448,7 @@ def test_share_is_given_back_by_clients_that_left(bounded: Bounded, how: str) ->
 
         def dropped() -> bool:
             served.look()
-            return queued(served) == 1
+            return internals.queued(served.engine) == 1
 
         wait_until(dropped)
         bounded.release.set()
@@ -496,7 +493,7 @@ def test_pipelined_request_for_a_full_endpoint(bounded: Bounded) -> None:
         assert get(served.address).body == b"hello"  # so that another thread runs the loop by now
         gate.set()
         assert wire.response().body == b"gate"
-        wait_until(lambda: queued(served) == 1 or bounded.inside > 2, "the pipelined request")
+        wait_until(lambda: internals.queued(served.engine) == 1 or bounded.inside > 2, "the pipelined request")
         assert bounded.inside == 2
         bounded.release.set()
         assert [one.response().body for one in [*running, wire]] == [b"1", b"2", b"3"]
@@ -517,7 +514,7 @@ def test_share_of_pipelined_requests(bounded: Bounded) -> None:
         for number, wire in enumerate(wires):
             expected = [b"%d" % number, b"hello", b"%d" % number, b"hello", b"%d" % number]
             assert [wire.response().body for _ in expected] == expected
-        assert queued(served) == 0
+        assert internals.queued(served.engine) == 0
 
 
 def test_share_under_load(bounded: Bounded) -> None:
@@ -541,7 +538,7 @@ def test_share_under_load(bounded: Bounded) -> None:
             thread.join()
         assert failures == []
         assert bounded.most_inside <= 2
-        (share,) = [share for share in served.engine._watchdog._admission._shares.values() if share.most == 2]  # type: ignore[union-attr]
+        (share,) = [share for share in internals.shares(served.engine) if share.most == 2]
         wait_until(lambda: share.running == 0, "all shares to be given back")
         assert not share.waiting
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, request
 
+import internals
 from flask_prodserve import ProdServe
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.dispatch.admission import Admission
@@ -244,15 +245,16 @@ def test_everything_at_once(monkeypatch: pytest.MonkeyPatch, raises: bool) -> No
         assert statuses[200] > ANSWERS, statuses
         assert most["bounded"] <= 2
 
-        connections, loop, watchdog = served.engine._connections, served.engine._loop, served.engine._watchdog
+        connections, loop = served.engine._connections, served.engine._loop
         wait_until(lambda: (served.look(), not connections)[1], "all connections to be closed")
         wait_until(lambda: loop.stuck == 0, "all threads to come back")
         wait_until(lambda: not connections.left)
-        wait_until(lambda: watchdog._spool.size == 0, "all that was kept to be given back")
-        assert watchdog.queued == 0
+        wait_until(lambda: internals.spool(served.engine).size == 0, "all that was kept to be given back")
+        assert internals.queued(served.engine) == 0
         assert connections._turned_away == 0
-        assert watchdog._admission is not None
-        for share in watchdog._admission._shares.values():
+        shares = internals.shares(served.engine)
+        assert shares
+        for share in shares:
             wait_until(lambda share=share: share.running == 0, "all shares to be given back")
             assert not share.waiting
         assert books(served.engine).streams == 0

@@ -67,7 +67,7 @@ def full_disk() -> Iterator[None]:
 
 
 def spool(served: Served) -> Spool:
-    return served.engine._watchdog._spool
+    return internals.spool(served.engine)
 
 
 def post(length: int, *fields: str) -> bytes:

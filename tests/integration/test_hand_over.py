@@ -17,7 +17,6 @@ import pytest
 from flask import Flask, Response, request, send_file
 
 import internals
-from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.dispatch.dispatcher import Dispatcher
 from flask_prodserve.engine.dispatch.leadership import Leadership
@@ -148,7 +147,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the moment at which threads are held up, each request is answered once, whole and in order, and nothing is left over."""
     # Who has shut down its sending side gets its answer all the same.
-    monkeypatch.setattr(watchdog, "GONE_SECONDS", PATIENCE)
+    internals.keep_requests_of_clients_that_left(monkeypatch, PATIENCE)
     for owner, names in POINTS.items():
         for name in names:
             monkeypatch.setattr(owner, name, delayed(getattr(owner, name), HOLD_UP_SECONDS))

@@ -13,6 +13,7 @@ from urllib.request import HTTPCookieProcessor
 import pytest
 from flask import Flask, redirect, request, session, url_for
 
+import internals
 from flask_prodserve import ProdServe
 from flask_prodserve.apps.main_app import MainApp
 from flask_prodserve.apps.sites import lookup_for, served_apps
@@ -120,7 +121,7 @@ def test_queue_timeout_of_a_mount(app: Flask, gate: Gate) -> None:
         served.wait_for_queue(1)
         clock.advance(4)
         served.look()
-        assert served.engine._watchdog.queued == 1
+        assert internals.queued(served.engine) == 1
         clock.advance(2)
         served.look()
         assert waiting.response().status == 503

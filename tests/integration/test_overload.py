@@ -61,10 +61,6 @@ def held() -> Iterator[Held]:
     held.release.set()
 
 
-class Nobody:
-    """No task is this."""
-
-
 @dataclass
 class Full:
     """A server whose threads are all busy, and clients."""
@@ -78,7 +74,7 @@ class Full:
         wires = []
         for number in numbers:
             wire = self.stack.enter_context(Wire(self.served.address))
-            before = self.served.engine._watchdog.queued
+            before = internals.queued(self.served.engine)
             ask(wire, number)
             self.served.wait_for_queue(before + 1)
             wires.append(wire)
@@ -106,7 +102,7 @@ def test_shed_at_queue_timeout(held: Held) -> None:
         wires = server.queue(1, 2, 3)
         held.clock.advance(QUEUE_TIMEOUT - 1)
         server.served.look()
-        assert server.served.engine._watchdog.queued == 3
+        assert internals.queued(server.served.engine) == 3
         assert server.served.done == []
         held.clock.advance(2)
         server.served.look()
@@ -146,7 +142,6 @@ def test_refused_requests_are_not_shed(held: Held, length: int, room: int, statu
     """A request that is refused keeps that answer, however late it is, so that its body is never taken for the next request."""
     settings = {"queue_timeout": QUEUE_TIMEOUT, "request_timeout": 0, "max_connections": 1, "max_body_size": room}
     with in_thread(held.app, clock=held.clock, **settings) as served, contextlib.ExitStack() as stack:
-        watchdog = served.engine._watchdog
         if status == 503:  # there is no room for another connection
             ask(stack.enter_context(Wire(served.address)))
             held.wait_for(1)
@@ -159,9 +154,9 @@ def test_refused_requests_are_not_shed(held: Held, length: int, room: int, statu
             wire.send(b"POST /held/1 HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % length)
             wire.send(SMUGGLED)
             held.clock.advance(100)
-            watchdog.check()
+            internals.check_deadlines(served.engine)
             held.clock.advance(QUEUE_TIMEOUT + 1)
-            watchdog.check()
+            internals.check_deadlines(served.engine)
             sent.set()
 
         sent = threading.Event()
@@ -185,7 +180,7 @@ def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
         raise AssertionError("called")
 
     with full(held) as server:
-        spool = server.served.engine._watchdog._spool
+        spool = internals.spool(server.served.engine)
         wires = [server.stack.enter_context(Wire(server.served.address)) for _ in range(2)]
         for wire in wires:
             wire.send(b"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
@@ -205,7 +200,7 @@ def test_body_whose_client_leaves_when_the_request_before_it_ends(held: Held, mo
 
     def leave(channel: Channel, *, in_loop: bool) -> None:
         """In a service thread, which has just looked whether the client is there, and has taken the body over."""
-        kept.append(served.engine._watchdog._spool.size)
+        kept.append(internals.spool(served.engine).size)
         served.engine._loop.soon(channel.handle_close)
         wait_until(lambda: not channel.connected)
         finish_turn(channel, in_loop=in_loop)
@@ -219,7 +214,7 @@ def test_body_whose_client_leaves_when_the_request_before_it_ends(held: Held, mo
         held.release.set()
         assert wire.response().body == b"1"
         assert wire.closed()
-        wait_until(lambda: served.engine._watchdog._spool.size == 0, "the body to be given back")
+        wait_until(lambda: internals.spool(served.engine).size == 0, "the body to be given back")
         assert kept == [1000]
 
 
@@ -235,7 +230,7 @@ def test_client_that_left_the_queue(held: Held, how: str) -> None:
 
         def dropped() -> bool:
             server.served.look()
-            return server.served.engine._watchdog.queued == 1
+            return internals.queued(server.served.engine) == 1
 
         wait_until(dropped, "the server to see that it has gone")
         assert server.served.engine.cuts.counts["client left"] == 1
@@ -324,7 +319,7 @@ def test_nobody_seems_to_run(held: Held, caplog: pytest.LogCaptureFixture, monke
 
     with full(held, queue_timeout=1000) as server:
         server.queue(1)
-        monkeypatch.setattr("flask_prodserve.engine.watchdog.Task", Nobody)
+        internals.hide_running_requests(monkeypatch)
         held.clock.advance(1.5)
         server.served.look()
         assert not warns()
@@ -340,11 +335,11 @@ def test_standing_queue(held: Held) -> None:
         held.clock.advance(QUEUE_TIMEOUT - 1)
         second, third, fourth = server.queue(2, 3, 4)
         server.served.look()
-        assert server.served.engine._watchdog.queued == 4
+        assert internals.queued(server.served.engine) == 4
         held.clock.advance(1.5)
         server.served.look()
         assert [wire.response().status for wire in (first, second, third)] == [503, 503, 503]
-        assert server.served.engine._watchdog.queued == 1
+        assert internals.queued(server.served.engine) == 1
         held.release.set()
         assert fourth.response().body == b"4"
         assert held.called == [0, 4]
@@ -356,12 +351,12 @@ def test_a_queue_that_was_empty(held: Held) -> None:
         server.queue(1)
         held.clock.advance(QUEUE_TIMEOUT + 1)
         server.served.look()
-        assert server.served.engine._watchdog.queued == 0
+        assert internals.queued(server.served.engine) == 0
         server.served.look()
         server.queue(2, 3, 4)
         held.clock.advance(QUEUE_TIMEOUT - 1)
         server.served.look()
-        assert server.served.engine._watchdog.queued == 3
+        assert internals.queued(server.served.engine) == 3
 
 
 def test_readiness(held: Held) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, appcontext_pushed, g, request
 
+import internals
 from internals import books, has_leader, service_threads
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import Wire, get
@@ -270,7 +271,7 @@ def test_bodies_of_stuck_requests_are_given_back(stuck: Stuck) -> None:
         served.look()
         assert wire.response("POST").status == 504
         stuck.release.set()
-        wait_until(lambda: served.engine._watchdog._spool.size == 0, "the body to be given back")
+        wait_until(lambda: internals.spool(served.engine).size == 0, "the body to be given back")
 
 
 def test_all_threads_stuck(stuck: Stuck) -> None:
