@@ -99,7 +99,7 @@ def hide_running_requests(patch: pytest.MonkeyPatch) -> None:
 
 
 def keep_requests_of_clients_that_left(patch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Have engines drop queued requests of clients that have shut down their sending side only after so many *seconds*."""
+    """Have engines keep queued requests of clients that stopped sending for so many *seconds*."""
     patch.setattr(watchdog, "GONE_SECONDS", seconds)
 
 
@@ -140,7 +140,7 @@ def threads_that_wait_for_clients(engine: Engine) -> int:
 
 
 def last_taken(channel: Channel) -> float:
-    """Tell when the client last took something of the response that it was taking at the last check."""
+    """Tell when the client last took a part of the response that it takes."""
     taking = channel.progress._taking
     assert taking is not None
     return taking.progress.moved

@@ -19,3 +19,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Do the same for each line of *text*."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_ascii(text: str) -> str:
+    """Escape backslashes, and all characters of *text* that are not printable ASCII.
+
+    For bytes in an unknown encoding, which WSGI represents as latin-1.
+    """
+    return text.encode("unicode_escape").decode("ascii")
