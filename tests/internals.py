@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from flask_prodserve.engine import engine as engine_module
-from flask_prodserve.engine import watchdog
 from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES
 from flask_prodserve.engine.dispatch.admission import Share
 from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.steward import Steward
 from flask_prodserve.engine.engine import Engine
+from flask_prodserve.engine.guard import guard, shedding
+from flask_prodserve.engine.guard.guard import Guard
 from flask_prodserve.engine.spool import Spool
 from flask_prodserve.engine.tls_channel import TLSChannel
-from flask_prodserve.engine.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -59,48 +59,48 @@ def books(engine: Engine) -> Books:
 
 def queued(engine: Engine) -> int:
     """Count the requests that wait for a thread or for others of their endpoint."""
-    return engine._watchdog.queued
+    return engine._guard.queued
 
 
 def shares(engine: Engine) -> list[Share]:
     """List what endpoints with a ``max_concurrency`` use of it."""
-    admission = engine._watchdog._admission
+    admission = engine._guard._shedding._admission
     return [] if admission is None else list(admission._shares.values())
 
 
 def spool(engine: Engine) -> Spool:
     """Return what counts the bytes that are kept for clients."""
-    return engine._watchdog._spool
+    return engine._guard._memory_pressure._spool
 
 
 def check_deadlines(engine: Engine) -> None:
     """Check all deadlines and queues now. To be called in the thread of the event loop."""
-    engine._watchdog.check()
+    engine._guard.check()
 
 
 def checks_are_at_work(engine: Engine) -> bool:
     """Tell whether the last check of deadlines and queues has left work for later."""
-    return engine._watchdog.at_work
+    return engine._guard.has_work
 
 
 def find_late_clients_only(patch: pytest.MonkeyPatch) -> None:
     """Have engines check one connection per turn, and never come to cut its client."""
-    patch.setattr(Watchdog, "_work", lambda self: self._unseen and self._look_at(self._unseen.popleft()))
+    patch.setattr(Guard, "_work", lambda self: self._unchecked and self._check_one(self._unchecked.popleft()))
 
 
 def has_found_late_clients(engine: Engine) -> bool:
     """Tell whether clients are late and not yet cut."""
-    return bool(engine._watchdog._due)
+    return bool(engine._guard._due)
 
 
 def hide_running_requests(patch: pytest.MonkeyPatch) -> None:
     """Have engines find no request that runs, as if all threads were between two requests."""
-    patch.setattr(watchdog, "Task", _Nothing)
+    patch.setattr(shedding, "Task", _Nothing)
 
 
 def keep_requests_of_clients_that_left(patch: pytest.MonkeyPatch, seconds: float) -> None:
     """Have engines keep queued requests of clients that stopped sending for so many *seconds*."""
-    patch.setattr(watchdog, "GONE_SECONDS", seconds)
+    patch.setattr(shedding, "GONE_SECONDS", seconds)
 
 
 class _Nothing:
@@ -153,9 +153,9 @@ def fill_spool_for_a_moment(engine: Engine) -> None:
     """
     counted = spool(engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watchdog, "WORK_SECONDS", 0.0)
+        patch.setattr(guard, "WORK_SECONDS", 0.0)
         counted.add(counted.most)
-        engine._watchdog.relieve_spool()
+        engine._guard.relieve_spool()
         assert checks_are_at_work(engine)
         counted.remove(counted.most)
 

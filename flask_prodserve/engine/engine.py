@@ -31,8 +31,8 @@ from .dispatch.balancing import Balancer
 from .dispatch.dispatcher import Dispatcher
 from .dispatch.leadership import Leadership
 from .dispatch.portable import PortableLoop
+from .guard.guard import Guard
 from .server import Server
-from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -148,11 +148,23 @@ class Engine:
                 shared=loads is not None,
                 use_poll=adjustments.asyncore_use_poll,
             )
-        self._watchdog = Watchdog(self._connections, self._loop, admission, settings, adjustments, kind)
-        self._activity = self._watchdog.activity()
+        self._guard = Guard(
+            self._connections,
+            self._loop,
+            admission,
+            adjustments.spool,
+            threads=threads,
+            timeouts=settings.timeouts,
+            slow_request=settings.observe.slow_request,
+            endpoint_of=adjustments.endpoint_of,
+            describe=kind,
+            cuts=self.cuts,
+            clock=clock,
+        )
+        self._activity = self._guard.health.activity()
         asked = {
-            settings.health.liveness_path: self._watchdog.liveness,
-            settings.health.readiness_path: self._watchdog.readiness,
+            settings.health.liveness_path: self._guard.health.liveness,
+            settings.health.readiness_path: self._guard.health.readiness,
         }
         health = {path: answer for path, answer in asked.items() if path != "off" and path not in own_paths}
         redirecting = [listener for listener in listeners if settings.scheme(listener.address) == "http"] if tls else []
@@ -191,14 +203,14 @@ class Engine:
         """
         while (accepts_for := self._accepts_for()) > 0:
             seconds = min(self._next_check.remaining(), accepts_for)
-            self._loop.turn(min(seconds, CHECK_QUEUE_SECONDS) if self._watchdog.queued else seconds)
+            self._loop.turn(min(seconds, CHECK_QUEUE_SECONDS) if self._guard.queued else seconds)
             self._look()
         return self._drain()
 
     @property
     def healthy(self) -> bool:
         """Whether this process should go on. If not, requests are stuck, and a new process would do better."""
-        return self._watchdog.healthy
+        return self._guard.health.healthy
 
     @property
     def end_of_drain(self) -> Deadline | None:
@@ -214,7 +226,7 @@ class Engine:
         ends this first. *last*: all other processes that listen stop, too. *interrupted*: it was CTRL+C, and another one is an
         :meth:`abort`.
         """
-        self._watchdog.draining = True
+        self._guard.health.draining = True
         if last:
             self._last = True
         if interrupted:
@@ -232,19 +244,19 @@ class Engine:
         return min(self._stop_times, default=math.inf) - self._clock()
 
     def _look(self) -> None:
-        """Have the watchdog look, if it is time to."""
+        """Have deadlines or queues checked, if it is time to."""
         if self._next_check.passed():
             self._next_check = Deadline(CHECK_SECONDS)
             self._loop.call(self._check)
             if self._checked is not None:
                 self._checked(self._activity)
-        elif self._watchdog.queued:
-            self._loop.call(self._watchdog.check_queues)
+        elif self._guard.queued:
+            self._loop.call(self._guard.check_queues)
 
     def _check(self) -> None:
-        self._watchdog.check()
+        self._guard.check()
         self._loop.check()
-        self._activity = self._watchdog.activity()
+        self._activity = self._guard.health.activity()
 
     def _drain(self) -> Drained:
         deadline = self._end_of_drain = Deadline(self._timeouts.graceful_timeout)

@@ -315,7 +315,7 @@ def test_nobody_seems_to_run(held: Held, caplog: pytest.LogCaptureFixture, monke
     """That threads are between two requests when they are looked at is no news; where it stays so, it is the processor they wait for."""
 
     def warns() -> bool:
-        return "None is running at this moment" in caplog.text
+        return "No request is running at this moment" in caplog.text
 
     with full(held, queue_timeout=1000) as server:
         server.queue(1)

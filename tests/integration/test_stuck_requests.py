@@ -685,7 +685,7 @@ def test_slow_request(stuck: Stuck, caplog: pytest.LogCaptureFixture) -> None:
             served.look()
         (message,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert message.startswith(
-            "SLOW_REQUEST: GET /hang/<int:number> (X-Request-ID slow) has been running for 2.5s. It is here:\n"
+            "SLOW_REQUEST: GET /hang/<int:number> (X-Request-ID slow) has been running for 2.5s. Its stack:\n"
         )
         assert "in hang\n" in message
         stuck.release.set()
