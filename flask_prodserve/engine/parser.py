@@ -122,11 +122,11 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress is not
                 assert self.head is not None
                 endpoint = adjustments.endpoint_of(self.head)
                 if endpoint.limits.max_body is None:
-                    what = f"requests get 413 whose body is larger than {format_size(adjustments.max_body_size)}"
+                    what = f"rejected request bodies over {format_size(adjustments.max_body_size)} with 413"
                 else:
                     setting = "max_body"
                     size = format_size(endpoint.limits.max_body)
-                    what = f"requests for {endpoint.name} get 413 whose body is larger than {size}"
+                    what = f"rejected request bodies over {size} for {endpoint.name} with 413"
         adjustments.cuts.count(setting, what)
 
     def _receive_head(self, data: bytes) -> int:

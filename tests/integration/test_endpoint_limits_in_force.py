@@ -248,8 +248,8 @@ def test_max_body_is_named(bounded: Bounded, caplog: pytest.LogCaptureFixture) -
                 assert wire.socket.recv(12) == b"HTTP/1.1 413"
         assert served.engine.cuts.counts == {"max_body": 2, "MAX_BODY_SIZE": 1}
     assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.cuts"] == [
-        "max_body: requests for small get 413 whose body is larger than 1000",
-        "MAX_BODY_SIZE: requests get 413 whose body is larger than 100000",
+        "max_body: rejected request bodies over 1000 for small with 413",
+        "MAX_BODY_SIZE: rejected request bodies over 100000 with 413",
     ]
 
 

@@ -216,11 +216,11 @@ def test_upload_one_byte_beyond_the_limit(served: Served, chunked: bool) -> None
 @pytest.mark.parametrize(
     ("sent", "status", "line"),
     [
-        (b"Content-Length: 11\r\n\r\n", 413, "MAX_BODY_SIZE: requests get 413 whose body is larger than 10"),
+        (b"Content-Length: 11\r\n\r\n", 413, "MAX_BODY_SIZE: rejected request bodies over 10 with 413"),
         (
             b"Transfer-Encoding: chunked\r\n\r\nB\r\n",
             413,
-            "MAX_BODY_SIZE: requests get 413 whose body is larger than 10",
+            "MAX_BODY_SIZE: rejected request bodies over 10 with 413",
         ),
         (b"A: a\r\n" * 5 + b"\r\n", 431, "MAX_HEADER_COUNT: requests get 431 that have more than 5 header fields"),
         (b"A: " + b"a" * 1024, 431, "MAX_HEADER_SIZE: requests get 431 whose head is larger than 1KiB"),
