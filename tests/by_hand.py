@@ -9,4 +9,5 @@ class ByHand:
     def nothing(self, *channel: object) -> None:
         pass
 
-    watch = update_interest = forget = give_way = move_to_stream_budget = submit = nothing
+    defers_accepting = False
+    watch = update_interest = forget = give_way = submit = soon = nothing

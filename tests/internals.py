@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 
 from flask_prodserve.engine import engine as engine_module
-from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES
+from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.connection.tls_transport import TLSTransport
 from flask_prodserve.engine.dispatch.admission import Share
-from flask_prodserve.engine.channel import Channel
 from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.steward import Steward
 from flask_prodserve.engine.engine import Engine
+from flask_prodserve.engine.exchange.request import RECEIVE_BODY_BYTES
 from flask_prodserve.engine.guard import guard, shedding
 from flask_prodserve.engine.guard.guard import Guard
 from flask_prodserve.engine.spool import Spool
-from flask_prodserve.engine.tls_channel import TLSChannel
+from flask_prodserve.net.tls import Certificates
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ class Books:
 
 def books(engine: Engine) -> Books:
     """Read what *engine* counts. Consistent only while nothing runs."""
-    loop: Any = engine._loop
+    loop: Any = engine._dispatcher
     return Books(
         shares=sum(share.running + len(share.waiting) for share in shares(engine)),
         queued=queued(engine),
         busy=loop._budget.busy,
         streams=loop._budget.streams,
         stuck=loop.stuck,
-        orphaned=len(engine._connections.left),
+        orphaned=len(engine._table.orphaned),
         spool=spool(engine).size,
     )
 
@@ -109,29 +110,29 @@ class _Nothing:
 
 def has_leader(engine: Engine) -> bool:
     """Tell whether *engine* runs the event loop for epoll. Otherwise it runs the portable one."""
-    return isinstance(engine._loop, Leadership)
+    return isinstance(engine._dispatcher, Leadership)
 
 
 def accepts(engine: Engine) -> list[bool]:
     """Tell for each listener whether the event loop for epoll watches it now."""
-    loop: Any = engine._loop
+    loop: Any = engine._dispatcher
     return [bool(loop._poller._interests[server._fileno]) for server in engine._servers]
 
 
 def service_threads(engine: Engine) -> int:
     """Count the threads that there are for requests."""
-    loop: Any = engine._loop
-    return int(loop._members)
+    loop: Any = engine._dispatcher
+    return int(loop._thread_count)
 
 
-def channels(engine: Engine) -> list[Channel]:
+def channels(engine: Engine) -> list[Connection]:
     """List the open connections."""
-    return list(engine._connections.channels.values())
+    return list(engine._table.connections.values())
 
 
 def moved_streams(engine: Engine) -> int:
     """Count the streams that have moved from THREADS to MAX_STREAMS."""
-    return sum(engine._loop.is_stream(channel) for channel in channels(engine))
+    return sum(engine._dispatcher.is_stream(channel) for channel in channels(engine))
 
 
 def threads_that_wait_for_clients(engine: Engine) -> int:
@@ -139,7 +140,12 @@ def threads_that_wait_for_clients(engine: Engine) -> int:
     return sum(channel.holds_thread for channel in channels(engine))
 
 
-def last_taken(channel: Channel) -> float:
+def certificates(engine: Engine) -> Certificates | None:
+    """Return the certificates that the first listener shows."""
+    return engine._acceptors[0]._tls
+
+
+def last_taken(channel: Connection) -> float:
     """Tell when the client last took a part of the response that it takes."""
     taking = channel.progress._taking
     assert taking is not None
@@ -182,34 +188,34 @@ def forget_kind(engine: Engine, kind: str) -> None:
 
 
 def _slow_kinds(engine: Engine) -> Any:
-    loop: Any = engine._loop
+    loop: Any = engine._dispatcher
     return loop._slow_kinds
 
 
-def close_in_loop(channel: Channel) -> None:
+def close_in_loop(channel: Connection) -> None:
     """Close a connection as the engine does at the end. To be called in the thread of the event loop."""
-    channel.handle_close()
+    channel.close()
 
 
-def reads_before_an_answer(channel: Channel) -> int:
+def reads_before_an_answer(channel: Connection) -> int:
     """Read from a TLS connection, where OpenSSL's answer to the first record has to wait, and count how often the system is asked.
 
     To be called in the thread of the event loop, when something can be read. What is read is lost.
     """
     reads = 0
-    receive_some = TLSChannel._receive_some
+    receive_some = TLSTransport._receive_some
 
-    def counted(self: TLSChannel, size: int) -> bytes | None:
+    def counted(self: TLSTransport, size: int) -> bytes | None:
         nonlocal reads
         reads += 1
         data = receive_some(self, size)
-        self.handshake_waits = True
+        self.waits = True
         return data
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TLSChannel, "_receive_some", counted)
-        assert channel.receive(RECEIVE_BODY_BYTES)
-        channel.handshake_waits = False
+        patch.setattr(TLSTransport, "_receive_some", counted)
+        assert channel.transport.receive(RECEIVE_BODY_BYTES)
+        channel.transport.waits = False
     return reads
 
 

@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask_prodserve.apps.main_app import MainApp
 from flask_prodserve.clock import Clock
+from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.connection.table import ConnectionTable
 from flask_prodserve.engine.engine import Drained, Engine
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.net.listeners import Listener, open_listeners
@@ -80,6 +82,35 @@ class Served:
     def address(self) -> tuple[str, int] | str:
         return self.addresses[0]
 
+    # What the engine has inside. Tests look it up here and in ``internals`` only.
+
+    @property
+    def table(self) -> ConnectionTable:
+        return self.engine._table
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The open connections."""
+        return list(self.engine._table.connections.values())
+
+    @property
+    def loop(self) -> Any:
+        return self.engine._dispatcher
+
+    @property
+    def stuck(self) -> int:
+        """Threads that have been given up and have not come back."""
+        return self.engine._dispatcher.stuck
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the listeners are closed."""
+        return self.engine._context.drain.active
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Have *function* called in the thread of the event loop."""
+        self.engine._dispatcher.soon(function)
+
     @staticmethod
     def wait_until(condition: Callable[[], object]) -> None:
         wait_until(condition)
@@ -92,10 +123,14 @@ class Served:
     def look(self) -> None:
         """Have the server look at its deadlines, as it does every half second, and return when it has done what is due."""
         self.settle()
-        self._in_loop(self.engine._check)
+        self._in_loop(self.check)
         while checks_are_at_work(self.engine):
             self.settle()
         self.settle()
+
+    def check(self) -> None:
+        """Check all deadlines and queues. To be called in the thread of the event loop."""
+        self.engine._check()
 
     def settle(self) -> None:
         """Return when the server has accepted the clients and read the bytes that have reached this system so far."""
@@ -118,7 +153,7 @@ class Served:
             finally:
                 done.set()
 
-        self.engine._loop.soon(called)
+        self.soon(called)
         assert done.wait(PATIENCE), "the loop does not come round"
         if failures:
             raise failures[0]

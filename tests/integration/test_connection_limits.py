@@ -18,7 +18,7 @@ import h11
 import pytest
 from flask import Flask, request
 
-from flask_prodserve.engine.connections import SLACK
+from flask_prodserve.engine.connection.table import SLACK
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Response, Wire, get, secure
 
@@ -69,15 +69,15 @@ def serving(clock: ManualClock, **options: Any) -> Iterator[Served]:
 
 def connect(served: Served, stack: contextlib.ExitStack, **options: Any) -> Wire:
     """A connection that the server knows."""
-    before = len(served.engine._connections)
+    before = len(served.table)
     wire = stack.enter_context(Wire(served.address, **options))
-    wait_until(lambda: len(served.engine._connections) != before)
+    wait_until(lambda: len(served.table) != before)
     return wire
 
 
 def rest(served: Served, clock: ManualClock, running: int = 0) -> None:
     """Let a second pass in which nothing happens but *running* requests."""
-    channels = served.engine._connections.channels
+    channels = served.table.connections
     wait_until(lambda: sum(channel.running for channel in list(channels.values())) == running)
     served.settle()
     clock.advance(1)
@@ -126,8 +126,8 @@ def test_the_longest_idle_goes_first(clock: ManualClock, caplog: pytest.LogCaptu
             assert use(stack.enter_context(Wire(served.address))).status == 200
             assert wires[number].closed()
             assert sum(is_open(wire) for wire in wires) == MOST - count
-        assert len(served.engine._connections) == MOST
-        assert served.engine.cuts.counts == {"idle": MOST}
+        assert len(served.table) == MOST
+        assert served.engine.limit_events.counts == {"idle": MOST}
     assert len([record for record in caplog.records if record.getMessage().startswith("idle: ")]) == 1
 
 
@@ -141,7 +141,7 @@ def test_an_idle_connection_that_closes_by_itself(clock: ManualClock) -> None:
         assert use(stack.enter_context(Wire(served.address))).status == 200
         assert first.closed()
         second.socket.close()
-        wait_until(lambda: len(served.engine._connections) == 2)
+        wait_until(lambda: len(served.table) == 2)
         for _ in range(5):
             clock.advance(1)
             assert use(stack.enter_context(Wire(served.address))).status == 200
@@ -174,7 +174,7 @@ def test_silent_connections_make_room(clock: ManualClock) -> None:
             assert sum(is_open(wire) for wire in silent[count:]) == MOST - count
             if 2 * (MOST - count) <= MOST:
                 break
-        assert served.engine.cuts.counts == {"silent": count}
+        assert served.engine.limit_events.counts == {"silent": count}
 
 
 def test_twice_as_many_silent_connections(clock: ManualClock) -> None:
@@ -183,8 +183,8 @@ def test_twice_as_many_silent_connections(clock: ManualClock) -> None:
         for _ in range(20):
             stack.enter_context(Wire(served.address, handshake=False))
             assert get(served.address).status == 200
-        assert set(served.engine.cuts.counts) == {"silent"}
-        assert len(served.engine._connections) <= 10
+        assert set(served.engine.limit_events.counts) == {"silent"}
+        assert len(served.table) <= 10
 
 
 def test_none_is_idle(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,13 +194,13 @@ def test_none_is_idle(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> N
         wires = [stack.enter_context(Wire(served.address)) for _ in kinds]
         for wire, sent in zip(wires, kinds, strict=True):
             wire.send(sent)
-        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == MOST)
+        wait_until(lambda: sum(connection.pending() for connection in served.connections) == MOST)
         for _ in range(10):
             clock.advance(0.2)
             with Wire(served.address) as turned_away:
                 expect_503(use(turned_away))
                 assert turned_away.closed()
-        assert served.engine.cuts.counts == {"MAX_CONNECTIONS": 10}
+        assert served.engine.limit_events.counts == {"MAX_CONNECTIONS": 10}
         assert len([record for record in caplog.records if record.getMessage().startswith("MAX_CONNECTIONS: ")]) == 1
         wires[3].send(HEAD[10:])
         assert wires[3].response().status == 200
@@ -219,7 +219,7 @@ def test_those_that_are_turned_away_make_no_room(clock: ManualClock) -> None:
     with serving(clock) as served, contextlib.ExitStack() as stack:
         for _ in range(MOST):
             stack.enter_context(Wire(served.address)).send(HEAD[:10])
-        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == MOST)
+        wait_until(lambda: sum(connection.pending() for connection in served.connections) == MOST)
         for _ in range(10):
             clock.advance(0.2)
             expect_503(use(stack.enter_context(Wire(served.address))))
@@ -231,7 +231,7 @@ def test_health_of_a_full_server(clock: ManualClock) -> None:
     with serving(clock) as served, contextlib.ExitStack() as stack:
         for _ in range(MOST):
             stack.enter_context(Wire(served.address)).send(HELD)
-        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == MOST)
+        wait_until(lambda: sum(connection.pending() for connection in served.connections) == MOST)
         response = get(served.address, "/livez")
         assert (response.status, response.get("connection")) == (200, "close")
 
@@ -241,7 +241,7 @@ def test_upload_where_there_is_no_room(clock: ManualClock, expect: str) -> None:
     """An upload for which there is no room is refused when its head is there: promptly means before the body."""
     with serving(clock, max_connections=1) as served, Wire(served.address) as holder:
         holder.send(HELD)
-        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == 1)
+        wait_until(lambda: sum(connection.pending() for connection in served.connections) == 1)
         with Wire(served.address) as wire:
             wire.send(f"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n{expect}\r\n".encode())
             assert wire.socket.recv(12) == b"HTTP/1.1 503"
@@ -252,7 +252,7 @@ def test_more_than_can_be_told_why(clock: ManualClock, way: str) -> None:
     with serving(clock, max_connections=1) as served, contextlib.ExitStack() as stack:
         holder = stack.enter_context(Wire(served.address))
         holder.send(HELD)
-        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == 1)
+        wait_until(lambda: sum(connection.pending() for connection in served.connections) == 1)
         told = [connect(served, stack) for _ in range(SLACK)]
         for _ in range(20):
             if way == "tls":
@@ -262,7 +262,7 @@ def test_more_than_can_be_told_why(clock: ManualClock, way: str) -> None:
             with Wire(served.address) as wire:
                 expect_503(wire.response())
                 assert wire.closed()
-        assert len(served.engine._connections) == 1 + SLACK
+        assert len(served.table) == 1 + SLACK
         for wire in told:
             expect_503(use(wire))
         release.set()
@@ -275,7 +275,7 @@ def test_those_that_are_turned_away_and_say_nothing(clock: ManualClock) -> None:
     """Who is turned away and does not even ask is closed at HEADER_TIMEOUT."""
     with serving(clock, max_connections=1) as served, contextlib.ExitStack() as stack:
         stack.enter_context(Wire(served.address)).send(HELD)
-        wait_until(lambda: sum(channel.pending() for channel in served.engine._connections.channels.values()) == 1)
+        wait_until(lambda: sum(connection.pending() for connection in served.connections) == 1)
         silent = connect(served, stack)
         clock.advance(16)
         served.look()
@@ -294,7 +294,7 @@ def test_a_request_that_arrives_in_time_is_not_lost(clock: ManualClock, way: str
             held.set()
             assert go.wait(PATIENCE)
 
-        served.engine._loop.soon(hold)
+        served.soon(hold)
         assert held.wait(PATIENCE)
         with Wire(served.address, handshake=False) as other:
             idle.send(HEAD)
@@ -312,7 +312,7 @@ def test_a_connection_that_is_about_to_close(clock: ManualClock) -> None:
     with serving(clock) as served, Wire(served.address) as wire:
         wire.send(b"GET /held HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n" + HEAD)
         rest(served, clock, running=1)
-        (channel,) = served.engine._connections.channels.values()
+        (channel,) = served.connections
         wire.send(HEAD)
         served.settle()
         evicted = []
@@ -321,9 +321,9 @@ def test_a_connection_that_is_about_to_close(clock: ManualClock) -> None:
             """In the loop, which therefore does not close it."""
             release.set()
             wait_until(lambda: not channel.running)
-            evicted.append(served.engine._connections.evict())
+            evicted.append(served.table.evict())
 
-        served.engine._loop.soon(evict)
+        served.soon(evict)
         assert wire.response().body == b"held"
         assert wire.closed()
         assert evicted == [False]
@@ -354,8 +354,8 @@ def test_churn_at_the_limit() -> None:
             thread.start()
         for thread in clients:
             thread.join()
-        wait_until(lambda: not served.engine._connections, "all connections to be closed")
-        assert served.engine._connections._turned_away == 0
+        wait_until(lambda: not served.table, "all connections to be closed")
+        assert not served.table._turned_away
         assert get(served.address).status == 200
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) > 100
@@ -373,11 +373,11 @@ def test_connections_of_one_address(clock: ManualClock) -> None:
             expect_503(get(served.address, source="127.0.0.2"))
         assert get(served.address, source="127.0.0.3").status == 200
         wires[0].socket.close()
-        wait_until(lambda: served.engine._connections._by_client["127.0.0.2"] == 1)
+        wait_until(lambda: served.table._by_client["127.0.0.2"] == 1)
         assert get(served.address, source="127.0.0.2").status == 200
         wires[1].socket.close()
-        wait_until(lambda: not served.engine._connections._by_client)
-        assert served.engine.cuts.counts == {"MAX_CONNECTIONS_PER_CLIENT": 3}
+        wait_until(lambda: not served.table._by_client)
+        assert served.engine.limit_events.counts == {"MAX_CONNECTIONS_PER_CLIENT": 3}
 
 
 def test_proxies_and_unix_sockets_are_exempt(clock: ManualClock, tmp_path: Path) -> None:
@@ -526,7 +526,7 @@ def test_descriptors_taken_by_the_app(clock: ManualClock) -> None:
                 os.close(descriptor)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert get(served.address).status == 200
-        assert served.engine.cuts.counts["descriptors"] >= 3
+        assert served.engine.limit_events.counts["descriptors"] >= 3
 
 
 def test_start_raises_the_limit_of_files(tmp_path: Path, way: str) -> None:
@@ -545,7 +545,7 @@ def test_connections_that_cannot_be_watched(clock: ManualClock, monkeypatch: pyt
     """A connection that the loop cannot watch, as the system allows no more of that, is closed and counts no longer."""
     refused: list[Any] = []
     with serving(clock, max_connections=MOST, max_connections_per_client=2 * MOST) as served:
-        loop = served.engine._loop
+        loop = served.loop
         watch = loop.watch
 
         def refuse(entry: Any) -> None:
@@ -558,8 +558,8 @@ def test_connections_that_cannot_be_watched(clock: ManualClock, monkeypatch: pyt
         for _ in range(2 * MOST):
             with Wire(served.address, handshake=False) as wire:
                 assert wire.closed()
-        assert len(served.engine._connections) == 0
-        assert not any(entry in refused for entry in loop._map.values())
+        assert len(served.table) == 0
+        assert not any(entry in refused for entry in served.connections)
         served.look()
         wires = [Wire(served.address) for _ in range(MOST)]
         try:
@@ -569,5 +569,5 @@ def test_connections_that_cannot_be_watched(clock: ManualClock, monkeypatch: pyt
         finally:
             for wire in wires:
                 wire.socket.close()
-        assert served.engine.cuts.counts["watching"] == 2 * MOST
+        assert served.engine.limit_events.counts["watching"] == 2 * MOST
     assert served.drained is not None

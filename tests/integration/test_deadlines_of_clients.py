@@ -14,9 +14,8 @@ import pytest
 from flask import Flask, Response, request
 
 import internals
-from flask_prodserve.engine.adjustments import RECEIVE_BYTES
-from flask_prodserve.engine.channel import LINGER_BYTES, LINGER_SECONDS, Channel
-from flask_prodserve.net.unsent import unacknowledged
+from flask_prodserve.engine.connection.connection import LINGER_BYTES, LINGER_SECONDS, Connection
+from flask_prodserve.engine.exchange.request import RECEIVE_BYTES
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get, is_reset
 
@@ -89,10 +88,10 @@ def served(clock: ManualClock) -> Iterator[Served]:
         release.set()
 
 
-def channel_of(served: Served) -> Channel:
+def channel_of(served: Served) -> Connection:
     """The only connection, once it is there."""
-    wait_until(lambda: len(served.engine._connections) == 1)
-    (channel,) = served.engine._connections.channels.values()
+    wait_until(lambda: len(served.table) == 1)
+    (channel,) = served.connections
     return channel
 
 
@@ -100,7 +99,7 @@ def ask(wire: Client, served: Served) -> None:
     """One request and its answer, after which the connection is idle: the client's system acknowledges a little later."""
     wire.send(HEAD)
     assert wire.response().body == b"hello"
-    wait_until(lambda: not channel_of(served).running and not unacknowledged(channel_of(served).socket))
+    wait_until(lambda: not channel_of(served).running and not channel_of(served).transport.unacknowledged)
 
 
 def pass_time(served: Served, clock: ManualClock, seconds: float) -> None:
@@ -133,12 +132,12 @@ def test_client_that_does_not_close(clock: ManualClock) -> None:
         assert (response.body, response.get("connection")) == (b"hello", "close")
         assert wire.closed(), "the server has shut it down"
         channel = channel_of(served)
-        wait_until(lambda: not unacknowledged(channel.socket), "the client's system to have the response")
+        wait_until(lambda: not channel.transport.unacknowledged, "the client's system to have the response")
         pass_time(served, clock, LINGER_SECONDS - 0.5)
-        assert served.engine._connections
+        assert served.table
         clock.advance(1)
         # The client's system acknowledges the end a little later.
-        wait_until(lambda: served.look() or not served.engine._connections, "the connection to be closed")
+        wait_until(lambda: served.look() or not served.table, "the connection to be closed")
 
 
 # The head of a request.
@@ -156,22 +155,22 @@ def test_nothing_after_connect(served: Served, clock: ManualClock, nothing: byte
         wire.send(nothing)
         pass_time(served, clock, 2)
         assert wire.closed()
-    assert served.engine.cuts.counts == {"HEADER_TIMEOUT": 1}
+    assert served.engine.limit_events.counts == {"HEADER_TIMEOUT": 1}
     assert served.done == []
 
 
 def test_a_byte_in_the_moment_of_the_cut(served: Served, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sends something just when the server closes sees an end, and no reset."""
-    close = Channel.handle_close
+    close = Connection.close
 
-    def close_late(channel: Channel) -> None:
+    def close_late(channel: Connection) -> None:
         if channel.connected:
             socket.socket.send(wire.socket, b"x")  # past TLS
         close(channel)
 
     with Client(served.address) as wire:
         channel_of(served)
-        monkeypatch.setattr(Channel, "handle_close", close_late)
+        monkeypatch.setattr(Connection, "close", close_late)
         pass_time(served, clock, 16)
         assert wire.closed()
 
@@ -255,12 +254,12 @@ def test_many_slow_heads(served: Served, clock: ManualClock, caplog: pytest.LogC
         wires = [stack.enter_context(Client(served.address)) for _ in range(180)]
         for wire in wires:
             wire.send(HEAD[:9])
-        wait_until(lambda: len(served.engine._connections) == len(wires))
+        wait_until(lambda: len(served.table) == len(wires))
         pass_time(served, clock, 16)
         assert [wire.response().status for wire in wires] == [408] * len(wires)
         assert get(served.address).body == b"hello"
     assert len(messages(caplog, "HEADER_TIMEOUT")) == 1
-    assert served.engine.cuts.counts["HEADER_TIMEOUT"] == len(wires)
+    assert served.engine.limit_events.counts["HEADER_TIMEOUT"] == len(wires)
 
 
 # The body of a request.
@@ -327,7 +326,7 @@ def test_body_that_comes_almost_at_once(served: Served, clock: ManualClock) -> N
     with Client(served.address) as wire:
         wire.send(LENGTH + bytes(90_000))
         seconds = 0
-        while not served.engine.cuts.counts:
+        while not served.engine.limit_events.counts:
             wire.send(b"x")
             pass_time(served, clock, 1)
             seconds += 1
@@ -340,7 +339,7 @@ def test_body_that_comes_almost_at_once(served: Served, clock: ManualClock) -> N
 
 def has_come(served: Served, count: int) -> bool:
     """Whether so many bytes of the only body have been read."""
-    request = channel_of(served).request
+    request = channel_of(served).receiver.incoming
     return request is not None and request.body_received == count
 
 
@@ -354,7 +353,7 @@ def test_pauses_of_a_body(served: Served, clock: ManualClock) -> None:
             pass_time(served, clock, pause)
         wire.send(bytes(20_000))
         assert len(wire.response("POST").body) == 100_000
-    assert served.engine.cuts.counts == {}
+    assert served.engine.limit_events.counts == {}
 
 
 def test_rate_is_an_average(served: Served, clock: ManualClock) -> None:
@@ -407,7 +406,7 @@ def test_blank_lines_do_not_keep_a_connection(served: Served, clock: ManualClock
         wire.send(b"\r\n")
         pass_time(served, clock, 11)
         assert wire.closed()
-    assert served.engine.cuts.counts == {"KEEPALIVE_TIMEOUT": 1}
+    assert served.engine.limit_events.counts == {"KEEPALIVE_TIMEOUT": 1}
 
 
 @pytest.mark.parametrize(
@@ -446,19 +445,19 @@ def test_a_request_that_runs(served: Served, clock: ManualClock) -> None:
     with Client(served.address) as plain, Client(served.address) as stream:
         plain.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
         stream.send(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
-        wait_until(lambda: sum(channel.running for channel in served.engine._connections.channels.values()) == 2)
+        wait_until(lambda: sum(channel.running for channel in served.connections) == 2)
         for _ in range(5):
             pass_time(served, clock, 1000)
         release.set()
         assert plain.response().body == b"held"
         assert stream.response().body == b"one two"
-    assert served.engine.cuts.counts == {}
+    assert served.engine.limit_events.counts == {}
 
 
 # Taking a response.
 
 
-def start_large(sock: socket.socket, served: Served) -> Channel:
+def start_large(sock: socket.socket, served: Served) -> Connection:
     """Ask for a large response, and read nothing of it; return when all of it is kept for the client."""
     sock.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
     channel = channel_of(served)
@@ -476,7 +475,7 @@ def test_reader_that_stops(clock: ManualClock, caplog: pytest.LogCaptureFixture)
         pass_time(served, clock, 29)
         assert internals.spool(served.engine).size > 0
         # Once more, where its system has taken something by itself meanwhile.
-        wait_until(lambda: pass_time(served, clock, 2) or not served.engine._connections)
+        wait_until(lambda: pass_time(served, clock, 2) or not served.table)
         assert clock.now - internals.last_taken(channel) <= 32
         assert internals.spool(served.engine).size == 0
         assert is_reset(wire.socket)
@@ -496,9 +495,9 @@ def test_reader_that_is_too_slow(clock: ManualClock, caplog: pytest.LogCaptureFi
         for _ in range(5):
             assert narrow.recv(100)
             pass_time(served, clock, 1)
-        assert served.engine._connections
+        assert served.table
         pass_time(served, clock, 1)
-        assert not served.engine._connections
+        assert not served.table
         assert is_reset(narrow)
         assert len(messages(caplog, "MIN_SEND_RATE")) == 1
 
@@ -509,8 +508,8 @@ def test_reader_on_a_unix_socket(clock: ManualClock, tmp_path: Path) -> None:
         start_large(wire.socket, served)
         served.look()
         pass_time(served, clock, 6)
-        assert served.engine.cuts.counts == {"MIN_SEND_RATE": 1}
-        assert not served.engine._connections
+        assert served.engine.limit_events.counts == {"MIN_SEND_RATE": 1}
+        assert not served.table
 
 
 def test_slow_reader_that_is_fast_enough(served: Served, clock: ManualClock) -> None:
@@ -524,7 +523,7 @@ def test_slow_reader_that_is_fast_enough(served: Served, clock: ManualClock) -> 
             served.settle()
             if channel_of(served).output.size:
                 pass_time(served, clock, 7)
-        assert served.engine.cuts.counts == {}
+        assert served.engine.limit_events.counts == {}
 
 
 def test_connection_after_a_slow_reader(clock: ManualClock) -> None:
@@ -544,7 +543,7 @@ def test_connection_after_a_slow_reader(clock: ManualClock) -> None:
         assert channel.connected
         while received < LARGE:
             received += len(wire.socket.recv(1 << 20))
-        wait_until(lambda: not unacknowledged(channel.socket))
+        wait_until(lambda: not channel.transport.unacknowledged)
         pass_time(served, clock, 99)
         wire.send(HEAD)
         while not (last := wire.socket.recv(1 << 16)).endswith(b"hello"):
@@ -558,7 +557,7 @@ def test_connection_after_a_reader_that_paused(clock: ManualClock) -> None:
         served.look()
         clock.advance(29)
         assert len(wire.response().body) == LARGE
-        wait_until(lambda: not unacknowledged(channel.socket))
+        wait_until(lambda: not channel.transport.unacknowledged)
         pass_time(served, clock, 99)
         ask(wire, served)
 
@@ -599,7 +598,7 @@ def test_readers_of_streams(clock: ManualClock) -> None:
         wait_until(lambda: channel.holds_thread, "the stream to wait for its reader")
         served.look()
         pass_time(served, clock, 6)
-        assert not served.engine._connections
+        assert not served.table
         assert is_reset(wire.socket)
         assert closed.wait(PATIENCE)
         assert get(served.address).body == b"hello"
@@ -644,9 +643,9 @@ def look_late(served: Served, clock: ManualClock, seconds: float, meanwhile: Cal
     def check() -> None:
         held.set()
         assert go.wait(PATIENCE)
-        served.engine._check()
+        served.check()
 
-    served.engine._loop.soon(check)
+    served.soon(check)
     assert held.wait(PATIENCE)
     meanwhile()
     clock.advance(seconds)
@@ -673,7 +672,7 @@ def test_bytes_that_the_server_has_not_seen(
         served.settle()
         look_late(served, clock, 1000, lambda: wire.send(meanwhile))
         assert wire.response().status == 200
-    assert served.engine.cuts.counts == {}
+    assert served.engine.limit_events.counts == {}
 
 
 def test_request_on_an_idle_connection_that_the_server_has_not_seen(served: Served, clock: ManualClock) -> None:
@@ -704,7 +703,7 @@ def expect_both(wire: Client, served: Served, body: bytes) -> None:
     assert wire.response("POST").body == body
     wait_until(lambda: len(served.done) == 3)  # each comes after its response
     assert [done.target for done in served.done] == ["/", "/held", "/echo"]
-    assert served.engine.cuts.counts == {}
+    assert served.engine.limit_events.counts == {}
 
 
 def test_bytes_behind_a_request_that_the_server_has_not_seen(served: Served, clock: ManualClock) -> None:
@@ -721,10 +720,10 @@ def test_bytes_behind_a_request_that_the_server_has_not_seen(served: Served, clo
 
     with Client(served.address) as wire:
         ask(wire, served)
-        served.engine._loop.soon(hold)
+        served.soon(hold)
         assert held.wait(PATIENCE)
         wire.send(BEHIND % size + body)
-        served.engine._loop.soon(served.engine._check)  # beside the event of the connection, which it makes stale
+        served.soon(served.check)  # beside the event of the connection, which it makes stale
         clock.advance(1000)
         go.set()
         served.settle()
@@ -742,7 +741,7 @@ def test_client_that_would_be_cut_when_its_request_runs(
         clock.advance(1000)
         with monkeypatch.context() as patch:
             internals.find_late_clients_only(patch)
-            served.engine._loop.soon(served.engine._check)
+            served.soon(served.check)
             served.settle()
             assert internals.has_found_late_clients(served.engine)
             wire.send(BEHIND % len(body))
@@ -763,7 +762,7 @@ def test_reader_that_the_server_has_not_seen(clock: ManualClock) -> None:
         def take() -> None:
             nonlocal received
             wire.socket.settimeout(0.2)
-            while unacknowledged(channel.socket):
+            while channel.transport.unacknowledged:
                 with contextlib.suppress(TimeoutError):  # in the middle of a record
                     received += len(wire.socket.recv(1 << 20))
             wire.socket.settimeout(PATIENCE)

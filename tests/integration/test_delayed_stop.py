@@ -123,7 +123,7 @@ def test_activity_while_stopping(app: Flask, release: threading.Event) -> None:
         ask(wire, "/held")
         wait_until(lambda: any(activity.busy == 1 for activity in served.activities), "the request to begin")
         served.engine.stop()
-        wait_until(lambda: all(server.draining for server in served.engine._servers), "the stop")
+        wait_until(lambda: served.is_draining, "the stop")
         told = len(served.activities)
         wait_until(lambda: len(served.activities) >= told + 2, "signs of life")
         release.set()

@@ -142,21 +142,21 @@ def test_a_queued_client_that_leaves(held: Held) -> None:
         held.wait_for(1)
         with Wire(served.address) as queued:
             held.ask(queued)
-            wait_until(lambda: sum(channel.running for channel in served.engine._connections.channels.values()) == 2)
+            wait_until(lambda: sum(channel.running for channel in served.connections) == 2)
             queued.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # with a reset
-        wait_until(lambda: served.engine._loop.__class__ is not Leadership or len(served.engine._connections) == 1)
+        wait_until(lambda: served.loop.__class__ is not Leadership or len(served.table) == 1)
         served.settle()  # it may be in the middle of that
         held.release.set()
         assert first.response().body == b"held"
         get_hello(served, 1)
-        if isinstance(served.engine._loop, Leadership):
+        if served.has_leader:
             assert not held.running.acquire(blocking=False)
 
 
 def test_what_waits_is_remembered(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule whose requests wait is handed over from then on, and forgotten when they have become quick."""
     with in_thread(held.app, threads=THREADS) as served:
-        loop = served.engine._loop
+        loop = served.loop
         if not isinstance(loop, Leadership):
             return
         loop._steward.patience = PATIENCE  # a first request may compute for long where the machine is busy
@@ -195,13 +195,13 @@ def test_one_thread_serves_a_quiet_app(held: Held, monkeypatch: pytest.MonkeyPat
     """Threads are started when they are needed: a client of quick requests needs one."""
     takes_nothing_over(monkeypatch)  # a busy machine makes slow requests of quick ones
     with in_thread(held.app, threads=64) as served:
-        if not isinstance(served.engine._loop, Leadership):
+        if not served.has_leader:
             return
         with Wire(served.address) as wire:
             for _ in range(50):
                 wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
                 wire.response()
-        assert served.engine._loop._members == 1
+        assert served.loop._members == 1
 
 
 def test_a_thread_that_computes_does_not_stop_the_others(held: Held) -> None:
@@ -245,7 +245,7 @@ def test_a_long_response_is_written_without_the_lead(held: Held, monkeypatch: py
     with in_thread(held.app, threads=THREADS) as served, Wire(served.address) as wire:
         wire.send(b"GET /longer HTTP/1.1\r\nHost: test\r\n\r\n")
         wait_until(
-            lambda: any(channel.holds_thread for channel in list(served.engine._connections.channels.values())),
+            lambda: any(channel.holds_thread for channel in served.connections),
             "a thread to wait for the client",
         )
         get_hello(served)
@@ -303,7 +303,7 @@ def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(leadership, "SlowKinds", KnowsHeld)
     monkeypatch.setattr(request_queue, "FAST_SECONDS", PATIENCE)
     with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:
-        loop = served.engine._loop
+        loop = served.loop
         if not isinstance(loop, Leadership):
             return
         wires = [stack.enter_context(Wire(served.address)) for _ in range(THREADS + 3)]
@@ -330,7 +330,7 @@ def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch)
     loads = [Loads(descriptor, slot) for slot in range(2)]
     os.close(descriptor)
     with in_thread(held.app, threads=1, loads=loads[0]) as first:
-        if not isinstance(first.engine._loop, Leadership):
+        if not first.has_leader:
             return
         with (
             in_thread(held.app, threads=1, loads=loads[1], beside=first.listeners) as second,
@@ -338,12 +338,12 @@ def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch)
         ):
             held.ask(wire)
             held.wait_for(1)
-            busy = first if first.engine._connections else second
-            wait_until(lambda: busy.engine._loop._budget.busy == 1, "the steward to take over")
+            busy = first if first.table else second
+            wait_until(lambda: busy.loop._budget.busy == 1, "the steward to take over")
             wait_until(lambda: not any(internals.accepts(busy.engine)), "it to leave the listener")
             takes_nothing_over(monkeypatch)  # or a busy machine could make both of them busy
             get_hello(first)
-            assert len(busy.engine._connections) == 1
+            assert len(busy.table) == 1
             held.release.set()
             assert wire.response().body == b"held"
             wait_until(lambda: all(internals.accepts(busy.engine)), "it to accept again")

@@ -153,7 +153,7 @@ def serving(bounded: Bounded, **options: Any) -> Iterator[Served]:
             yield served
         finally:
             bounded.release.set()
-            wait_until(lambda: served.engine._loop.stuck == 0)
+            wait_until(lambda: served.stuck == 0)
 
 
 def ask(wire: Wire, target: str) -> None:
@@ -189,7 +189,7 @@ def test_timeout_of_an_endpoint(bounded: Bounded) -> None:
         for seconds in (4, 2, 53, 2, 238, 2, 100_000):
             bounded.clock.advance(seconds)
             served.look()
-            stuck.append(served.engine._loop.stuck)
+            stuck.append(served.stuck)
         assert stuck == [0, 1, 1, 2, 2, 3, 3]
         assert [wire.response().status for wire in (hasty, usual, patient)] == [504] * 3
         bounded.release.set()
@@ -246,7 +246,7 @@ def test_max_body_is_named(bounded: Bounded, caplog: pytest.LogCaptureFixture) -
             with Wire(served.address) as wire:
                 wire.send(post(target, 2**20 + 1))
                 assert wire.socket.recv(12) == b"HTTP/1.1 413"
-        assert served.engine.cuts.counts == {"max_body": 2, "MAX_BODY_SIZE": 1}
+        assert served.engine.limit_events.counts == {"max_body": 2, "MAX_BODY_SIZE": 1}
     assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.cuts"] == [
         "max_body: rejected request bodies over 1000 for small with 413",
         "MAX_BODY_SIZE: rejected request bodies over 100000 with 413",
@@ -321,7 +321,7 @@ def test_queue_timeout_of_an_endpoint(bounded: Bounded) -> None:
             response = wire.response()
             assert (response.status, response.get("connection")) == (503, None)
             assert int(response.get("retry-after") or 0) > 0
-        assert served.engine.cuts.counts == {"max_concurrency": 2}
+        assert served.engine.limit_events.counts == {"max_concurrency": 2}
         assert get(served.address, "/readyz").status == 200
         bounded.release.set()
         assert late[0].response().body == b"5"
@@ -394,13 +394,13 @@ def test_share_is_kept_after_timeouts(bounded: Bounded) -> None:
         bounded.clock.advance(3)
         served.look()
         assert [wire.response().status for wire in stuck] == [504, 504]
-        assert served.engine._loop.stuck == 2
+        assert served.stuck == 2
         assert internals.queued(served.engine) == 3
         assert bounded.none_came()
         assert get(served.address).body == b"hello"
         bounded.release.set()
         assert [wire.response().body for wire in waiting] == [b"3", b"4", b"5"]
-        wait_until(lambda: served.engine._loop.stuck == 0)
+        wait_until(lambda: served.stuck == 0)
         assert bounded.most_inside == 2
         bounded.wait_for(3)
         bounded.release.clear()
@@ -420,7 +420,7 @@ def test_an_endpoint_that_is_blocked(bounded: Bounded) -> None:
         bounded.wait_for(2)
         bounded.clock.advance(61)
         served.look()
-        assert served.engine._loop.stuck == 2
+        assert served.stuck == 2
         assert served.engine.healthy, "nobody waits for it"
         (waiting,) = queue(served, stack, "/report/3")
         bounded.clock.advance(6)

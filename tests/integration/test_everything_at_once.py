@@ -18,12 +18,12 @@ from flask import Flask, Response, request
 
 import internals
 from flask_prodserve import ProdServe
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.connection.connection import Connection
 from flask_prodserve.engine.dispatch.admission import Admission
 from flask_prodserve.engine.dispatch.dispatcher import Dispatcher
 from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.portable import PortableLoop
-from flask_prodserve.engine.task import Task
+from flask_prodserve.engine.exchange.task import Task
 from holdups import delayed
 from internals import books
 from serving import PATIENCE, Served, in_thread, wait_until
@@ -44,13 +44,13 @@ POINTS: dict[type, list[str]] = {
     Dispatcher: ["_run_queued", "_run", "_go_on", "_serve", "abandoned", "move_to_stream_budget", "withdraw"],
     Leadership: ["_begin", "_handle", "_take_over"],
     PortableLoop: ["submit"],
-    Channel: [
+    Connection: [
         "answer",
         "finish_turn",
         "handle_write",
         "pause",
         "received",
-        "handle_close",
+        "close",
         "write",
         "abandon",
         "refuse",
@@ -245,13 +245,13 @@ def test_everything_at_once(monkeypatch: pytest.MonkeyPatch, raises: bool) -> No
         assert statuses[200] > ANSWERS, statuses
         assert most["bounded"] <= 2
 
-        connections, loop = served.engine._connections, served.engine._loop
+        connections, loop = served.table, served.loop
         wait_until(lambda: (served.look(), not connections)[1], "all connections to be closed")
         wait_until(lambda: loop.stuck == 0, "all threads to come back")
-        wait_until(lambda: not connections.left)
+        wait_until(lambda: not connections.orphaned)
         wait_until(lambda: internals.spool(served.engine).size == 0, "all that was kept to be given back")
         assert internals.queued(served.engine) == 0
-        assert connections._turned_away == 0
+        assert not connections._turned_away
         shares = internals.shares(served.engine)
         assert shares
         for share in shares:

@@ -17,7 +17,7 @@ import pytest
 from flask import Flask, Response, request, send_file
 
 import internals
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.connection.connection import Connection
 from flask_prodserve.engine.spool import MEMORY_SHARE, PRESSURE, Spool
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Wire, get, is_reset
@@ -97,7 +97,7 @@ def test_bodies_that_do_not_fit(caplog: pytest.LogCaptureFixture, sent: bytes) -
         (message,) = messages(caplog, "disk")
         assert "File too large" in message
         assert tempfile.gettempdir() in message
-        assert served.engine.cuts.counts == {"disk": 3}
+        assert served.engine.limit_events.counts == {"disk": 3}
         with Wire(served.address) as wire:
             wire.send(post(200_000) + bytes(200_000))
             assert wire.response("POST").body == b"200000"
@@ -115,8 +115,8 @@ def test_responses_that_do_not_fit(caplog: pytest.LogCaptureFixture, target: str
         for count in range(1, 4):
             with Wire(served.address) as slow:
                 slow.send(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-                wait_until(lambda count=count: served.engine.cuts.counts["disk"] == count)
-                wait_until(lambda: not served.engine._connections, "it to be cut")
+                wait_until(lambda count=count: served.engine.limit_events.counts["disk"] == count)
+                wait_until(lambda: not served.table, "it to be cut")
                 assert get(served.address).body == b"hello"
                 received = 0
                 with contextlib.suppress(*RESETS):
@@ -124,7 +124,7 @@ def test_responses_that_do_not_fit(caplog: pytest.LogCaptureFixture, target: str
                         received += len(data)
                 assert received < 12_000_000
         assert len(messages(caplog, "disk")) == 1
-        assert served.engine.cuts.counts == {"disk": 3}
+        assert served.engine.limit_events.counts == {"disk": 3}
         wait_until(lambda: spool(served).size == 0, "all to be given back")
         wait_until(lambda: len(served.done) == 6)
 
@@ -250,10 +250,10 @@ def test_uploads_that_almost_end() -> None:
             wire.send(post(size + 10_000) + bytes(size))
         wait_until(lambda: spool(served).size == 4 * size)
         served.look()
-        assert served.engine.cuts.counts == {}
+        assert served.engine.limit_events.counts == {}
         clock.advance(2)
         served.look()
-        assert served.engine.cuts.counts == {"MAX_SPOOL": 1}
+        assert served.engine.limit_events.counts == {"MAX_SPOOL": 1}
         for _ in range(5):
             with Wire(served.address) as other:
                 other.send(post(200_000) + bytes(200_000))
@@ -287,7 +287,7 @@ def test_a_body_that_reaches_the_bound(caplog: pytest.LogCaptureFixture) -> None
         wire.send(post(10 * MIB) + bytes(3 * MIB))
         assert wire.response("POST").status == 503
         wait_until(lambda: spool(served).size == 0)
-        assert served.engine.cuts.counts["MAX_SPOOL"] == 1
+        assert served.engine.limit_events.counts["MAX_SPOOL"] == 1
 
 
 class Reader(Wire):
@@ -327,16 +327,16 @@ def test_slowest_readers_go_first(caplog: pytest.LogCaptureFixture) -> None:
             clock.advance(2)
             faster.take(4 * MIB)
             served.look()
-            assert served.engine.cuts.counts == {}
+            assert served.engine.limit_events.counts == {}
             with contextlib.ExitStack() as stack:
                 others = []
                 for number in range(3, 10):
                     others.append(stack.enter_context(Reader(served, size)))
                     wait_for_answer(served, number)
-                    if served.engine.cuts.counts:
+                    if served.engine.limit_events.counts:
                         break
                 served.settle()
-                assert served.engine.cuts.counts == {"MAX_SPOOL": 1}
+                assert served.engine.limit_events.counts == {"MAX_SPOOL": 1}
                 assert spool(served).size < PRESSURE * spool(served).most
                 assert is_reset(slowest.socket)
                 for reader in [faster, *others]:
@@ -352,7 +352,7 @@ def test_readers_are_not_cut_once_there_is_room() -> None:
         assert spool(served).size > MIB
         served.call(lambda: internals.fill_spool_for_a_moment(served.engine))
         served.look()
-        assert served.engine.cuts.counts == {}
+        assert served.engine.limit_events.counts == {}
         for reader in (one, other):
             reader.take(size - reader.received)
 
@@ -373,7 +373,7 @@ def test_many_slow_readers(caplog: pytest.LogCaptureFixture) -> None:
         served.settle()
         assert most < 2 * 16 * MIB
         assert spool(served).size <= spool(served).most
-        assert served.engine.cuts.counts["MAX_SPOOL"] >= 5
+        assert served.engine.limit_events.counts["MAX_SPOOL"] >= 5
         for _ in range(10):
             assert get(served.address).body == b"hello"
         with Wire(served.address) as wire:
@@ -435,10 +435,10 @@ def test_long_responses_hold_no_thread(tmp_path: Path) -> None:
             assert waiting.response().body == b"hello"
 
 
-def is_at_work(channel: Channel) -> bool:
+def is_at_work(channel: Connection) -> bool:
     """Whether a thread runs its request, and does not wait for its client."""
     return channel.running and channel.queued_at is None and not channel.holds_thread
 
 
-def _channels(served: Served) -> list[Channel]:
-    return list(served.engine._connections.channels.values())
+def _channels(served: Served) -> list[Connection]:
+    return served.connections

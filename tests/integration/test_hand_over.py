@@ -17,7 +17,7 @@ import pytest
 from flask import Flask, Response, request, send_file
 
 import internals
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.connection.connection import Connection
 from flask_prodserve.engine.dispatch.dispatcher import Dispatcher
 from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.portable import PortableLoop
@@ -42,7 +42,7 @@ POINTS = {
     Dispatcher: ["_run_queued", "_run", "_go_on", "_serve"],
     Leadership: ["_begin", "_handle", "_take_over"],
     PortableLoop: ["submit", "update_interest"],
-    Channel: ["answer", "finish_turn", "handle_write", "pause", "received", "handle_close", "write"],
+    Connection: ["answer", "finish_turn", "handle_write", "pause", "received", "close", "write"],
 }
 """Where a thread may lose the processor between two steps of a hand-over."""
 
@@ -152,7 +152,7 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
         for name in names:
             monkeypatch.setattr(owner, name, delayed(getattr(owner, name), HOLD_UP_SECONDS))
     with in_thread(make_app(folder), **SETTINGS) as served:
-        runs: Any = served.engine._loop
+        runs: Any = served.loop
         clients = [Client(served.address, seed) for seed in range(CLIENTS)]
         threads = [threading.Thread(target=client.run) for client in clients]
         for thread in threads:
@@ -161,7 +161,7 @@ def test_with_delays_at_every_hand_over(folder: str, monkeypatch: pytest.MonkeyP
             thread.join()
         assert [failure for client in clients for failure in client.failures] == []
         assert sum(client.answered for client in clients) > CLIENTS * ROUNDS
-        wait_until(lambda: not served.engine._connections, "the connections to be closed")
+        wait_until(lambda: not served.table, "the connections to be closed")
         wait_until(lambda: runs._budget.busy == 0, "the threads to rest")
         assert runs.queued == 0
         assert internals.service_threads(served.engine) <= THREADS + internals.has_leader(served.engine)
@@ -279,10 +279,10 @@ def test_nothing_leaks(folder: str) -> None:
 
         def channels() -> int:
             gc.collect()
-            return sum(isinstance(thing, Channel) for thing in gc.get_objects())
+            return sum(isinstance(thing, Connection) for thing in gc.get_objects())
 
         get(served.address, "/quick/1/10")
-        wait_until(lambda: not served.engine._connections)
+        wait_until(lambda: not served.table)
         served.settle()  # it may be in the middle of that
         gc.collect()  # what tests before this one have left is closed now, or not at all
         descriptors = len(os.listdir("/proc/self/fd"))
@@ -291,7 +291,7 @@ def test_nothing_leaks(folder: str) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        wait_until(lambda: not served.engine._connections)
+        wait_until(lambda: not served.table)
         wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, "all descriptors to be closed")
         assert channels() <= THREADS + 1  # a thread that rests may still hold its last one
         assert internals.service_threads(served.engine) <= THREADS + 1

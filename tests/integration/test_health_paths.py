@@ -171,7 +171,7 @@ def test_pipelined_behind_a_request_that_runs(health: Served) -> None:
     """Answers keep the order of a connection: a question behind a request waits for that."""
     with Wire(health.address) as wire:
         wire.send(b"".join(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode() for path in ("/held", "/livez", "/")))
-        wait_until(lambda: any(channel.running for channel in health.engine._connections.channels.values()))
+        wait_until(lambda: any(channel.running for channel in health.connections))
         release.set()
         assert wire.response().body == b"held"
         assert b"alive" in wire.response().body
@@ -187,9 +187,9 @@ def test_while_stopping(app: Flask, tmp_path: Path) -> None:
             wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
             assert wire.response().body == b"hello"
         holder.send(b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
-        wait_until(lambda: any(channel.running for channel in served.engine._connections.channels.values()))
+        wait_until(lambda: any(channel.running for channel in served.connections))
         served.engine.stop()
-        wait_until(lambda: all(server.draining for server in served.engine._servers))
+        wait_until(lambda: served.is_draining)
         for wire, path, status in ((live, "/livez", 200), (ready, "/readyz", 503)):
             wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
             response = wire.response()

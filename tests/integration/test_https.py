@@ -21,12 +21,11 @@ from flask import Flask, Response, jsonify, request, send_file
 
 import internals
 from certificates import RSA, Pair, make, openssl
-from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES
-from flask_prodserve.engine.channel import LINGER_SECONDS, Channel
-from flask_prodserve.engine.outgoing import Outgoing
-from flask_prodserve.engine.tls_channel import RECORD_BYTES, TLSChannel
+from flask_prodserve.engine.connection.connection import LINGER_SECONDS, Connection
+from flask_prodserve.engine.connection.tls_transport import RECORD_BYTES, TLSTransport
+from flask_prodserve.engine.connection.transport import TCPTransport
+from flask_prodserve.engine.exchange.request import RECEIVE_BODY_BYTES
 from flask_prodserve.net.tls import Certificates
-from flask_prodserve.net.unsent import unacknowledged
 from flask_prodserve.settings.table import TLS
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
@@ -248,7 +247,7 @@ def test_required_client_certificate(localhost: Pair, authority: Pair, client: P
         assert told["SSL_CLIENT_FINGERPRINT"] == hashlib.sha256(_encoded(client)).hexdigest()
         serial = openssl("x509", "-in", client.cert, "-noout", "-serial").stdout.decode()
         assert serial.strip() == f"serial={told['SSL_CLIENT_M_SERIAL']}"
-        assert served.engine.cuts.counts["TLS"] == 2
+        assert served.engine.limit_events.counts["TLS"] == 2
 
 
 def test_client_certificate_that_python_cannot_read(
@@ -352,9 +351,9 @@ def test_plain_http(localhost: Pair, method: str) -> None:
         with Wire(served.address) as wire:
             wire.send(method[:1].encode())
             assert wire.response().status == 400
-        assert served.engine.cuts.counts == {"plain HTTP": 2}
+        assert served.engine.limit_events.counts == {"plain HTTP": 2}
         wait_until(lambda: [done.status for done in served.done] == [400, 400])
-        wait_until(lambda: not served.engine._connections)
+        wait_until(lambda: not served.table)
 
 
 def test_garbage(localhost: Pair, caplog: pytest.LogCaptureFixture) -> None:
@@ -366,8 +365,8 @@ def test_garbage(localhost: Pair, caplog: pytest.LogCaptureFixture) -> None:
                 wire.shut_down_sending()
                 while data := wire.socket.recv(1000):
                     assert b"HTTP" not in data
-        wait_until(lambda: not served.engine._connections)
-        assert served.engine.cuts.counts["TLS"] >= 3
+        wait_until(lambda: not served.table)
+        assert served.engine.limit_events.counts["TLS"] >= 3
     assert len([record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]) == 0
     assert not served.done
 
@@ -380,17 +379,17 @@ def test_handshake_that_does_not_end(localhost: Pair, hello: bytes) -> None:
     """A handshake that does not begin, or drips, is cut at HEADER_TIMEOUT, counted from accept."""
     clock = ManualClock()
     with in_thread(make_app(), clock=clock, **localhost.settings) as served, Wire(served.address) as wire:
-        wait_until(lambda: len(served.engine._connections) == 1)
+        wait_until(lambda: len(served.table) == 1)
         for number in range(7):
             wire.send(hello[number * 10 : (number + 1) * 10])
             served.look()
             clock.advance(2)
             served.look()
-        assert served.engine._connections
+        assert served.table
         clock.advance(2)
         served.look()
-        assert not served.engine._connections
-        assert served.engine.cuts.counts == {"HEADER_TIMEOUT": 1}
+        assert not served.table
+        assert served.engine.limit_events.counts == {"HEADER_TIMEOUT": 1}
         with contextlib.suppress(ConnectionResetError):
             assert wire.socket.recv(100) == b""
 
@@ -415,9 +414,9 @@ def test_handshake_whose_client_takes_nothing(folder: Path) -> None:
             with pytest.raises(ssl.SSLWantReadError):
                 secure.do_handshake()
             narrow.sendall(to_server.read())
-            wait_until(lambda: len(served.engine._connections) == 1)
-            (channel,) = served.engine._connections.channels.values()
-            wait_until(lambda: channel.handshake_waits, "the handshake to wait for room")
+            wait_until(lambda: len(served.table) == 1)
+            (channel,) = served.connections
+            wait_until(lambda: channel.transport.waits, "the handshake to wait for room")
             while True:
                 try:
                     secure.do_handshake()
@@ -475,13 +474,15 @@ def test_body_in_records_of_a_byte(localhost: Pair, monkeypatch: pytest.MonkeyPa
     """However little is in the records, no more of them is read in one turn of the loop than of full ones."""
     asked: list[int] = []
 
-    def noted_turn(channel: Channel, read: Callable[[Channel], bool] = Channel.read) -> bool:
+    def noted_turn(channel: Connection, read: Callable[[Connection], bool] = Connection.read) -> bool:
         asked.append(0)
         return read(channel)
 
-    def noted(channel: Channel, size: int, receive: Callable[[Channel, int], bytes | None] = Channel.receive) -> object:
+    def noted(
+        tcp: TCPTransport, size: int, receive: Callable[[TCPTransport, int], bytes | None] = TCPTransport.receive
+    ) -> object:
         asked[-1] += size
-        return receive(channel, size)
+        return receive(tcp, size)
 
     held, go = threading.Event(), threading.Event()
 
@@ -494,9 +495,9 @@ def test_body_in_records_of_a_byte(localhost: Pair, monkeypatch: pytest.MonkeyPa
         records.secure.write(b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
         records.send()
         served.settle()
-        monkeypatch.setattr(Channel, "read", noted_turn)
-        monkeypatch.setattr(Channel, "receive", noted)
-        served.engine._loop.soon(hold)
+        monkeypatch.setattr(Connection, "read", noted_turn)
+        monkeypatch.setattr(TCPTransport, "receive", noted)
+        served.soon(hold)
         assert held.wait(PATIENCE)
         for _ in range(20_000):  # 23 bytes each
             records.secure.write(b"x")
@@ -520,7 +521,7 @@ def test_nothing_is_read_while_an_answer_waits(localhost: Pair) -> None:
         def read() -> None:
             (channel,) = internals.channels(served.engine)
             connection.sendall(bytes(10_000))
-            select.select([channel.socket], [], [], PATIENCE)
+            select.select([channel.descriptor], [], [], PATIENCE)
             reads.append(internals.reads_before_an_answer(channel))
 
         served.call(read)
@@ -567,7 +568,7 @@ def test_end_in_one_packet_with_data(localhost: Pair, version: ssl.TLSVersion, r
         assert wire.socket.recv(1) == b""
         served.settle()
         clock.advance(LINGER_SECONDS + 1)
-        wait_until(lambda: served.look() or not served.engine._connections, "the connection to be given up")
+        wait_until(lambda: served.look() or not served.table, "the connection to be given up")
 
 
 def test_body_that_is_cut(localhost: Pair) -> None:
@@ -580,7 +581,7 @@ def test_body_that_is_cut(localhost: Pair) -> None:
                 with contextlib.suppress(ssl.SSLError):
                     connection.unwrap()
             connection.close()
-            wait_until(lambda: not served.engine._connections)
+            wait_until(lambda: not served.table)
         assert not served.done
 
 
@@ -609,7 +610,7 @@ def test_cut_response_has_no_end(localhost: Pair) -> None:
             waits = True
             while waits:
                 waits = bool(
-                    unacknowledged(channel.socket)
+                    channel.transport.unacknowledged
                 )  # asked first: what is acknowledged is there to be received
                 waits = received_some(wire.socket) or waits
             wire.socket.settimeout(PATIENCE)
@@ -630,21 +631,21 @@ def received_some(sock: socket.socket) -> bool:
 def test_end_for_which_there_is_no_room(localhost: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever of a response waits for its client, close_notify comes after it: an end is never taken for a cut."""
     app = Flask("ends")
-    refused: list[Outgoing] = []
-    send_bytes = Outgoing.send_bytes
+    refused: list[TLSTransport] = []
+    send_sealed = TLSTransport._send_sealed
 
-    def send_later(channel: Outgoing, data: bytes | bytearray | memoryview, *, more: bool = False) -> int:
+    def send_later(tls: TLSTransport) -> bool:
         """As a system that has no room for the end of each connection at first."""
-        if isinstance(channel, TLSChannel) and channel._said_end and channel not in refused:
-            refused.append(channel)
-            return 0
-        return send_bytes(channel, data, more=more)
+        if tls._said_end and tls not in refused:
+            refused.append(tls)
+            return False
+        return send_sealed(tls)
 
     @app.get("/<int:size>")
     def sized(size: int) -> bytes:
         return bytes(size)
 
-    monkeypatch.setattr(Outgoing, "send_bytes", send_later)
+    monkeypatch.setattr(TLSTransport, "_send_sealed", send_later)
     context = ssl.create_default_context(cafile=localhost.cert)
     with in_thread(app, **localhost.settings) as served:
         served.listeners[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -736,13 +737,13 @@ def test_what_a_slow_client_takes_counts(localhost: Pair, content: bytes, tmp_pa
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         narrow.connect(served.address)
         with context.wrap_socket(narrow, server_hostname="localhost") as client:
-            wait_until(lambda: len(served.engine._connections) == 1)
-            (channel,) = served.engine._connections.channels.values()
+            wait_until(lambda: len(served.table) == 1)
+            (channel,) = served.connections
             before = 0
 
             def counted() -> int:
                 with channel.output_lock:
-                    return channel.taken_by_system - unacknowledged(channel.socket)
+                    return channel.sender.taken_by_system - channel.transport.unacknowledged
 
             def check(count: int) -> None:
                 # A hundredth is more than what records have besides their content.
@@ -756,16 +757,16 @@ def test_what_a_slow_client_takes_counts(localhost: Pair, content: bytes, tmp_pa
 
 def test_few_are_sealed_wide(localhost: Pair, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sealed waits in memory if the client stops taking it, so only some have much; a place is free when its connection ends."""
-    monkeypatch.setattr("flask_prodserve.engine.server.WIDE_CONNECTIONS", 2)
+    monkeypatch.setattr("flask_prodserve.engine.acceptor.WIDE_CONNECTIONS", 2)
     with in_thread(make_much(content, tmp_path / "file"), **localhost.settings) as served:
         for _ in range(2):
             with contextlib.ExitStack() as open_ones:
                 for number in range(4):
                     assert take(open_ones.enter_context(connect(served, localhost.cert)), "/") == content, number
-                channels = list(served.engine._connections.channels.values())
-                assert sum(isinstance(channel, TLSChannel) and channel._wide for channel in channels) == 2
-            wait_until(lambda: not served.engine._connections)
-        (places,) = {channel.server.wide_connections for channel in channels}
+                channels = served.connections
+                assert sum(channel.transport._is_wide for channel in channels) == 2  # type: ignore[attr-defined]
+            wait_until(lambda: not served.table)
+        (places,) = {channel.transport._wide for channel in channels}  # type: ignore[attr-defined]
         assert [places.acquire(blocking=False) for _ in range(3)] == [True, True, False]
 
 
@@ -880,7 +881,7 @@ def test_new_certificate_of_a_name_and_new_authority(folder: Path, localhost: Pa
     install((shops[0].cert, live.cert), (shops[0].key, live.key), (authorities[0].cert, live_authority))
     settings = {"tls_cert": [localhost.cert, live.cert], "tls_key": [localhost.key, live.key]}
     with in_thread(make_app(), tls_client_ca=live_authority, **settings) as served:
-        certificates = served.engine._servers[0].tls
+        certificates = internals.certificates(served.engine)
         with connect(served, certificate=clients[0]) as open_one:
             ask(open_one)
             assert shown("shop.example", clients[0]) == _encoded(shops[0])

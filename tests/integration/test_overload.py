@@ -14,7 +14,7 @@ import pytest
 from flask import Flask, Response
 
 import internals
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.connection.connection import Connection
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
@@ -111,7 +111,7 @@ def test_shed_at_queue_timeout(held: Held) -> None:
             assert response.status == 503
             assert int(response.get("retry-after") or 0) > 0
             assert response.get("connection") is None, "the client may try again on the same connection"
-        assert server.served.engine.cuts.counts["QUEUE_TIMEOUT"] == 3
+        assert server.served.engine.limit_events.counts["QUEUE_TIMEOUT"] == 3
         held.release.set()
         assert server.holders[0].response().body == b"0"
         for number, wire in enumerate(wires, 10):
@@ -146,7 +146,7 @@ def test_refused_requests_are_not_shed(held: Held, length: int, room: int, statu
             ask(stack.enter_context(Wire(served.address)))
             held.wait_for(1)
         wire = stack.enter_context(Wire(served.address))
-        wait_until(lambda: len(served.engine._connections) == (2 if status == 503 else 1))
+        wait_until(lambda: len(served.table) == (2 if status == 503 else 1))
         served.settle()  # what ends the handshake is read: until then the client's system may hold back what follows
 
         def be_late() -> None:
@@ -160,7 +160,7 @@ def test_refused_requests_are_not_shed(held: Held, length: int, room: int, statu
             sent.set()
 
         sent = threading.Event()
-        served.engine._loop.soon(be_late)
+        served.soon(be_late)
         assert sent.wait(PATIENCE)  # two threads must not use one TLS connection
         response = wire.response("POST")
         assert (response.status, response.get("connection")) == (status, "close")
@@ -169,7 +169,7 @@ def test_refused_requests_are_not_shed(held: Held, length: int, room: int, statu
         assert wire.closed(), "one answer, and no more"
         held.release.set()
     assert 2 not in held.called
-    assert not served.engine.cuts.counts["QUEUE_TIMEOUT"]
+    assert not served.engine.limit_events.counts["QUEUE_TIMEOUT"]
 
 
 def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
@@ -195,13 +195,13 @@ def test_bodies_of_requests_that_are_not_run(held: Held) -> None:
 
 def test_body_whose_client_leaves_when_the_request_before_it_ends(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """What there is of a body behind a request is given back, also where the connection ends between that request and the loop's turn."""
-    finish_turn = Channel.finish_turn
+    finish_turn = Connection.finish_turn
     kept: list[int] = []
 
-    def leave(channel: Channel, *, in_loop: bool) -> None:
+    def leave(channel: Connection, *, in_loop: bool) -> None:
         """In a service thread, which has just looked whether the client is there, and has taken the body over."""
         kept.append(internals.spool(served.engine).size)
-        served.engine._loop.soon(channel.handle_close)
+        served.soon(channel.close)
         wait_until(lambda: not channel.connected)
         finish_turn(channel, in_loop=in_loop)
 
@@ -210,7 +210,7 @@ def test_body_whose_client_leaves_when_the_request_before_it_ends(held: Held, mo
         wire.send(b"GET /held/1 HTTP/1.1\r\nHost: test\r\n\r\n" + behind)
         held.wait_for(1)
         served.settle()
-        monkeypatch.setattr(Channel, "finish_turn", leave)
+        monkeypatch.setattr(Connection, "finish_turn", leave)
         held.release.set()
         assert wire.response().body == b"1"
         assert wire.closed()
@@ -233,8 +233,8 @@ def test_client_that_left_the_queue(held: Held, how: str) -> None:
             return internals.queued(server.served.engine) == 1
 
         wait_until(dropped, "the server to see that it has gone")
-        assert server.served.engine.cuts.counts["client left"] == 1
-        assert server.served.engine.cuts.counts["QUEUE_TIMEOUT"] == 0
+        assert server.served.engine.limit_events.counts["client left"] == 1
+        assert server.served.engine.limit_events.counts["QUEUE_TIMEOUT"] == 0
         assert get(server.served.address, "/readyz").status == 200
         held.release.set()
         assert staying.response().body == b"2"
@@ -268,7 +268,7 @@ def test_streams_with_a_budget_of_their_own_are_not_reset(held: Held) -> None:
         for _ in range(4):
             held.clock.advance(1.5)
             served.look()
-        assert served.engine.cuts.counts == {"THREADS": served.engine.cuts.counts["THREADS"]}
+        assert served.engine.limit_events.counts == {"THREADS": served.engine.limit_events.counts["THREADS"]}
         assert len(taker.response().body) == size * len(chunk)
         held.release.set()
         assert [holder.response().body, waiting.response().body] == [b"0", b"1"]

@@ -152,7 +152,7 @@ def test_stop_between_turns(turns: Turns) -> None:
         turns.wait_for("b")
         served.wait_for_queue(1)
         served.engine.stop()
-        wait_until(lambda: all(server.draining for server in served.engine._servers), "the listener to close")
+        wait_until(lambda: served.is_draining, "the listener to close")
         turns.held["b"].set()
         assert bodies(first, 2) == ["a0", "a1"]
         last = first.response()

@@ -20,8 +20,8 @@ from flask import Flask, jsonify, request
 
 import proxy_header
 from certificates import Pair
-from flask_prodserve.engine.connections import SLACK
-from flask_prodserve.engine.proxied_channel import ProxiedChannel
+from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.connection.table import SLACK
 from proxy_header import LOCAL, PROXY, TCP4, UNIX, UNSPECIFIED, frame
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Response, Wire
@@ -84,18 +84,23 @@ def ask(wire: Wire, header: bytes | None = None) -> dict[str, str | None]:
     return seen_by_app(wire.response())
 
 
-def channel_of(served: Served) -> ProxiedChannel:
+def channel_of(served: Served) -> Connection:
     """The only connection, once it is there."""
-    wait_until(lambda: len(served.engine._connections) == 1)
-    (channel,) = served.engine._connections.channels.values()
-    assert isinstance(channel, ProxiedChannel)
+    wait_until(lambda: len(served.table) == 1)
+    (channel,) = served.connections
     return channel
 
 
-def unread(channel: ProxiedChannel) -> int:
+def held(channel: Connection) -> int:
+    """Bytes of the PROXY header that the server has taken."""
+    assert channel._proxy_header is not None
+    return len(channel._proxy_header._held)
+
+
+def unread(channel: Connection) -> int:
     """Bytes that the system has and the server has not taken."""
     count = array.array("i", [0])
-    fcntl.ioctl(channel.socket.fileno(), termios.FIONREAD, count)
+    fcntl.ioctl(channel.descriptor, termios.FIONREAD, count)
     return count[0]
 
 
@@ -183,8 +188,8 @@ def test_health_checks_that_hang_up(header: bytes, caplog: pytest.LogCaptureFixt
                     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 wire.send(header)
                 channel_of(served)
-            wait_until(lambda: not served.engine._connections)
-        assert not served.engine.cuts.counts
+            wait_until(lambda: not served.table)
+        assert not served.engine.limit_events.counts
         assert not served.done
     assert not caplog.records
 
@@ -213,8 +218,8 @@ def test_trusted_peers_must_announce(data: bytes, caplog: pytest.LogCaptureFixtu
             with connect(served) as wire:
                 wire.send(data)
                 assert closed(wire)
-        wait_until(lambda: not served.engine._connections)
-        assert served.engine.cuts.counts == {"PROXY_PROTOCOL": 3}
+        wait_until(lambda: not served.table)
+        assert served.engine.limit_events.counts == {"PROXY_PROTOCOL": 3}
         assert not served.done
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -232,7 +237,7 @@ def test_strangers_cannot_announce(header: bytes) -> None:
             assert closed(wire)
         with Wire(served.address, STRANGER) as wire:
             assert ask(wire)["REMOTE_ADDR"] == STRANGER
-        assert not served.engine.cuts.counts
+        assert not served.engine.limit_events.counts
 
 
 def test_off() -> None:
@@ -267,7 +272,7 @@ def test_byte_by_byte(header: bytes, listener: str, tmp_path: Path, scheme: str)
         channel = channel_of(served)
         for number in range(len(header) - 1):
             wire.send(header[number : number + 1])
-            wait_until(lambda: len(channel._held) > number and not unread(channel))  # noqa: B023  # called before the next
+            wait_until(lambda: held(channel) > number and not unread(channel))  # noqa: B023  # called before the next
         peer = BALANCER if listener == "tcp" else ""
         assert ask(wire, header[-1:])["REMOTE_ADDR"] == (peer if header[13:14] == bytes([UNIX]) else CLIENT)
         assert ask(wire)["url"] == f"{scheme}://test/"
@@ -284,7 +289,7 @@ def test_where_http_is_redirected(header: Callable[..., bytes], localhost: Pair)
         with Wire(served.addresses[-1], handshake=False) as wire:
             wire.send(HEAD)
             assert closed(wire)
-        wait_until(lambda: served.engine.cuts.counts == {"PROXY_PROTOCOL": 1})
+        wait_until(lambda: served.engine.limit_events.counts == {"PROXY_PROTOCOL": 1})
         assert [(done.remote_addr, done.status) for done in served.done] == [(CLIENT, 308)]
 
 
@@ -331,7 +336,7 @@ def test_deadline(data: bytes) -> None:
         clock.advance(1.5)
         served.look()
         assert closed(wire)
-        assert served.engine.cuts.counts == {"HEADER_TIMEOUT": 1}
+        assert served.engine.limit_events.counts == {"HEADER_TIMEOUT": 1}
 
 
 def test_deadline_of_the_head_behind_it() -> None:
@@ -341,7 +346,7 @@ def test_deadline_of_the_head_behind_it() -> None:
         channel = channel_of(served)
         clock.advance(14)
         wire.begin(proxy_header.line(CLIENT), HEAD[:10])
-        wait_until(lambda: channel.request is not None)
+        wait_until(lambda: channel.receiver.incoming is not None)
         served.look()
         assert channel.connected
         clock.advance(2)
@@ -359,13 +364,13 @@ def test_a_late_server(header: Callable[..., bytes], way: str) -> None:
     with serving(clock=clock, header_timeout=15) as served, connect(served) as wire:
         channel = channel_of(served)
         wire.send(header(CLIENT)[:20])
-        wait_until(lambda: channel._held)
+        wait_until(lambda: held(channel))
 
         def late() -> None:
             wire.send(header(CLIENT)[20:] + HEAD)
             wait_until(lambda: unread(channel) == len(header(CLIENT)) - 20 + len(HEAD))
             clock.advance(1000)
-            served.engine._check()
+            served.check()
 
         served._in_loop(late)
         assert seen_by_app(wire.response())["REMOTE_ADDR"] == CLIENT
@@ -375,7 +380,7 @@ def test_a_late_server(header: Callable[..., bytes], way: str) -> None:
 def test_connections_of_one_client(trusted: str) -> None:
     """MAX_CONNECTIONS_PER_CLIENT counts the clients behind the balancer, whatever it is trusted by, and each close makes room."""
     with serving(trusted_proxies=trusted, max_connections_per_client=2) as served, contextlib.ExitStack() as stack:
-        connections = served.engine._connections
+        connections = served.table
 
         def use(client: str) -> tuple[Wire, int]:
             wire = stack.enter_context(connect(served))
@@ -393,8 +398,8 @@ def test_connections_of_one_client(trusted: str) -> None:
         stack.close()
         wait_until(lambda: not connections)
         assert not connections._by_client
-        assert connections._turned_away == 0
-        assert served.engine.cuts.counts == {"MAX_CONNECTIONS_PER_CLIENT": 3}
+        assert not connections._turned_away
+        assert served.engine.limit_events.counts == {"MAX_CONNECTIONS_PER_CLIENT": 3}
 
 
 def test_proxies_and_unnamed_clients_are_exempt() -> None:
@@ -411,7 +416,7 @@ def test_proxies_and_unnamed_clients_are_exempt() -> None:
 def test_too_many_that_are_turned_away() -> None:
     """Beyond those who can be told that a client has too many, its connections are closed."""
     with serving(max_connections_per_client=1) as served, contextlib.ExitStack() as stack:
-        connections = served.engine._connections
+        connections = served.table
 
         def announce() -> Wire:
             wire = stack.enter_context(connect(served))
@@ -421,7 +426,7 @@ def test_too_many_that_are_turned_away() -> None:
         announce()
         wait_until(lambda: connections._by_client[CLIENT] == 1)
         waiting = [announce() for _ in range(SLACK)]
-        wait_until(lambda: connections._turned_away == SLACK)
+        wait_until(lambda: len(connections._turned_away) == SLACK)
         assert closed(announce())
         waiting[0].begin(b"", HEAD)
         assert waiting[0].response().status == 503
@@ -453,7 +458,7 @@ def test_an_idle_one_makes_room(data: bytes) -> None:
         with connect(served) as wire:
             assert ask(wire, proxy_header.binary(OTHER_CLIENT))["REMOTE_ADDR"] == OTHER_CLIENT
         assert closed(silent)
-        assert served.engine.cuts.counts == {"silent": 1}
+        assert served.engine.limit_events.counts == {"silent": 1}
 
 
 @pytest.mark.parametrize("data", [b"", b"PROXY TCP4 ", proxy_header.line(CLIENT)])
@@ -462,7 +467,7 @@ def test_draining(data: bytes) -> None:
     with serving() as served, connect(served) as silent, connect(served) as busy:
         silent.send(data)
         busy.begin(proxy_header.line(CLIENT), b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n")
-        wait_until(lambda: any(channel.running for channel in served.engine._connections.channels.values()))
+        wait_until(lambda: any(channel.running for channel in served.connections))
         served.engine.stop()
         assert closed(silent)
         release.set()

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 from flask import Flask, request
 
-from flask_prodserve.engine.adjustments import RECEIVE_BODY_BYTES, RECEIVE_BYTES, RECEIVE_CHUNKS_BYTES
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.connection.transport import TCPTransport
+from flask_prodserve.engine.exchange.request import RECEIVE_BODY_BYTES, RECEIVE_BYTES, RECEIVE_CHUNKS_BYTES
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire
 
@@ -38,16 +39,18 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes the system was asked for in each turn."""
     turns: list[int] = []
 
-    def noted_turn(channel: Channel, read: Callable[[Channel], bool] = Channel.read) -> bool:
+    def noted_turn(channel: Connection, read: Callable[[Connection], bool] = Connection.read) -> bool:
         turns.append(0)
         return read(channel)
 
-    def noted(channel: Channel, size: int, receive: Callable[[Channel, int], bytes | None] = Channel.receive) -> object:
+    def noted(
+        tcp: TCPTransport, size: int, receive: Callable[[TCPTransport, int], bytes | None] = TCPTransport.receive
+    ) -> object:
         turns[-1] += size
-        return receive(channel, size)
+        return receive(tcp, size)
 
-    monkeypatch.setattr(Channel, "read", noted_turn)
-    monkeypatch.setattr(Channel, "receive", noted)
+    monkeypatch.setattr(Connection, "read", noted_turn)
+    monkeypatch.setattr(TCPTransport, "receive", noted)
     return turns
 
 
@@ -60,7 +63,7 @@ def held(served: Served) -> Iterator[None]:
         holds.set()
         assert go.wait(PATIENCE)
 
-    served.engine._loop.soon(hold)
+    served.soon(hold)
     assert holds.wait(PATIENCE)
     try:
         yield
@@ -70,7 +73,7 @@ def held(served: Served) -> Iterator[None]:
 
 def upload(served: Served, turns: list[int], before: bytes, rest: bytes, requests: int = 1) -> list[int]:
     """The turns in which *rest* is read, which is all there when the server has read *before*."""
-    wait_until(lambda: not len(served.engine._connections), "the connection before to be closed")
+    wait_until(lambda: not len(served.table), "the connection before to be closed")
     with Wire(served.address) as wire:
         wire.send(before)
         served.settle()

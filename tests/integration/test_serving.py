@@ -222,8 +222,8 @@ def test_upload_one_byte_beyond_the_limit(served: Served, chunked: bool) -> None
             413,
             "MAX_BODY_SIZE: rejected request bodies over 10 with 413",
         ),
-        (b"A: a\r\n" * 5 + b"\r\n", 431, "MAX_HEADER_COUNT: requests get 431 that have more than 5 header fields"),
-        (b"A: " + b"a" * 1024, 431, "MAX_HEADER_SIZE: requests get 431 whose head is larger than 1KiB"),
+        (b"A: a\r\n" * 5 + b"\r\n", 431, "MAX_HEADER_COUNT: rejected requests with more than 5 header fields with 431"),
+        (b"A: " + b"a" * 1024, 431, "MAX_HEADER_SIZE: rejected request heads over 1KiB with 431"),
     ],
     ids=["body", "chunks", "fields", "head"],
 )
@@ -240,10 +240,10 @@ def test_what_is_too_large_names_its_setting(
         with Wire(served.address) as wire:
             wire.send(b"GET /" + b"a" * 100)
             assert wire.response().status == 414
-        assert served.engine.cuts.counts == {line.partition(":")[0]: 3, "MAX_REQUEST_LINE": 1}
+        assert served.engine.limit_events.counts == {line.partition(":")[0]: 3, "MAX_REQUEST_LINE": 1}
     assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.cuts"] == [
         line,
-        "MAX_REQUEST_LINE: requests get 414 whose first line has more than 90 bytes",
+        "MAX_REQUEST_LINE: rejected request lines over 90 bytes with 414",
     ]
 
 

@@ -564,8 +564,8 @@ def test_many_requests_of_a_client_that_does_not_read(folder: Path, target: str,
     with in_thread(app, threads=1, max_streams=0, min_send_rate=0) as served, Wire(served.address) as wire:
         for path, number in ((target, count), ("/livez", 10), (target, 10)):
             wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode() * number)
-        wait_until(lambda: served.engine._connections.channels)
-        (channel,) = served.engine._connections.channels.values()
+        wait_until(lambda: served.table.connections)
+        (channel,) = served.connections
         wait_until(lambda: channel.output.size and not channel.running, "the client to have enough")
         assert get(served.address).body == b"hello"
         assert channel.answered < count  # the two systems take a few more by and by, and not as many

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from flask_prodserve.engine.channel import DRAIN_IDLE_SECONDS
+from flask_prodserve.engine.connection.connection import DRAIN_IDLE_SECONDS
 from serving import Command, ManualClock, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Wire
 
@@ -91,7 +91,7 @@ def test_keep_alive_client_in_use_is_told() -> None:
         assert wire.response().get("connection") is None
         clock.advance(DRAIN_IDLE_SECONDS)
         served.engine.stop()
-        wait_until(lambda: all(server.draining for server in served.engine._servers), "the listener to close")
+        wait_until(lambda: served.is_draining, "the listener to close")
         wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         response = wire.response()
         assert response.body == b"hello"

@@ -78,7 +78,7 @@ def test_a_stream_without_its_client(streaming: Streaming, how: str) -> None:
         first, second = begin(served, "/stream"), begin(served, "/stream")
         leave(first, how)
         served.engine.stop()
-        wait_until(lambda: all(server.draining for server in served.engine._servers), "the listener to close")
+        wait_until(lambda: served.is_draining, "the listener to close")
         assert served.drained is None
         leave(second, how)
         wait_until(lambda: served.drained, "the end")
@@ -93,13 +93,13 @@ def test_a_half_closed_client_of_a_stream(streaming: Streaming, target: str) -> 
     with in_thread(streaming.app) as served:
         with Wire(served.address) as wire:
             wire.send(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-            wait_until(lambda: any(channel.task for channel in served.engine._connections.channels.values()))
+            wait_until(lambda: any(channel.task for channel in served.connections))
             wire.shut_down_sending()
-            wait_until(lambda: any(_has_begun(channel) for channel in served.engine._connections.channels.values()))
+            wait_until(lambda: any(_has_begun(channel) for channel in served.connections))
             served.engine.stop()
-            wait_until(lambda: all(server.draining for server in served.engine._servers), "the listener to close")
+            wait_until(lambda: served.is_draining, "the listener to close")
             if target == "/stream":
-                wait_until(lambda: any(_is_probed(channel) for channel in served.engine._connections.channels.values()))
+                wait_until(lambda: any(_is_probed(channel) for channel in served.connections))
             served.settle()
             assert served.drained is None
             streaming.release.set()
@@ -128,7 +128,7 @@ def test_a_view_without_its_client(streaming: Streaming, how: str) -> None:
             assert streaming.started.acquire(timeout=PATIENCE)
             leave(wire, how)
         served.engine.stop()
-        wait_until(lambda: all(server.draining for server in served.engine._servers), "the listener to close")
+        wait_until(lambda: served.is_draining, "the listener to close")
         served.settle()
         served.settle()
         assert served.drained is None

@@ -126,7 +126,7 @@ def serving(stuck: Stuck, **options: Any) -> Iterator[Served]:
             yield served
         finally:
             stuck.release.set()
-            wait_until(lambda: served.engine._loop.stuck == 0, "all stuck threads to come back")
+            wait_until(lambda: served.stuck == 0, "all stuck threads to come back")
 
 
 def get_hello(served: Served, count: int = 5) -> None:
@@ -172,11 +172,11 @@ def test_504_and_what_the_log_says(stuck: Stuck, caplog: pytest.LogCaptureFixtur
         assert "flask_prodserve" not in message.replace(__file__, ""), "the server's own frames tell nobody anything"
         get_hello(served)
         stuck.release.set()
-        wait_until(lambda: served.engine._loop.stuck == 0)
+        wait_until(lambda: served.stuck == 0)
         assert statuses(served, 6) == [200] * 5 + [504]
         (done,) = [done for done in served.done if done.status == 504]
         assert (done.method, done.target, done.total_seconds) == ("GET", "/hang/7", 61.0)
-        assert served.engine.cuts.counts["REQUEST_TIMEOUT"] == 1
+        assert served.engine.limit_events.counts["REQUEST_TIMEOUT"] == 1
 
 
 def test_a_view_that_hangs_behind_a_stream(stuck: Stuck) -> None:
@@ -194,7 +194,7 @@ def test_a_view_that_hangs_behind_a_stream(stuck: Stuck) -> None:
         return Response(chunks())
 
     with serving(stuck, threads=1, max_streams=1) as served, Wire(served.address) as wire:
-        loop: Any = served.engine._loop
+        loop: Any = served.loop
         ask(wire, "/stream")
         ask(wire, "/hang/1")
         stuck.wait_for(1)
@@ -240,7 +240,7 @@ def test_what_comes_late_is_discarded(stuck: Stuck) -> None:
         for wire in (plain, stream):
             assert wire.response().status == 504
             assert wire.closed()
-        wait_until(lambda: served.engine._loop.stuck == 0)
+        wait_until(lambda: served.stuck == 0)
         assert stuck.events == ["closed"]
         get_hello(served)
         assert statuses(served, 7) == [200] * 5 + [504] * 2
@@ -256,7 +256,7 @@ def test_pipelined_behind_a_stuck_request(stuck: Stuck) -> None:
         assert wire.response().status == 504
         assert wire.closed()
         stuck.release.set()
-        wait_until(lambda: served.engine._loop.stuck == 0)
+        wait_until(lambda: served.stuck == 0)
         get_hello(served)
         assert stuck.none_came()
         assert statuses(served, 6) == [200] * 5 + [504]
@@ -314,7 +314,7 @@ def test_capacity_is_kept(stuck: Stuck) -> None:
             stuck.release.set()
             assert [wire.response().body for wire in wires] == [b"late"] * len(wires)
             stuck.wait_for(2)
-            wait_until(lambda: served.engine._loop.stuck == 0)
+            wait_until(lambda: served.stuck == 0)
             stuck.release.clear()
         stuck.release.set()
         assert [wire.response().status for wire in stuck_wires] == [504, 504]
@@ -332,7 +332,7 @@ def test_threads_that_are_given_up_are_bounded(stuck: Stuck, caplog: pytest.LogC
             stuck.wait_for(threads)
             stuck.clock.advance(TIMEOUT + 1)
             served.look()
-        assert served.engine._loop.stuck == 4 * threads
+        assert served.stuck == 4 * threads
         served.look()
         assert stuck.none_came()
         assert len([record for record in caplog.records if record.levelno == logging.CRITICAL]) == 1
@@ -353,14 +353,14 @@ def test_client_that_left(stuck: Stuck, how: str) -> None:
             if how == "reset":
                 wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         if how == "reset":
-            wait_until(lambda: sees_no_reset(served) or not served.engine._connections, "the server to see the reset")
+            wait_until(lambda: sees_no_reset(served) or not served.table, "the server to see the reset")
         stuck.clock.advance(TIMEOUT + 1)
         served.look()
-        assert served.engine._loop.stuck == 1
+        assert served.stuck == 1
         get_hello(served)
         stuck.release.set()
-        wait_until(lambda: served.engine._loop.stuck == 0)
-        wait_until(lambda: not served.engine._connections.left)
+        wait_until(lambda: served.stuck == 0)
+        wait_until(lambda: not served.table.orphaned)
         assert len([done for done in served.done if done.target == "/hang/1"]) == 1
 
 
@@ -371,13 +371,13 @@ def test_client_that_left_a_request_that_ends(stuck: Stuck) -> None:
             ask(wire)
             stuck.wait_for(1)
             wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        wait_until(lambda: sees_no_reset(served) or len(served.engine._connections.left) == 1)
+        wait_until(lambda: sees_no_reset(served) or len(served.table.orphaned) == 1)
         stuck.release.set()
         assert len(statuses(served, 1)) == 1
         wait_until(lambda: not books(served.engine).open, "the thread to be free")
         stuck.clock.advance(TIMEOUT + 1)
         served.look()
-        assert served.engine._loop.stuck == 0
+        assert served.stuck == 0
         assert len(statuses(served, 1)) == 1
 
 
@@ -390,7 +390,7 @@ def test_a_response_that_has_begun_is_not_cut(stuck: Stuck) -> None:
         served.look()
         stuck.release.set()
         assert wire.response().body == b"first last"
-        assert served.engine.cuts.counts["REQUEST_TIMEOUT"] == 0
+        assert served.engine.limit_events.counts["REQUEST_TIMEOUT"] == 0
 
 
 def test_no_timeout(stuck: Stuck) -> None:
@@ -468,12 +468,12 @@ def test_a_stuck_thread_that_returns_while_another_runs(stuck: Stuck) -> None:
                 ask(wire)
                 stuck.wait_for(1)
                 if has_leader(served.engine):
-                    wait_until(lambda: not served.engine._loop._steward.claim, "the steward to take over")  # type: ignore[attr-defined]
+                    wait_until(lambda: not served.loop._steward.claim, "the steward to take over")  # type: ignore[attr-defined]
                 stuck.clock.advance(TIMEOUT + 1)
                 served.look()
                 assert wire.response().status == 504
             assert get(served.address, "/free").body == b"freed"
-            wait_until(lambda: served.engine._loop.stuck == 0, "the stuck thread to be counted off")
+            wait_until(lambda: served.stuck == 0, "the stuck thread to be counted off")
             stuck.release.clear()
         wires = [stack.enter_context(Wire(served.address)) for _ in range(threads + 2)]
         for wire in wires:
@@ -525,7 +525,7 @@ def test_raise_unwinds_the_view(stuck: Stuck, caplog: pytest.LogCaptureFixture) 
         stuck.clock.advance(TIMEOUT + 1)
         served.look()
         assert wire.response().status == 504
-        wait_until(lambda: served.engine._loop.stuck == 0, "the thread to come back")
+        wait_until(lambda: served.stuck == 0, "the thread to come back")
         assert stuck.events == ["cleaned up"]
         get_hello(served)
         assert statuses(served, 6) == [200] * 5 + [504]
@@ -543,10 +543,10 @@ def test_raise_when_the_call_returns(stuck: Stuck) -> None:
         stuck.clock.advance(TIMEOUT + 1)
         served.look()
         assert wire.response().status == 504
-        assert served.engine._loop.stuck == 1
+        assert served.stuck == 1
         get_hello(served)
         stuck.release.set()
-        wait_until(lambda: served.engine._loop.stuck == 0)
+        wait_until(lambda: served.stuck == 0)
         get_hello(served)
         assert statuses(served, 11) == [200] * 10 + [504]
 
@@ -584,7 +584,7 @@ def test_views_that_swallow_the_exception(stuck: Stuck) -> None:
             for wire in (one, other):
                 assert wire.response().status == 504
                 assert wire.closed()
-            wait_until(lambda: served.engine._loop.stuck == 0)
+            wait_until(lambda: served.stuck == 0)
         get_hello(served)
         assert statuses(served, 7) == [200] * 5 + [504] * 2
 
@@ -626,7 +626,7 @@ def test_raise_around_the_deadline(stuck: Stuck, caplog: pytest.LogCaptureFixtur
             thread.join()
         stop.set()
         looking.join()
-        wait_until(lambda: served.engine._loop.stuck == 0, "all threads to come back")
+        wait_until(lambda: served.stuck == 0, "all threads to come back")
         assert set(answers) == {(200, True), (504, False)}
         assert len(answers) == clients * rounds
         assert statuses(served, clients * rounds) == sorted(status for status, _ in answers)
@@ -664,7 +664,7 @@ def test_raise_leaves_no_context_of_flask(stuck: Stuck) -> None:
             stuck.clock.advance(TIMEOUT + 1)
             served.look()
             assert wire.response().status == 504
-            wait_until(lambda: served.engine._loop.stuck == 0, "the thread to come back")
+            wait_until(lambda: served.stuck == 0, "the thread to come back")
         for _ in range(20):
             get(served.address, "/secret")
     assert set(seen) == {None}

@@ -17,7 +17,7 @@ def test_connections_are_kept(edge: Edge) -> None:
         for number in range(90):  # Apache ends a connection after 100
             wire.send(head(f"/named/{number}"))
             assert wire.response().body == b"named %d" % number
-        channels = edge.served.engine._connections.channels
+        channels = edge.served.table.connections
         assert max(channel.answered for channel in list(channels.values())) >= 30
 
 

@@ -39,8 +39,8 @@ def test_upload_that_is_passed_on_as_it_comes(edge: Edge) -> None:
     """A chunked upload reaches the server, chunked, before its end is there."""
 
     def in_part() -> bool:
-        channels = list(edge.served.engine._connections.channels.values())
-        requests = [channel.request for channel in channels if channel.request is not None]
+        channels = edge.served.connections
+        requests = [channel.receiver.incoming for channel in channels if channel.receiver.incoming is not None]
         return any(
             request.head is not None and request.head.chunked and request._body is not None and request._body.size
             for request in requests

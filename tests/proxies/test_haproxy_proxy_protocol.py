@@ -161,5 +161,5 @@ def test_health_checks(haproxy: HAProxy) -> None:
     assert haproxy.is_up()
     seen = {(event.remote_addr, event.status) for event in list(haproxy.plain.done) if event.target == "/livez"}
     assert seen == {("127.0.0.1", 200), ("", 200)}
-    assert not haproxy.plain.engine.cuts.counts
-    assert not haproxy.secure.engine.cuts.counts
+    assert not haproxy.plain.engine.limit_events.counts
+    assert not haproxy.secure.engine.limit_events.counts

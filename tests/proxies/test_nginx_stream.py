@@ -75,8 +75,8 @@ def nginx(localhost: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield {name: ("127.0.0.1", port) for name, port in zip(("tcp", "unix", "tls"), ports, strict=True)}
         command.signal(signal.SIGTERM)  # its workers would outlive a kill
         assert command.exit_code() == 0
-        assert not plain.engine.cuts.counts
-        assert not secure.engine.cuts.counts
+        assert not plain.engine.limit_events.counts
+        assert not secure.engine.limit_events.counts
 
 
 @pytest.mark.parametrize("name", ["tcp", "unix", "tls"])

@@ -24,7 +24,7 @@ from attackers import KINDS, REST_SECONDS, Report
 from target import QUICK, Target, target
 
 from certificates import Pair
-from flask_prodserve.engine.connections import SLACK
+from flask_prodserve.engine.connection.table import SLACK
 from flask_prodserve.observe.cuts import QUIET_SECONDS
 from flask_prodserve.protocol.deadlines import RATE_SECONDS
 from serving import PATIENCE, run, wait_until

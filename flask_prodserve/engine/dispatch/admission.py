@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..channel import Channel
+from ..connection.connection import Connection
 
 if TYPE_CHECKING:
     from ...protocol.request_head import RequestHead
@@ -26,8 +26,8 @@ class Share:
     def __init__(self, most: int) -> None:
         self.most = most
         self.running = 0
-        self.waiting: deque[Channel] = deque()
-        self.stuck: set[Channel] = set()
+        self.waiting: deque[Connection] = deque()
+        self.stuck: set[Connection] = set()
         """Those of the running that have been given up."""
         self.blocked = False
 
@@ -39,15 +39,15 @@ class Admission:
         self._endpoint_of = endpoint_of
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
-        self._counted: dict[Channel, Share] = {}
+        self._counted: dict[Connection, Share] = {}
         """The connections whose request counts against a ``max_concurrency``."""
 
-    def admit(self, channel: Channel) -> bool:
-        """Decide whether the request of *channel* runs now. If not, it waits until :meth:`release` returns it."""
-        head = channel.requests[0].head
-        if channel in self._counted or channel.requests[0].reply is not None or head is None:
+    def admit(self, connection: Connection) -> bool:
+        """Decide whether the request of *connection* runs now. If not, it waits until :meth:`release` returns it."""
+        request = connection.current
+        if connection in self._counted or request is None or request.reply is not None or request.head is None:
             return True
-        endpoint = self._endpoint_of(head)
+        endpoint = self._endpoint_of(request.head)
         if endpoint.limits.max_concurrency is None:
             return True
         with self._lock:
@@ -55,32 +55,32 @@ class Admission:
             if share is None:
                 share = self._shares[endpoint.name] = Share(endpoint.limits.max_concurrency)
             if share.running >= share.most:
-                channel.queue()
-                share.waiting.append(channel)
+                connection.queue()
+                share.waiting.append(connection)
                 return False
             share.running += 1
-            self._counted[channel] = share
+            self._counted[connection] = share
             return True
 
-    def counts(self, channel: Channel) -> bool:
-        """Tell whether the request of *channel* counts against a ``max_concurrency``."""
-        return channel in self._counted
+    def counts(self, connection: Connection) -> bool:
+        """Tell whether the request of *connection* counts against a ``max_concurrency``."""
+        return connection in self._counted
 
-    def abandoned(self, channel: Channel) -> None:
-        """Note that the request of *channel* was given up. It counts until :meth:`release`."""
+    def abandoned(self, connection: Connection) -> None:
+        """Note that the request of *connection* was given up. It counts until :meth:`release`."""
         with self._lock:
-            share = self._counted.get(channel)
+            share = self._counted.get(connection)
             if share is not None:
-                share.stuck.add(channel)
+                share.stuck.add(connection)
 
-    def release(self, channel: Channel) -> Channel | None:
-        """Note that the request of *channel* has ended. Returns the connection whose request runs in its place and counts from now on."""
+    def release(self, connection: Connection) -> Connection | None:
+        """Note that the request of *connection* has ended. Returns the connection whose request runs and counts in its place."""
         with self._lock:
-            share = self._counted.pop(channel, None)
+            share = self._counted.pop(connection, None)
             if share is None:
                 return None
-            if channel in share.stuck:
-                share.stuck.remove(channel)
+            if connection in share.stuck:
+                share.stuck.remove(connection)
                 share.blocked = False
             if share.waiting:
                 following = share.waiting.popleft()
@@ -99,7 +99,7 @@ class Admission:
         """How many requests wait for others of their endpoint."""
         return sum(len(share.waiting) for share in list(self._shares.values()))
 
-    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+    def withdraw(self, unwanted: Callable[[Connection], bool]) -> list[Connection]:
         """Remove and return the waiting requests for which *unwanted* is true."""
         withdrawn = []
         with self._lock:
@@ -111,12 +111,12 @@ class Admission:
         return withdrawn
 
 
-def take_out(queue: deque[Channel], unwanted: Callable[[Channel], bool]) -> list[Channel]:
+def take_out(queue: deque[Connection], unwanted: Callable[[Connection], bool]) -> list[Connection]:
     """Remove and return the entries of *queue* for which *unwanted* is true. It is called once for each, in order."""
-    taken = [channel for channel in queue if unwanted(channel)]
+    taken = [connection for connection in queue if unwanted(connection)]
     if taken:
         gone = set(taken)
-        kept = [channel for channel in queue if channel not in gone]
+        kept = [connection for connection in queue if connection not in gone]
         queue.clear()
         queue.extend(kept)
     return taken

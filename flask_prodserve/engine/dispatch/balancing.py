@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from ...clock import Clock, monotonic
 from ...net.loads import Loads
-from ..connections import Connections
+from ..connection.table import ConnectionTable
 
 DEFER_SECONDS = 1.0
 """How long connections are left to other processes, which may not accept them."""
@@ -33,10 +33,10 @@ class Balancer:
     defers_accepting = False
     """Whether new connections are left to other processes."""
 
-    def __init__(self, loads: Loads, connections: Connections, clock: Clock = monotonic) -> None:
+    def __init__(self, loads: Loads, table: ConnectionTable, clock: Clock = monotonic) -> None:
         self._clock = clock
         self._loads = loads
-        self._connections = connections
+        self._table = table
         self._deferred_at = 0.0
         self._next_check: float | None = None
         self._pause = 0.0
@@ -50,8 +50,8 @@ class Balancer:
 
         To be called after every change and at least every half second.
         """
-        connections = len(self._connections)
-        strain = busy + 2 * self._connections.full  # to wait for a thread is better than to be turned away
+        connections = len(self._table)
+        strain = busy + 2 * self._table.full  # to wait for a thread is better than to be turned away
         self._loads.publish(connections, strain)
         if not self._loads.crowded(connections, strain):
             self.defers_accepting = False

@@ -17,10 +17,10 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 from ...clock import Deadline
-from ..channel import Channel, TurnEnd
+from ..connection.connection import Connection, TurnEnd
+from ..connection.event_loop import Watched
 from .admission import Admission
 from .request_queue import RequestQueue
 from .thread_budget import ThreadBudget
@@ -30,15 +30,15 @@ logger = logging.getLogger("flask_prodserve.engine")
 
 
 class ServiceThread:
-    """A thread's own record. While it rests, it waits for *wake*; then *channel* is what to run, or None to lead."""
+    """A thread's own record. While it rests, it waits for *wake*; then *connection* is what to run, or None to lead."""
 
-    __slots__ = ("channel", "clock", "ident", "wake")
+    __slots__ = ("clock", "connection", "ident", "wake")
 
     def __init__(self) -> None:
         self.ident = threading.get_ident()
         self.wake = threading.Lock()
         self.wake.acquire()
-        self.channel: Channel | None = None
+        self.connection: Connection | None = None
         self.clock: int | None = None
         """Its CPU clock, after it has led for the first time."""
 
@@ -46,18 +46,17 @@ class ServiceThread:
 class Dispatcher(ABC):
     """The base of both event loops. Made after any fork. *threads* is THREADS, *max_streams* is MAX_STREAMS.
 
-    *map* has what the event loop watches. The *steward* is the thread that calls :meth:`turn`.
+    The *steward* is the thread that calls :meth:`turn`.
     """
 
     _leaders = 0
     """How many of the threads run the event loop instead of a request."""
 
-    def __init__(self, threads: int, max_streams: int, map: dict[int, Any], admission: Admission | None) -> None:
-        self._map = map
+    def __init__(self, threads: int, max_streams: int, admission: Admission | None) -> None:
         self._admission = admission
         self._budget = ThreadBudget(threads, max_streams)
         self._queue = RequestQueue(self._budget)
-        self._trigger = Trigger(map)
+        self._trigger = Trigger()
         self._lock = threading.Lock()
         self._resting: list[ServiceThread] = []
         self._members = 0
@@ -72,16 +71,16 @@ class Dispatcher(ABC):
 
     # For connections and listeners: see ``event_loop``.
 
-    watch: Callable[[Any], None]
-    update_interest: Callable[[Any], None]
-    forget: Callable[[Any], None]
+    watch: Callable[[Watched], None]
+    update_interest: Callable[[Watched], None]
+    forget: Callable[[Watched], None]
 
     @property
     @abstractmethod
     def defers_accepting(self) -> bool: ...
 
     @abstractmethod
-    def submit(self, channel: Channel, /) -> None: ...
+    def submit(self, connection: Connection, /) -> None: ...
 
     @abstractmethod
     def give_way(self) -> None: ...
@@ -93,7 +92,7 @@ class Dispatcher(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin to serve the entries of the map. Raises RuntimeError if no thread can be started."""
+        """Begin to serve. Raises RuntimeError if no thread can be started."""
 
     @abstractmethod
     def turn(self, seconds: float) -> None:
@@ -130,44 +129,44 @@ class Dispatcher(ABC):
         with self._lock:
             self._assign_next()  # the last slot may not be kept for fast requests any more
 
-    def move_to_stream_budget(self, channel: Channel) -> None:
-        """Count the running response of *channel*, a stream, against MAX_STREAMS instead of THREADS, if there is room."""
+    def move_to_stream_budget(self, connection: Connection) -> None:
+        """Count the running response of *connection*, a stream, against MAX_STREAMS instead of THREADS, if there is room."""
         with self._lock:
             # Another thread runs the request, and may just have finished it.
-            if channel.task is not None and self._budget.move_to_streams(channel):
+            if connection.task is not None and self._budget.move_to_streams(connection):
                 self._use_free_slot()
 
-    def is_stream(self, channel: Channel) -> bool:
-        """Tell whether *channel* counts against MAX_STREAMS."""
-        return self._budget.is_stream(channel)
+    def is_stream(self, connection: Connection) -> bool:
+        """Tell whether *connection* counts against MAX_STREAMS."""
+        return self._budget.is_stream(connection)
 
-    def abandoned(self, channel: Channel) -> None:
-        """Count the thread of *channel* against THREADS no more. Right after :meth:`.Channel.abandon`."""
+    def abandoned(self, connection: Connection) -> None:
+        """Count the thread of *connection* against THREADS no more. Right after :meth:`.Connection.abandon`."""
         if self._admission is not None:
-            self._admission.abandoned(channel)
+            self._admission.abandoned(connection)
         with self._lock:
-            self._budget.give_up(channel)
+            self._budget.give_up(connection)
             self._use_free_slot()
 
-    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+    def withdraw(self, unwanted: Callable[[Connection], bool]) -> list[Connection]:
         """Remove and return the queued requests for which *unwanted* is true. It sees each, those first that have waited longest."""
         with self._lock:
             withdrawn = self._queue.withdraw(unwanted) + self._withdraw_arrived(unwanted)
             if self._admission is not None:
-                for channel in withdrawn:
-                    if (following := self._admission.release(channel)) is not None:
+                for connection in withdrawn:
+                    if (following := self._admission.release(connection)) is not None:
                         self._queue.add(following)
         return withdrawn
 
-    def _withdraw_arrived(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+    def _withdraw_arrived(self, unwanted: Callable[[Connection], bool]) -> list[Connection]:
         """Remove and return unwanted requests that are not in the queue yet."""
         return []
 
     def drop_queue(self) -> None:
         """Forget the requests that no thread has begun."""
         if self._admission is not None:
-            self._admission.withdraw(lambda channel: True)
-        self.withdraw(lambda channel: True)
+            self._admission.withdraw(lambda connection: True)
+        self.withdraw(lambda connection: True)
 
     @property
     def queued(self) -> int:
@@ -199,48 +198,48 @@ class Dispatcher(ABC):
 
     def _assign_next(self) -> None:
         """Have another thread run the next request, if there is a slot for it. Under ``_lock``."""
-        channel = self._queue.next()
-        if channel is not None:
+        connection = self._queue.next()
+        if connection is not None:
             self._take_slot()
-            self._assign(channel)
+            self._assign(connection)
 
-    def _assign(self, channel: Channel | None) -> None:
-        """Have another thread run *channel*, or lead if that is None. Under ``_lock``."""
+    def _assign(self, connection: Connection | None) -> None:
+        """Have another thread run *connection*, or lead if that is None. Under ``_lock``."""
         if self._resting:
             thread = self._resting.pop()
-            thread.channel = channel
+            thread.connection = connection
             thread.wake.release()
             return
         try:
-            self._start_thread(channel)
+            self._start_thread(connection)
         except RuntimeError as error:
             logger.warning("cannot start another thread (%s); lower THREADS, or raise the limit (ulimit -u)", error)
-            if channel is None:
+            if connection is None:
                 self._leaderless = True
             else:
                 self._budget.busy -= 1
-                self._queue.put_first(channel)
+                self._queue.put_first(connection)
 
     # The threads.
 
-    def _run(self, channel: Channel) -> bool:
-        """Run requests of *channel* until another connection waits. Returns whether the calling thread still holds its slot."""
-        return self._go_on(channel, channel.answer())
+    def _run(self, connection: Connection) -> bool:
+        """Run requests of *connection* until another connection waits. Returns whether the calling thread still holds its slot."""
+        return self._go_on(connection, connection.answer())
 
-    def _go_on(self, channel: Channel, end: TurnEnd) -> bool:
-        """Run further requests of *channel* after :meth:`.Channel.answer` has returned *end*. Returns as :meth:`_run`."""
+    def _go_on(self, connection: Connection, end: TurnEnd) -> bool:
+        """Run further requests of *connection* after :meth:`.Connection.answer` has returned *end*. Returns as :meth:`_run`."""
         budget = self._budget
-        while end is TurnEnd.MORE and not (self._queue or self._admission is not None or budget.is_stream(channel)):
-            end = channel.answer()
+        while end is TurnEnd.MORE and not (self._queue or self._admission is not None or budget.is_stream(connection)):
+            end = connection.answer()
         with self._lock:
-            holds_slot = budget.end(channel, given_up=end is TurnEnd.GIVEN_UP)
-            if self._admission is not None and (following := self._admission.release(channel)) is not None:
+            holds_slot = budget.end(connection, given_up=end is TurnEnd.GIVEN_UP)
+            if self._admission is not None and (following := self._admission.release(connection)) is not None:
                 self._queue.put_first(following)
         if end is TurnEnd.MORE:
             # Behind those that wait for a slot or for their endpoint.
-            self.soon(lambda: self.submit(channel))
+            self.soon(lambda: self.submit(connection))
         elif end is TurnEnd.DONE:
-            channel.finish_turn(in_loop=False)
+            connection.finish_turn(in_loop=False)
         return holds_slot
 
     def _run_queued(self, holds_slot: bool) -> None:
@@ -248,29 +247,29 @@ class Dispatcher(ABC):
         while True:
             with self._lock:
                 self._budget.busy -= holds_slot
-                channel = None if self._stopping else self._queue.next()
-                if channel is None:
+                connection = None if self._stopping else self._queue.next()
+                if connection is None:
                     self._note_full()
                     return
                 self._take_slot()
-            holds_slot = self._run(channel)
+            holds_slot = self._run(connection)
 
     @abstractmethod
     def _lead(self, thread: ServiceThread) -> None:
         """Run the event loop until another thread has the lead, if service threads run it."""
 
-    def _serve(self, channel: Channel | None) -> None:
+    def _serve(self, connection: Connection | None) -> None:
         """Run requests until there are more threads than needed."""
         thread = ServiceThread()
         while True:
-            if channel is None:
+            if connection is None:
                 self._lead(thread)
             else:
-                self._run_queued(self._run(channel))
+                self._run_queued(self._run(connection))
             with self._lock:
                 if self._leaderless:
                     self._leaderless = False
-                    channel = None
+                    connection = None
                     continue
                 # Streams that have ended, and stuck requests that have come back, leave more threads than can be busy.
                 if self._stopping or self._members > self._budget.most_threads + self._leaders:
@@ -279,18 +278,18 @@ class Dispatcher(ABC):
             thread.wake.acquire()
             if self._stopping:
                 break
-            channel, thread.channel = thread.channel, None
+            connection, thread.connection = thread.connection, None
         with self._lock:
             self._members -= 1
             self._ended.notify_all()
 
-    def _start_thread(self, channel: Channel | None) -> None:
-        """Start a thread that runs *channel*, or leads if that is None. Raises RuntimeError if it cannot be started. Under ``_lock``."""
+    def _start_thread(self, connection: Connection | None) -> None:
+        """Start a thread that runs *connection*, or leads if that is None. Raises RuntimeError if it cannot be started. Under ``_lock``."""
         threading.Thread(
             # In an empty context: free-threaded Python lets threads inherit their starter's, and an app context that was pushed there
             # would be reused for every request.
             target=contextvars.Context().run,
-            args=(self._serve, channel),
+            args=(self._serve, connection),
             name=f"prodserve-{self._members}",
             daemon=True,  # a request that never ends must not keep the process alive
         ).start()

@@ -12,8 +12,8 @@ Invariants, none of which leans on the GIL:
 2. One atomic ``pop`` of the claim that the leader made for a request decides whether it still leads after that request: either it pops the
    claim, or the steward did. So no thread waits for events with a lead that has ended.
 3. At THREADS busy threads the leader runs nothing and puts requests into the queue. See ``dispatcher``.
-4. While the requests of a channel run, no thread reads from it, and only the leader closes or pauses it. See ``channel``.
-5. A channel stays registered while its requests run; only an event that comes meanwhile pauses it. See ``poller``.
+4. While the requests of a connection run, no thread reads from it, and only the leader closes or pauses it. See ``connection``.
+5. A connection stays registered while its requests run; only an event that comes meanwhile pauses it. See ``poller``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from waitress import wasyncore
+from typing import TYPE_CHECKING
 
 from ...clock import Deadline, monotonic
-from ..channel import Channel, TurnEnd
+from ..connection.connection import Connection, TurnEnd
+from ..connection.event_loop import Watched
 from .admission import Admission, take_out
 from .balancing import Balancer
 from .dispatcher import Dispatcher, ServiceThread
@@ -57,12 +56,11 @@ class Leadership(Dispatcher):
         self,
         threads: int,
         max_streams: int,
-        map: dict[int, Any],
         kind: Callable[[RequestHead], str],
         admission: Admission | None,
         balancer: Balancer | None,
     ) -> None:
-        super().__init__(threads, max_streams, map, admission)
+        super().__init__(threads, max_streams, admission)
         self._kind = kind
         self._balancer = balancer
         if balancer is not None:
@@ -73,12 +71,12 @@ class Leadership(Dispatcher):
         self.watch, self.update_interest, self.forget = poller.watch, poller.update_interest, poller.forget
         self._events: deque[tuple[int, int]] = deque()
         self._handshakes: dict[int, int] = {}
-        self._arrived: deque[Channel] = deque()
+        self._arrived: deque[Connection] = deque()
         """Connections with a complete request that the leader has not begun."""
         self._leader: ServiceThread | None = None
         self._steward = Steward(self._take_over)
 
-    # For the engine and the channels: see ``loop``.
+    # For the engine and the connections: see ``connection.event_loop``.
 
     @property
     def defers_accepting(self) -> bool:
@@ -86,8 +84,7 @@ class Leadership(Dispatcher):
 
     def start(self) -> None:
         self.update_accepting()
-        for entry in self._map.values():
-            self.watch(entry)
+        self.watch(self._trigger)
         with self._lock:
             self._start_thread(None)
 
@@ -97,8 +94,8 @@ class Leadership(Dispatcher):
             self._balancer.check(busy=self._budget.full)
         self._poller.update_listeners()
 
-    def submit(self, channel: Channel) -> None:
-        self._arrived.append(channel)
+    def submit(self, connection: Connection) -> None:
+        self._arrived.append(connection)
 
     def give_way(self) -> None:
         # In this order: a thread makes its claims after it has become the leader.
@@ -106,7 +103,7 @@ class Leadership(Dispatcher):
         if leader is not None and leader.ident == threading.get_ident():
             self._take_over(claim, True)
 
-    def _withdraw_arrived(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+    def _withdraw_arrived(self, unwanted: Callable[[Connection], bool]) -> list[Connection]:
         return take_out(self._arrived, unwanted)
 
     @property
@@ -157,7 +154,7 @@ class Leadership(Dispatcher):
             thread.clock = time.pthread_getcpuclockid(thread.ident)
         self._leader = thread
         self._steward.clock = thread.clock
-        events, handshakes, arrived, entries = self._events, self._handshakes, self._arrived, self._map
+        events, handshakes, arrived, entries = self._events, self._handshakes, self._arrived, self._poller.entries
         budget = 0
         while not self._stopping:
             if events:
@@ -165,9 +162,9 @@ class Leadership(Dispatcher):
                 entry = entries.get(descriptor)
                 if entry is None:
                     continue  # closed since
-                if not isinstance(entry, Channel):
-                    wasyncore.read(entry)
-                elif entry.handshakes:
+                if not isinstance(entry, Connection):
+                    self._handle_other(entry)
+                elif entry.handshaking:
                     handshakes[descriptor] = flags  # once, though each poll sees it again
                 elif self._handle(entry, flags):
                     arrived.append(entry)
@@ -186,9 +183,9 @@ class Leadership(Dispatcher):
         while self._handshakes and not enough.passed():
             descriptor = next(iter(self._handshakes))
             flags = self._handshakes.pop(descriptor)
-            channel = self._map.get(descriptor)
-            if isinstance(channel, Channel) and self._handle(channel, flags):
-                self._arrived.append(channel)
+            connection = self._poller.entries.get(descriptor)
+            if isinstance(connection, Connection) and self._handle(connection, flags):
+                self._arrived.append(connection)
 
     def _seconds_to_wait(self) -> float | None:
         """Decide whether to accept, if it is time to. Returns for how many seconds to wait for events, None for no limit."""
@@ -198,79 +195,87 @@ class Leadership(Dispatcher):
             self.update_accepting()
         return self._balancer.remaining()
 
-    def _handle(self, channel: Channel, flags: int) -> bool:
+    def _handle(self, connection: Connection, flags: int) -> bool:
         """Read, send or close. Returns whether a request is complete."""
         try:
-            if channel.running:
+            if connection.running:
                 if flags & GONE:
-                    channel.handle_close()
+                    connection.close()
                 elif flags & select.EPOLLOUT:
-                    channel.handle_write()
+                    connection.handle_write()
                 else:
-                    channel.pause()
-            elif channel.writable():
-                channel.handle_write()
-            elif channel.read():
+                    connection.pause()
+            elif connection.writable():
+                connection.handle_write()
+            elif connection.read():
                 return True
             else:
-                with channel.output_lock:
-                    if channel.connected:
-                        self.update_interest(channel)
+                with connection.output_lock:
+                    if connection.connected:
+                        self.update_interest(connection)
         except Exception:
-            channel.handle_error()
+            connection.handle_error()
         return False
 
-    def _begin(self, channel: Channel) -> bool:
-        """Answer the request of *channel*, or put it into a queue. Returns whether this thread still leads."""
-        request = channel.requests[0]
+    def _handle_other(self, entry: Watched) -> None:
+        """Accept connections, or call the functions that other threads have left."""
+        try:
+            entry.handle_read()
+        except Exception:
+            entry.handle_error()
+
+    def _begin(self, connection: Connection) -> bool:
+        """Answer the request of *connection*, or put it into a queue. Returns whether this thread still leads."""
+        request = connection.current
+        assert request is not None
         if request.reply is not None:
-            channel.answer_here()
+            connection.answer_here()
             return True
-        if self._admission is not None and not self._admission.admit(channel):
+        if self._admission is not None and not self._admission.admit(connection):
             return True
         head = request.head
         kind = self._kind(head) if self._slow_kinds and head is not None else None
         if kind is not None and kind in self._slow_kinds:
             with self._lock:
                 if self._queue.slow_must_wait:
-                    self._queue.add(channel, slow=True)
+                    self._queue.add(connection, slow=True)
                     return True
                 handed_over = not self._slow_kinds.is_due(kind)
                 if handed_over:
                     self._take_slot()
                     self._assign(None)
             if handed_over:
-                self._run_queued(self._run(channel))
+                self._run_queued(self._run(connection))
                 return False
         if self._budget.full:
             with self._lock:
                 if self._budget.full:
-                    self._queue.add(channel)
+                    self._queue.add(connection)
                     return True
         claim: Claim = [head]
         began = self._steward.watch(claim)
-        end = channel.answer()
+        end = connection.answer()
         leads = True
         try:
             claim.pop()
         except IndexError:
             leads = False  # nothing runs in this clause: exceptions of the app would seem to be caused by this one
         if not leads:
-            self._run_queued(self._go_on(channel, end))
+            self._run_queued(self._go_on(connection, end))
             return False
         ended = monotonic()
         if ended - began > PATIENCE:
             self._steward.suspect(ended)
         if kind is not None:
             self._slow_kinds.forget(kind)
-        if self._admission is not None and (following := self._admission.release(channel)) is not None:
+        if self._admission is not None and (following := self._admission.release(connection)) is not None:
             self._arrived.append(following)
         if end is TurnEnd.MORE:
-            self._arrived.append(channel)
+            self._arrived.append(connection)
         else:
-            if not channel.close_when_flushed:
+            if not connection.close_when_flushed:
                 self._queue.fast_at = ended
-            channel.finish_turn(in_loop=True)
+            connection.finish_turn(in_loop=True)
         return True
 
     def _take_over(self, claim: Claim, waits: bool) -> None:

@@ -6,8 +6,8 @@ A connection stays registered while its requests run, so a common request needs 
 from __future__ import annotations
 
 import select
-from typing import Any
 
+from ..connection.event_loop import Watched
 from .balancing import Balancer
 
 GONE = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
@@ -21,7 +21,9 @@ class Poller:
         self._balancer = balancer
         self._epoll = select.epoll()
         self._interests: dict[int, int] = {}
-        self._listeners: list[Any] = []
+        self._listeners: list[Watched] = []
+        self.entries: dict[int, Watched] = {}
+        """What is watched, by descriptor."""
         self.poll = self._epoll.poll
         self.close = self._epoll.close
 
@@ -29,16 +31,17 @@ class Poller:
     def defers_accepting(self) -> bool:
         return self._balancer is not None and self._balancer.defers_accepting
 
-    def watch(self, entry: Any) -> None:
+    def watch(self, entry: Watched) -> None:
+        interest = self._interest(entry)
+        self._epoll.register(entry.descriptor, interest)
+        self._interests[entry.descriptor] = interest
+        self.entries[entry.descriptor] = entry
         if entry.accepting:
             self._listeners.append(entry)
-        interest = self._interest(entry)
-        self._epoll.register(entry._fileno, interest)
-        self._interests[entry._fileno] = interest
 
-    def update_interest(self, entry: Any) -> None:
+    def update_interest(self, entry: Watched) -> None:
         interest = self._interest(entry)
-        descriptor = entry._fileno
+        descriptor = entry.descriptor
         if interest == self._interests[descriptor]:
             return
         self._interests[descriptor] = interest
@@ -55,12 +58,12 @@ class Poller:
             if listener.accepting:
                 self.update_interest(listener)
 
-    def forget(self, entry: Any) -> None:
+    def forget(self, entry: Watched) -> None:
         # Closing would not unregister a descriptor that a child process has inherited.
-        self._epoll.unregister(entry._fileno)
-        del self._interests[entry._fileno]
+        self._epoll.unregister(entry.descriptor)
+        del self._interests[entry.descriptor], self.entries[entry.descriptor]
 
-    def _interest(self, entry: Any) -> int:
+    def _interest(self, entry: Watched) -> int:
         interest = 0
         if entry.readable() and not (entry.accepting and self.defers_accepting):
             interest = select.EPOLLIN

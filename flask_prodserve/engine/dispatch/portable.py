@@ -6,15 +6,18 @@ It behaves as :class:`~.leadership.Leadership` does.
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Callable
-from typing import Any
 
-from waitress import wasyncore
-
-from ..channel import Channel
+from ..connection.connection import Connection
+from ..connection.event_loop import Watched
+from ..waitress_parts import loop
 from .admission import Admission
 from .dispatcher import Dispatcher, ServiceThread
+
+_USE_POLL = hasattr(select, "poll")
+"""select() cannot watch descriptors above 1023."""
 
 
 class PortableLoop(Dispatcher):
@@ -28,15 +31,13 @@ class PortableLoop(Dispatcher):
         self,
         threads: int,
         max_streams: int,
-        map: dict[int, Any],
         admission: Admission | None,
         *,
         shared: bool,
-        use_poll: bool,
     ) -> None:
-        super().__init__(threads, max_streams, map, admission)
+        super().__init__(threads, max_streams, admission)
         self._shared = shared
-        self._use_poll = use_poll
+        self._map: dict[int, _Entry] = {}
         self._thread: int | None = None
 
     @property
@@ -44,25 +45,28 @@ class PortableLoop(Dispatcher):
         return self._shared
 
     def start(self) -> None:
+        self.watch(self._trigger)
         with self._lock:
             self._start_thread(None)  # one at least
 
-    def watch(self, entry: Any) -> None:
-        """Nothing: each turn looks through the whole map."""
+    def watch(self, entry: Watched) -> None:
+        self._map[entry.descriptor] = _Entry(entry)
 
-    forget = watch
+    def forget(self, entry: Watched) -> None:
+        del self._map[entry.descriptor]
 
-    def update_interest(self, entry: Any) -> None:
+    def update_interest(self, entry: Watched) -> None:
         if threading.get_ident() != self._thread:
             self.wake()
 
-    def submit(self, channel: Channel) -> None:
-        if channel.requests[0].reply is not None:
+    def submit(self, connection: Connection) -> None:
+        assert connection.current is not None
+        if connection.current.reply is not None:
             # Later: it submits the request behind it, and that may be any number of such requests.
-            self.soon(channel.answer_here)
-        elif self._admission is None or self._admission.admit(channel):
+            self.soon(connection.answer_here)
+        elif self._admission is None or self._admission.admit(connection):
             with self._lock:
-                self._queue.add(channel)
+                self._queue.add(connection)
                 self._assign_next()
 
     def give_way(self) -> None:
@@ -73,10 +77,30 @@ class PortableLoop(Dispatcher):
 
     def turn(self, seconds: float) -> None:
         self._thread = threading.get_ident()
-        wasyncore.loop(timeout=seconds, use_poll=self._use_poll, map=self._map, count=1)
+        loop(timeout=seconds, use_poll=_USE_POLL, map=self._map, count=1)
 
     def wake(self) -> None:
         self._trigger.pull_trigger()
 
     def call(self, function: Callable[[], object]) -> None:
         function()
+
+
+class _Entry:
+    """A watched entry in the form that waitress's loop expects."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self.readable = watched.readable
+        self.writable = watched.writable
+        self.handle_read_event = watched.handle_read
+        self.handle_write_event = watched.handle_write
+        self.handle_close = watched.close
+        self.handle_error = watched.handle_error
+
+    @property
+    def accepting(self) -> bool:
+        return self._watched.accepting
+
+    def handle_expt_event(self) -> None:
+        """Nothing: urgent data is read with the rest, and errors are reported otherwise."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ...clock import monotonic
-from ..channel import Channel
+from ..connection.connection import Connection
 from .admission import take_out
 from .thread_budget import ThreadBudget
 
@@ -28,8 +28,8 @@ class RequestQueue:
     def __init__(self, budget: ThreadBudget) -> None:
         self._budget = budget
         self.fast_at = -FAST_SECONDS
-        self._ready: deque[Channel] = deque()
-        self._slow: deque[Channel] = deque()
+        self._ready: deque[Connection] = deque()
+        self._slow: deque[Connection] = deque()
         self._slow_first = False
 
     def __len__(self) -> int:
@@ -42,16 +42,16 @@ class RequestQueue:
         kept = budget.threads > 1 and monotonic() - self.fast_at < FAST_SECONDS
         return budget.busy >= budget.threads - kept
 
-    def add(self, channel: Channel, *, slow: bool = False) -> None:
-        """Append the request of *channel*. *slow*: requests of its kind are known to keep a thread waiting."""
-        channel.queue()
-        (self._slow if slow else self._ready).append(channel)
+    def add(self, connection: Connection, *, slow: bool = False) -> None:
+        """Append the request of *connection*. *slow*: requests of its kind are known to keep a thread waiting."""
+        connection.queue()
+        (self._slow if slow else self._ready).append(connection)
 
-    def put_first(self, channel: Channel) -> None:
-        """Put the request of *channel* before all others: it has waited elsewhere."""
-        self._ready.appendleft(channel)
+    def put_first(self, connection: Connection) -> None:
+        """Put the request of *connection* before all others: it has waited elsewhere."""
+        self._ready.appendleft(connection)
 
-    def next(self) -> Channel | None:
+    def next(self) -> Connection | None:
         """Remove and return the request to run next, if there is a slot for one. The two queues take turns."""
         self._slow_first = not self._slow_first
         if self._slow and (self._slow_first or not self._ready) and not self.slow_must_wait:
@@ -60,6 +60,6 @@ class RequestQueue:
             return self._ready.popleft()
         return None
 
-    def withdraw(self, unwanted: Callable[[Channel], bool]) -> list[Channel]:
+    def withdraw(self, unwanted: Callable[[Connection], bool]) -> list[Connection]:
         """Remove and return the requests for which *unwanted* is true."""
         return take_out(self._ready, unwanted) + take_out(self._slow, unwanted)

@@ -8,7 +8,7 @@ Not locked: :class:`~.dispatcher.Dispatcher` changes it under its lock.
 
 from __future__ import annotations
 
-from ..channel import Channel
+from ..connection.connection import Connection
 
 
 class ThreadBudget:
@@ -21,7 +21,7 @@ class ThreadBudget:
         self.busy = 0
         self.stuck = 0
         self._max_streams = max_streams
-        self._streams: set[Channel] = set()
+        self._streams: set[Connection] = set()
         """The connections whose thread counts against MAX_STREAMS."""
 
     @property
@@ -38,33 +38,33 @@ class ThreadBudget:
         """How many threads can run requests now, the leader not counted."""
         return self.threads + len(self._streams) + self.stuck
 
-    def is_stream(self, channel: Channel) -> bool:
-        """Tell whether *channel* counts against MAX_STREAMS."""
-        return channel in self._streams
+    def is_stream(self, connection: Connection) -> bool:
+        """Tell whether *connection* counts against MAX_STREAMS."""
+        return connection in self._streams
 
-    def move_to_streams(self, channel: Channel) -> bool:
-        """Count the busy thread of *channel* against MAX_STREAMS instead of THREADS. Returns False if that is not possible."""
-        if channel in self._streams or len(self._streams) >= self._max_streams:
+    def move_to_streams(self, connection: Connection) -> bool:
+        """Count the busy thread of *connection* against MAX_STREAMS instead of THREADS. Returns False if that is not possible."""
+        if connection in self._streams or len(self._streams) >= self._max_streams:
             return False
-        self._streams.add(channel)
+        self._streams.add(connection)
         self.busy -= 1
         return True
 
-    def give_up(self, channel: Channel) -> None:
-        """Count the thread of *channel* as stuck."""
+    def give_up(self, connection: Connection) -> None:
+        """Count the thread of *connection* as stuck."""
         self.stuck += 1
-        self.busy -= not self._end_stream(channel)
+        self.busy -= not self._end_stream(connection)
 
-    def end(self, channel: Channel, *, given_up: bool) -> bool:
-        """Count the end of the turn of *channel*. Returns whether its thread is still busy and holds a slot."""
+    def end(self, connection: Connection, *, given_up: bool) -> bool:
+        """Count the end of the turn of *connection*. Returns whether its thread is still busy and holds a slot."""
         if given_up:
             self.stuck -= 1
             return False
-        return not self._end_stream(channel)
+        return not self._end_stream(connection)
 
-    def _end_stream(self, channel: Channel) -> bool:
-        """Count *channel* as a stream no more. Returns whether it was one."""
-        if channel not in self._streams:
+    def _end_stream(self, connection: Connection) -> bool:
+        """Count *connection* as a stream no more. Returns whether it was one."""
+        if connection not in self._streams:
             return False
-        self._streams.remove(channel)
+        self._streams.remove(connection)
         return True

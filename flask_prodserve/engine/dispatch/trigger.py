@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
 
-from waitress import trigger as waitress_trigger
+from ..waitress_parts import trigger
 
 logger = logging.getLogger("flask_prodserve.engine")
 
 
-class Trigger(waitress_trigger.trigger):  # type: ignore[misc]  # waitress is not annotated
+class Trigger(trigger):  # type: ignore[misc]  # waitress is not annotated
     """waitress's trigger, with two differences.
 
     - It calls functions without holding its lock: a function may pull the trigger itself, or wait for a lock that another thread holds
@@ -23,9 +22,13 @@ class Trigger(waitress_trigger.trigger):  # type: ignore[misc]  # waitress is no
     thunks: list[Callable[[], object]]
     _closed: bool
 
-    def __init__(self, map: dict[int, Any]) -> None:
+    accepting = False
+    descriptor: int
+
+    def __init__(self) -> None:
         self._pull_lock = threading.RLock()  # reentrant: a signal handler may interrupt the thread that holds it
-        super().__init__(map)
+        super().__init__({})
+        self.descriptor = self._fileno
 
     def _physical_pull(self) -> None:
         with self._pull_lock:

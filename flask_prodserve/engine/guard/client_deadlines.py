@@ -9,12 +9,10 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from ...clock import Clock
-from ...observe.cuts import Cuts
 from ...protocol.deadlines import Phase, overdue
-from ...settings.table import Timeouts
-from ..channel import Channel
-from ..reply import Reply
+from ..connection.connection import Connection
+from ..context import EngineContext
+from ..exchange.reply import Reply
 
 _LINES = {
     Phase.CONNECTED: (logging.INFO, "closed connections that sent nothing in time"),
@@ -32,30 +30,28 @@ _LINES = {
 class ClientDeadlines:
     """Calls *later* with the work of cutting a late client."""
 
-    def __init__(
-        self, timeouts: Timeouts, cuts: Cuts, clock: Clock, later: Callable[[Callable[[], object]], object]
-    ) -> None:
-        self._timeouts = timeouts
-        self._cuts = cuts
-        self._clock = clock
+    def __init__(self, context: EngineContext, later: Callable[[Callable[[], object]], object]) -> None:
+        self._timeouts = context.timeouts
+        self._limit_events = context.limit_events
+        self._clock = context.clock
         self._later = later
 
-    def check(self, channel: Channel, now: float) -> None:
+    def check(self, connection: Connection, now: float) -> None:
         """Measure the progress of an open connection, and cut its client later if it is late."""
-        waiting = channel.waiting(now)
-        channel.stop_lingering()
+        waiting = connection.waiting(now)
+        connection.stop_lingering()
         if waiting is not None and overdue(waiting, self._timeouts, now) is not None:
-            self._later(partial(self._cut, channel))
+            self._later(partial(self._cut, connection))
 
-    def _cut(self, channel: Channel) -> None:
+    def _cut(self, connection: Connection) -> None:
         """Cut the client, unless it turns out that the server was late to read what it had sent."""
-        if channel.connected:
-            channel.catch_up()
+        if connection.connected:
+            connection.catch_up()
         now = self._clock()
-        waiting = channel.waiting(now) if channel.connected else None
+        waiting = connection.waiting(now) if connection.connected else None
         setting = overdue(waiting, self._timeouts, now) if waiting is not None else None
         if waiting is None or setting is None:
             return
         level, line = _LINES[waiting.phase]
-        self._cuts.count(setting, line, level)
-        channel.give_up_waiting(waiting.phase, Reply(408, f"The client took too long ({setting})."))
+        self._limit_events.count(setting, line, level)
+        connection.give_up_waiting(waiting.phase, Reply(408, f"The client took too long ({setting})."))

@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from ...clock import Clock, Deadline
-from ...observe.cuts import Cuts
+from ...clock import Deadline
 from ...protocol.request_head import RequestHead
-from ...settings.endpoint_limits import Endpoint
-from ...settings.table import Timeouts
-from ..admission import Admission
-from ..channel import Channel
-from ..connections import Connections
-from ..loop import Loop
-from ..spool import Spool
+from ..connection.connection import Connection
+from ..connection.table import ConnectionTable
+from ..context import EngineContext
+from ..dispatch.admission import Admission
+from ..dispatch.dispatcher import Dispatcher
 from .client_deadlines import ClientDeadlines
 from .health import Health
 from .memory_pressure import MemoryPressure
@@ -35,60 +32,32 @@ So thousands of them together delay no one else.
 
 
 class Guard:
-    """Made once per engine. *slow_request* is SLOW_REQUEST.
-
-    *endpoint_of* tells the endpoint of a request, *describe* names its kind for the log.
-    """
+    """Made once per engine. *slow_request* is SLOW_REQUEST. *describe* names the kind of a request for the log."""
 
     def __init__(
         self,
-        connections: Connections,
-        loop: Loop,
+        context: EngineContext,
+        table: ConnectionTable,
+        dispatcher: Dispatcher,
         admission: Admission | None,
-        spool: Spool,
         *,
-        threads: int,
-        timeouts: Timeouts,
         slow_request: float,
-        endpoint_of: Callable[[RequestHead], Endpoint],
         describe: Callable[[RequestHead], str],
-        cuts: Cuts,
-        clock: Clock,
     ) -> None:
-        self._connections = connections
-        self._loop = loop
-        self._clock = clock
-        self._unchecked: deque[Channel] = deque()
+        self._table = table
+        self._dispatcher = dispatcher
+        self._clock = context.clock
+        self._unchecked: deque[Connection] = deque()
         self._due: deque[Callable[[], object]] = deque()
         later = self._due.append
-        channels = connections.channels.values
-        self._client_deadlines = ClientDeadlines(timeouts, cuts, clock, later)
+        self._client_deadlines = ClientDeadlines(context, later)
         self._request_deadlines = RequestDeadlines(
-            loop,
-            threads,
-            timeout=timeouts.request_timeout,
-            slow_request=slow_request,
-            endpoint_of=endpoint_of,
-            describe=describe,
-            discard_orphan=connections.left.discard,
-            cuts=cuts,
+            context, table, dispatcher, admission, slow_request=slow_request, describe=describe
         )
-        self._shedding = Shedding(
-            loop,
-            admission,
-            threads,
-            queue_timeout=timeouts.queue_timeout,
-            endpoint_of=endpoint_of,
-            describe=describe,
-            channels=channels,
-            orphans=connections.left,
-            cuts=cuts,
-            clock=clock,
-            later=later,
-        )
-        self._memory_pressure = MemoryPressure(spool, channels, cuts, clock, later)
-        self.health = Health(loop, admission, threads, connections, self._shedding, clock)
-        spool.make_room = lambda: loop.soon(self.relieve_spool)
+        self._shedding = Shedding(context, table, dispatcher, admission, describe, later)
+        self._memory_pressure = MemoryPressure(context, table, later)
+        self.health = Health(context, table, dispatcher, admission, self._shedding)
+        context.spool.make_room = lambda: dispatcher.soon(self.relieve_spool)
 
     @property
     def queued(self) -> int:
@@ -103,7 +72,7 @@ class Guard:
     def check(self) -> None:
         """Check everything. Every half second."""
         if not self._unchecked:
-            self._unchecked.extend([*self._connections.channels.values(), *self._connections.left])
+            self._unchecked.extend([*self._table.connections.values(), *self._table.orphaned])
         self._memory_pressure.check()
         self.check_queues()
 
@@ -126,10 +95,10 @@ class Guard:
             else:
                 self._check_one(self._unchecked.popleft())
         if self.has_work:
-            self._loop.soon(self._work)
+            self._dispatcher.soon(self._work)
 
-    def _check_one(self, channel: Channel) -> None:
+    def _check_one(self, connection: Connection) -> None:
         now = self._clock()
-        if channel.connected:
-            self._client_deadlines.check(channel, now)
-        self._request_deadlines.check(channel, now)
+        if connection.connected:
+            self._client_deadlines.check(connection, now)
+        self._request_deadlines.check(connection, now)

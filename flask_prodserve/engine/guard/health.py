@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ...clock import Clock
 from ...observe.events import Activity
-from ..admission import Admission
-from ..connections import Connections
-from ..loop import Loop
-from ..reply import Reply
-from ..task import Task
+from ..connection.table import ConnectionTable
+from ..context import EngineContext
+from ..dispatch.admission import Admission
+from ..dispatch.dispatcher import Dispatcher
+from ..exchange.reply import Reply
+from ..exchange.task import Task
 from .shedding import Shedding
 
 SHED_SECONDS = 2.0
@@ -21,19 +21,18 @@ class Health:
 
     def __init__(
         self,
-        loop: Loop,
+        context: EngineContext,
+        table: ConnectionTable,
+        dispatcher: Dispatcher,
         admission: Admission | None,
-        threads: int,
-        connections: Connections,
         shedding: Shedding,
-        clock: Clock,
     ) -> None:
-        self._loop = loop
+        self._threads = context.threads
+        self._clock = context.clock
+        self._table = table
+        self._dispatcher = dispatcher
         self._admission = admission
-        self._threads = threads
-        self._connections = connections
         self._shedding = shedding
-        self._clock = clock
 
     @property
     def healthy(self) -> bool:
@@ -45,17 +44,17 @@ class Health:
 
     @property
     def _too_many_stuck(self) -> bool:
-        return self._loop.stuck > self._threads / 2
+        return self._dispatcher.stuck > self._threads / 2
 
     def activity(self) -> Activity:
         """Return what goes on at this moment. From the event loop's thread."""
-        channels = [*self._connections.channels.values(), *self._connections.left]
+        connections = [*self._table.connections.values(), *self._table.orphaned]
         return Activity(
-            served=self._connections.answered,
-            connections=len(self._connections),
-            busy=sum(isinstance(channel.task, Task) for channel in channels),
+            served=self._table.answered,
+            connections=len(self._table),
+            busy=sum(isinstance(connection.task, Task) for connection in connections),
             queued=self._shedding.queued,
-            stuck=self._loop.stuck,
+            stuck=self._dispatcher.stuck,
             healthy=self.healthy,
         )
 

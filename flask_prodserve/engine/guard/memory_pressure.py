@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from ...clock import Clock
-from ...observe.cuts import Cuts
-from ..channel import Channel
-from ..reply import SPOOL_FULL
-from ..spool import Spool
+from ..connection.connection import Connection
+from ..connection.table import ConnectionTable
+from ..context import EngineContext
+from ..exchange.reply import SPOOL_FULL
 
 SUPPOSED_SPEED = 1 << 16
 """Bytes a second that a client is supposed to take or send while its speed is unknown."""
@@ -19,13 +18,13 @@ SUPPOSED_SPEED = 1 << 16
 class Holder(NamedTuple):
     """A connection with bytes in the spool, of a response or of a request body."""
 
-    channel: Channel
+    connection: Connection
     kept: int
     speed: float | None
     """Bytes a second at which the client moves them, if known."""
 
 
-def to_cut(holders: Iterable[Holder], excess: int, *, full: bool) -> list[Channel]:
+def to_cut(holders: Iterable[Holder], excess: int, *, full: bool) -> list[Connection]:
     """Choose the connections to cut, until *excess* bytes are free.
 
     The first is the one that would hold its bytes longest at its speed, in either direction.
@@ -37,7 +36,7 @@ def to_cut(holders: Iterable[Holder], excess: int, *, full: bool) -> list[Channe
         if excess <= 0:
             break
         excess -= holder.kept
-        chosen.append(holder.channel)
+        chosen.append(holder.connection)
     return chosen
 
 
@@ -46,23 +45,15 @@ def _seconds_kept(holder: Holder) -> float:
 
 
 class MemoryPressure:
-    """Frees room in *spool*. *channels* returns the open connections.
-
-    Calls *later* with the work of cutting a client.
-    """
+    """Frees room in the spool. Calls *later* with the work of cutting a client."""
 
     def __init__(
-        self,
-        spool: Spool,
-        channels: Callable[[], Iterable[Channel]],
-        cuts: Cuts,
-        clock: Clock,
-        later: Callable[[Callable[[], object]], object],
+        self, context: EngineContext, table: ConnectionTable, later: Callable[[Callable[[], object]], object]
     ) -> None:
-        self._spool = spool
-        self._channels = channels
-        self._cuts = cuts
-        self._clock = clock
+        self._spool = context.spool
+        self._table = table
+        self._limit_events = context.limit_events
+        self._clock = context.clock
         self._later = later
 
     def check(self) -> None:
@@ -73,20 +64,24 @@ class MemoryPressure:
     def relieve(self) -> None:
         """Choose clients, and have them cut later."""
         now = self._clock()
-        holders = [Holder(channel, kept, channel.speed(now)) for channel in self._channels() if (kept := channel.kept)]
-        for channel in to_cut(holders, self._spool.excess, full=self._spool.full):
-            self._later(partial(self._cut, channel))
+        holders = [
+            Holder(connection, kept, connection.speed(now))
+            for connection in self._table.connections.values()
+            if (kept := connection.kept)
+        ]
+        for connection in to_cut(holders, self._spool.excess, full=self._spool.full):
+            self._later(partial(self._cut, connection))
 
-    def _cut(self, channel: Channel) -> None:
+    def _cut(self, connection: Connection) -> None:
         """Cut the client, unless room was made meanwhile."""
-        if not (channel.connected and channel.kept and self._spool.excess):
+        if not (connection.connected and connection.kept and self._spool.excess):
             return
-        self._cuts.count(
+        self._limit_events.count(
             "MAX_SPOOL",
             "cut the slowest clients with the most buffered bytes: reset their responses, rejected their uploads "
             "with 503. Raise MAX_SPOOL if memory and disk allow it",
         )
-        if channel.output.kept:
-            channel.reset()
+        if connection.output.kept:
+            connection.reset()
         else:
-            channel.refuse(SPOOL_FULL)
+            connection.refuse(SPOOL_FULL)

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from enum import Enum
 
 from ...errors import RequestTimedOut
-from ...observe.cuts import Cuts
 from ...observe.printable import printable_ascii
 from ...observe.stacks import stack_of
 from ...protocol.request_head import RequestHead
-from ...settings.endpoint_limits import Endpoint
-from ..channel import Channel
-from ..loop import Loop
-from ..reply import Reply
-from ..task import Task
+from ..connection.connection import Connection
+from ..connection.table import ConnectionTable
+from ..context import EngineContext
+from ..dispatch.admission import Admission
+from ..dispatch.dispatcher import Dispatcher
+from ..exchange.reply import Reply
+from ..exchange.task import Task
 
 logger = logging.getLogger("flask_prodserve.engine")
 
@@ -55,36 +56,31 @@ def due_action(
 
 
 class RequestDeadlines:
-    """Checks running requests. *describe* names a kind of request for the log.
-
-    *timeout* is REQUEST_TIMEOUT, for endpoints without one of their own. *discard_orphan* removes
-    a connection from those that are closed while their request runs.
-    """
+    """Checks running requests. *slow_request* is SLOW_REQUEST. *describe* names a kind of request for the log."""
 
     def __init__(
         self,
-        loop: Loop,
-        threads: int,
+        context: EngineContext,
+        table: ConnectionTable,
+        dispatcher: Dispatcher,
+        admission: Admission | None,
         *,
-        timeout: float,
         slow_request: float,
-        endpoint_of: Callable[[RequestHead], Endpoint],
         describe: Callable[[RequestHead], str],
-        discard_orphan: Callable[[Channel], None],
-        cuts: Cuts,
     ) -> None:
-        self._loop = loop
-        self._most_stuck = STUCK_PER_THREAD * threads
-        self._timeout = timeout
+        self._most_stuck = STUCK_PER_THREAD * context.threads
+        self._timeout = context.timeouts.request_timeout
+        self._endpoint_of = context.endpoint_of
+        self._limit_events = context.limit_events
+        self._table = table
+        self._dispatcher = dispatcher
+        self._admission = admission
         self._slow_request = slow_request
-        self._endpoint_of = endpoint_of
         self._describe = describe
-        self._discard_orphan = discard_orphan
-        self._cuts = cuts
 
-    def check(self, channel: Channel, now: float) -> None:
-        """Do what is due for the request that runs on *channel*, if one does."""
-        task = channel.task
+    def check(self, connection: Connection, now: float) -> None:
+        """Do what is due for the request that runs on *connection*, if one does."""
+        task = connection.task
         if not isinstance(task, Task):
             return
         age = now - task.began
@@ -99,9 +95,9 @@ class RequestDeadlines:
             logged=task.slow,
         )
         if action is Action.MOVE_TO_STREAM_BUDGET:
-            self._loop.lend(channel)
+            self._dispatcher.move_to_stream_budget(connection)
         elif action is Action.GIVE_UP:
-            self._give_up(channel, task, age)
+            self._give_up(connection, task, age)
         elif action is Action.LOG:
             task.slow = True
             logger.warning(
@@ -115,30 +111,31 @@ class RequestDeadlines:
         timeout = self._endpoint_of(head).limits.timeout
         return self._timeout if timeout is None else timeout
 
-    def _give_up(self, channel: Channel, task: Task, age: float) -> None:
-        if self._loop.stuck >= self._most_stuck:
-            self._cuts.count(
+    def _give_up(self, connection: Connection, task: Task, age: float) -> None:
+        if self._dispatcher.stuck >= self._most_stuck:
+            self._limit_events.count(
                 "REQUEST_TIMEOUT",
-                f"{self._loop.stuck} threads are stuck; no more requests are timed out until some of these end. "
+                f"{self._dispatcher.stuck} threads are stuck; no more requests are timed out until some of these end. "
                 "Restart the server",
                 logging.CRITICAL,
             )
             return
         stack = stack_of(task.thread)
-        if not channel.abandon(task, Reply(504, "The app took too long.")):
+        counts = self._admission is not None and self._admission.counts(connection)
+        if not connection.abandon(task, Reply(504, "The app took too long.")):
             return
-        self._discard_orphan(channel)
+        self._table.orphaned.discard(connection)
         if task.interruptible is not None:
             task.interruptible.interrupt(RequestTimedOut)
-        self._loop.abandoned(channel)
-        self._cuts.counts["REQUEST_TIMEOUT"] += 1
+        self._dispatcher.abandoned(connection)
+        self._limit_events.counts["REQUEST_TIMEOUT"] += 1
         logger.error(
             "REQUEST_TIMEOUT: %s has been running for %.1fs; the client %s. Another thread replaces its thread%s, "
             "which is stuck here:\n%s",
             self._identify(task),
             age,
-            "got 504" if channel.connected else "had left",
-            " (the request counts for max_concurrency until it ends)" if channel.share is not None else "",
+            "got 504" if connection.connected else "had left",
+            " (the request counts for max_concurrency until it ends)" if counts else "",
             stack,
         )
 

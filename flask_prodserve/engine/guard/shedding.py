@@ -8,20 +8,19 @@ of all of them late (CoDel, RFC 8289, for requests).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from ...clock import Clock
-from ...observe.cuts import Cuts
 from ...observe.printable import printable_ascii
 from ...protocol.request_head import RequestHead
-from ...settings.endpoint_limits import Endpoint
-from ..admission import Admission
-from ..channel import Channel
-from ..loop import Loop
-from ..reply import RETRY_AFTER_SECONDS, Reply
-from ..task import Task
+from ..connection.connection import Connection
+from ..connection.table import ConnectionTable
+from ..context import EngineContext
+from ..dispatch.admission import Admission
+from ..dispatch.dispatcher import Dispatcher
+from ..exchange.reply import RETRY_AFTER_SECONDS, Reply
+from ..exchange.task import Task
 from .request_deadlines import STREAM_SECONDS
 
 GONE_SECONDS = 1.0
@@ -49,8 +48,8 @@ _LINES = {
 class Stream(NamedTuple):
     """A response that has been streaming for long enough to have been moved to MAX_STREAMS."""
 
-    channel: Channel
-    lent: bool
+    connection: Connection
+    is_moved: bool
     """Whether it was."""
     holds_thread: bool
     """Whether its thread waits until the client takes something."""
@@ -66,14 +65,14 @@ def share_of_timeout(*, standing: bool, behind: int, threads: int) -> float:
     return STANDING_SHARE if standing and behind >= threads else 1.0
 
 
-def to_reset(streams: Sequence[Stream], waiting: int) -> list[Channel]:
+def to_reset(streams: Sequence[Stream], waiting: int) -> list[Connection]:
     """Choose the slowest readers that hold threads: one for each stream beyond MAX_STREAMS.
 
     Chooses no more than there are requests *waiting* for a thread.
     """
-    excess = min(waiting, sum(not stream.lent for stream in streams))
+    excess = min(waiting, sum(not stream.is_moved for stream in streams))
     holders = sorted((stream for stream in streams if stream.holds_thread), key=lambda stream: stream.speed)
-    return [stream.channel for stream in holders[:excess]]
+    return [stream.connection for stream in holders[:excess]]
 
 
 def describe_load(
@@ -109,9 +108,7 @@ def describe_load(
 class Shedding:
     """Checks the queues. Calls *later* with the work of answering a request that is shed.
 
-    *channels* returns the open connections; *orphans* are closed ones whose request still runs.
-    *queue_timeout* is QUEUE_TIMEOUT, for endpoints without one of their own. *describe* names a
-    kind of request for the log.
+    *describe* names a kind of request for the log.
     """
 
     shed_at: float | None = None
@@ -119,122 +116,121 @@ class Shedding:
 
     def __init__(
         self,
-        loop: Loop,
+        context: EngineContext,
+        table: ConnectionTable,
+        dispatcher: Dispatcher,
         admission: Admission | None,
-        threads: int,
-        *,
-        queue_timeout: float,
-        endpoint_of: Callable[[RequestHead], Endpoint],
         describe: Callable[[RequestHead], str],
-        channels: Callable[[], Iterable[Channel]],
-        orphans: Iterable[Channel],
-        cuts: Cuts,
-        clock: Clock,
         later: Callable[[Callable[[], object]], object],
     ) -> None:
-        self._loop = loop
+        self._threads = context.threads
+        self._queue_timeout = context.timeouts.queue_timeout
+        self._endpoint_of = context.endpoint_of
+        self._limit_events = context.limit_events
+        self._clock = context.clock
+        self._table = table
+        self._dispatcher = dispatcher
         self._admission = admission
-        self._threads = threads
-        self._queue_timeout = queue_timeout
-        self._endpoint_of = endpoint_of
         self._describe = describe
-        self._channels = channels
-        self._orphans = orphans
-        self._cuts = cuts
-        self._clock = clock
         self._later = later
-        self._empty_at = clock()
+        self._empty_at = context.clock()
 
     @property
     def queued(self) -> int:
         """How many requests wait for a thread, or for others of their endpoint."""
-        return self._loop.queued + (0 if self._admission is None else self._admission.queued)
+        return self._dispatcher.queued + (0 if self._admission is None else self._admission.queued)
 
     def check(self) -> None:
         """Take requests that waited too long out of the queues, and have them answered later."""
         now = self._clock()
         if self._admission is not None:
-            for channel in self._admission.withdraw(lambda channel: self._waits_in_vain(channel, now)):
-                self._later(partial(self._shed, channel, "max_concurrency"))
+            for connection in self._admission.withdraw(lambda connection: self._waits_in_vain(connection, now)):
+                self._later(partial(self._shed, connection, "max_concurrency"))
         self._check_queue(now)
 
     def _check_queue(self, now: float) -> None:
         waiting: list[float] = []
-        behind = self._loop.queued
+        behind = self._dispatcher.queued
         standing = now - self._empty_at > self._queue_timeout
 
-        def is_overdue(channel: Channel) -> bool:
+        def is_overdue(connection: Connection) -> bool:
             nonlocal behind
             behind -= 1
-            waiting.append(channel.queued_for(now))
+            waiting.append(connection.queued_for(now))
             share = share_of_timeout(standing=standing, behind=behind, threads=self._threads)
-            return self._waits_in_vain(channel, now, share)
+            return self._waits_in_vain(connection, now, share)
 
-        withdrawn = self._loop.withdraw(is_overdue)
-        for channel in withdrawn:
-            self._later(partial(self._shed, channel, "QUEUE_TIMEOUT"))
+        withdrawn = self._dispatcher.withdraw(is_overdue)
+        for connection in withdrawn:
+            self._later(partial(self._shed, connection, "QUEUE_TIMEOUT"))
         if not waiting:
             self._empty_at = now
         elif withdrawn or max(waiting) > SATURATED_SECONDS:
             self._warn(now, waiting)
             self._free_threads(now, len(waiting))
 
-    def _waits_in_vain(self, channel: Channel, now: float, share: float = 1.0) -> bool:
+    def _waits_in_vain(self, connection: Connection, now: float, share: float = 1.0) -> bool:
         """Tell whether a request has waited for *share* of its timeout, or its client has gone."""
-        if not channel.connected:
+        if not connection.connected:
             return True
-        request = channel.requests[0]
+        request = connection.current
+        assert request is not None
         if request.reply is not None:
             # It is refused already, and waits for nothing. The end of its body may be unknown, so
             # a 503 that keeps the connection open would be wrong.
             return False
-        waited = channel.queued_for(now)
+        waited = connection.queued_for(now)
         limit = self._endpoint_of(request.head).limits.queue_timeout if request.head is not None else None
         if limit is None:
             limit = self._queue_timeout
-        return waited > limit * share or (waited > GONE_SECONDS and channel.check_client_disconnected())
+        return waited > limit * share or (waited > GONE_SECONDS and connection.check_client_disconnected())
 
-    def _shed(self, channel: Channel, reason: str) -> None:
+    def _shed(self, connection: Connection, reason: str) -> None:
         """Answer 503 to a request that was taken out of its queue, if its client is still there."""
-        if channel.connected and channel.check_client_disconnected():
-            channel.handle_close()
-        if not channel.connected:
-            self._cuts.counts["client left"] += 1
-            channel.forget_request()
+        if connection.connected and connection.check_client_disconnected():
+            connection.close()
+        if not connection.connected:
+            self._limit_events.counts["client left"] += 1
+            connection.forget_request()
             return
         if reason == "QUEUE_TIMEOUT":
             self.shed_at = self._clock()
-        self._cuts.count(reason, _LINES[reason])
-        channel.refuse(Reply(503, "The server is overloaded.", closes=False, retry_after=RETRY_AFTER_SECONDS))
+        self._limit_events.count(reason, _LINES[reason])
+        connection.refuse(Reply(503, "The server is overloaded.", closes=False, retry_after=RETRY_AFTER_SECONDS))
 
     def _warn(self, now: float, waiting: Sequence[float]) -> None:
         running: dict[str, list[float]] = {}
-        for channel in [*self._channels(), *self._orphans]:
-            if isinstance(task := channel.task, Task):
+        for connection in [*self._table.connections.values(), *self._table.orphaned]:
+            if isinstance(task := connection.task, Task):
                 running.setdefault(self._describe(task.head), []).append(now - task.began)
         not_empty = now - self._empty_at
         if not running and not_empty < UNSEEN_SECONDS:
             return  # the next check sees more
-        shed = self._cuts.counts["QUEUE_TIMEOUT"]
+        shed = self._limit_events.counts["QUEUE_TIMEOUT"]
         line = describe_load(waiting, running, threads=self._threads, not_empty=not_empty, shed=shed)
-        self._cuts.count("THREADS", line)
+        self._limit_events.count("THREADS", line)
 
     def _free_threads(self, now: float, waiting: int) -> None:
         """Reset slow readers: requests are *waiting* for threads that wait for these clients."""
         streams = [
-            Stream(channel, channel.lent, channel.holds_thread, channel.speed(now) or 0.0)
-            for channel in self._channels()
-            if _has_streamed(channel, now)
+            Stream(
+                connection,
+                self._dispatcher.is_stream(connection),
+                connection.holds_thread,
+                connection.speed(now) or 0.0,
+            )
+            for connection in self._table.connections.values()
+            if _has_streamed(connection, now)
         ]
-        for channel in to_reset(streams, waiting):
-            self._cuts.count(
+        for connection in to_reset(streams, waiting):
+            self._limit_events.count(
                 "MAX_STREAMS", "reset the slowest readers of long responses, to free threads for waiting requests"
             )
-            channel.reset()
+            connection.reset()
 
 
-def _has_streamed(channel: Channel, now: float) -> bool:
-    """Tell whether *channel* has streamed for long enough to have been moved to MAX_STREAMS."""
-    task = channel.task
+def _has_streamed(connection: Connection, now: float) -> bool:
+    """Tell whether *connection* has streamed for long enough to have been moved to MAX_STREAMS."""
+    task = connection.task
     since = task.streaming_since if isinstance(task, Task) else None
     return since is not None and now - since > 2 * STREAM_SECONDS

@@ -15,15 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from by_hand import ByHand
 from flask_prodserve.clock import monotonic
-from flask_prodserve.engine.adjustments import EngineAdjustments
-from flask_prodserve.engine.channel import Channel, TurnEnd
-from flask_prodserve.engine.connections import Connections
-from flask_prodserve.engine.server import Server
+from flask_prodserve.engine.connection.connection import Connection, TurnEnd
+from flask_prodserve.engine.connection.table import ConnectionTable
+from flask_prodserve.engine.connection.transport import TCPTransport
+from flask_prodserve.engine.context import EngineContext
+from flask_prodserve.engine.exchange.peer import Peer
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.net.listeners import Listener
 from flask_prodserve.observe.cuts import Cuts
 from flask_prodserve.settings import arguments
-from flask_prodserve.units import TCPAddress
 
 SIZES = [0, 1, 100, 70_000, 1_500_000]
 DATE = "Sat, 21 Nov 2026 00:00:00 GMT"
@@ -55,7 +54,7 @@ def request(number: int, size: int, body: bytes, chunked: bool) -> tuple[bytes, 
     return head + framing + sent, response + (content * (size // len(content) + 1))[:size]
 
 
-class Connection(RuleBasedStateMachine):
+class States(RuleBasedStateMachine):
     @initialize()
     def connect(self) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
@@ -63,20 +62,16 @@ class Connection(RuleBasedStateMachine):
         self.client.setblocking(False)
         accepted, address = listening.accept()
         listening.close()
-        own = Listener(socket.socket(), TCPAddress("127.0.0.1", 0))
+        accepted.setblocking(False)
         resolved = resolve_for(Flask("states"), [arguments({}, "test")]).settings
-        self.server = Server(
-            application,
-            own,
-            {},
-            Connections(10, 0, bool, Cuts(), monotonic),
-            ByHand(),  # type: ignore[arg-type]  # as much of a loop as a channel needs
-            EngineAdjustments(resolved),
-            tls=None,
-            request_done=None,
-            error_logger=logging.getLogger("states"),
+        self.channel = Connection(
+            TCPTransport(accepted),
+            Peer(*address, "127.0.0.1", 80, "http"),
+            EngineContext.of(application, resolved, error_logger=logging.getLogger("states")),
+            ByHand(),
+            table := ConnectionTable(10, 0, bool, Cuts(), monotonic),
         )
-        self.channel = Channel(self.server, accepted, address, self.server.adj, {})
+        table.add(self.channel)
         self.number = 0
         self.unsent = b""
         self.expected = b""
@@ -125,7 +120,7 @@ class Connection(RuleBasedStateMachine):
 
     @rule()
     def thread_answers(self) -> None:
-        if self.channel.running and self.channel.requests and self.channel.answer() is TurnEnd.DONE:
+        if self.channel.running and self.channel.current is not None and self.channel.answer() is TurnEnd.DONE:
             self.channel.finish_turn(in_loop=False)
 
     @rule(count=st.sampled_from([1, 1000, 10_000_000]))
@@ -141,7 +136,7 @@ class Connection(RuleBasedStateMachine):
     @invariant()
     def running_means_a_request(self) -> None:
         if hasattr(self, "channel"):
-            assert bool(self.channel.requests) == self.channel.running
+            assert (self.channel.current is not None) == self.channel.running
             assert not (self.channel.running and self.channel.readable())
 
     def teardown(self) -> None:
@@ -162,9 +157,8 @@ class Connection(RuleBasedStateMachine):
             assert not self.channel.running
         finally:
             self.client.close()
-            self.channel.handle_close()
-            self.server.listener.socket.close()
+            self.channel.close()
 
 
-TestConnection = Connection.TestCase
+TestConnection = States.TestCase
 TestConnection.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

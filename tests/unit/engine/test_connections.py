@@ -7,23 +7,25 @@ from typing import Any, cast
 
 import pytest
 
-from flask_prodserve.engine.connections import SLACK, Connections
-from flask_prodserve.engine.progress import SILENT_SECONDS, ClientProgress
-from flask_prodserve.engine.reply import Reply
+from flask_prodserve.engine.connection.progress import SILENT_SECONDS, ClientProgress
+from flask_prodserve.engine.connection.table import SLACK, ConnectionTable
+from flask_prodserve.engine.exchange.peer import Peer
+from flask_prodserve.engine.exchange.reply import Reply
 from flask_prodserve.observe.cuts import Cuts
 from serving import ManualClock
 
 
 class Connected:
-    """As much of a channel as Connections looks at."""
+    """As much of a channel as ConnectionTable looks at."""
 
     numbers = iter(range(10**9))
 
-    def __init__(self, connections: Connections, address: str = "192.0.2.1", turned_away: Reply | None = None) -> None:
-        self._fileno = next(self.numbers)
-        self.addr = (address, 1)
+    def __init__(
+        self, connections: ConnectionTable, address: str = "192.0.2.1", turned_away: Reply | None = None
+    ) -> None:
+        self.descriptor = next(self.numbers)
+        self.peer = Peer(address, 1, "localhost", 80, "http")
         self.turned_away = turned_away
-        self.counted_as: str | None = None
         self.idle: float | None = None
         self.busy_in_the_last_moment = False
         self.silent = False
@@ -32,6 +34,13 @@ class Connected:
         self.answered = 0
         self._connections = connections
         connections.add(cast(Any, self))
+
+    @property
+    def is_turned_away(self) -> bool:
+        return self.turned_away is not None
+
+    def turn_away(self, refusal: Reply) -> None:
+        self.turned_away = refusal
 
     def idle_since(self) -> float | None:
         return self.idle if self.connected else None
@@ -65,8 +74,8 @@ def make(
     most: int = 3,
     most_per_client: int = 0,
     exempt: Callable[[str], bool] = lambda address: not address,
-) -> Connections:
-    return Connections(most, most_per_client, exempt, cuts, clock)
+) -> ConnectionTable:
+    return ConnectionTable(most, most_per_client, exempt, cuts, clock)
 
 
 def test_up_to_the_limit(cuts: Cuts, clock: ManualClock) -> None:
@@ -152,7 +161,7 @@ def test_a_request_in_the_last_moment(cuts: Cuts, clock: ManualClock) -> None:
     assert not second.connected
 
 
-def fill(connections: Connections, *, silent: int, idle: int) -> tuple[list[Connected], list[Connected]]:
+def fill(connections: ConnectionTable, *, silent: int, idle: int) -> tuple[list[Connected], list[Connected]]:
     """Connections that have sent nothing, and others that have been idle since their number."""
     mute = [Connected(connections) for _ in range(silent)]
     others = [Connected(connections) for _ in range(idle)]
@@ -163,7 +172,7 @@ def fill(connections: Connections, *, silent: int, idle: int) -> tuple[list[Conn
     return mute, others
 
 
-def make_room(connections: Connections, channels: list[Connected], times: int) -> list[Connected]:
+def make_room(connections: ConnectionTable, channels: list[Connected], times: int) -> list[Connected]:
     """Which of *channels* are closed for so many others, in this order."""
     gone: list[Connected] = []
     for _ in range(times):
@@ -207,7 +216,7 @@ def test_silent_no_longer(cuts: Cuts, clock: ManualClock) -> None:
     assert make_room(connections, silent[:2] + silent[3:], 1) == [silent[3]]
     clock.advance(1)
     assert connections.refusal("192.0.2.9") is not None
-    for channel in list(connections.channels.values()):
+    for channel in list(connections.connections.values()):
         channel.close()
     assert not connections._silent
 
@@ -323,7 +332,7 @@ def test_a_client_that_is_known_later(cuts: Cuts, clock: ManualClock) -> None:
     announced = [Connected(connections, "10.0.0.1") for _ in range(SLACK + 2)]
     verdicts = []
     for channel in announced:
-        channel.addr = ("2001:db8::1", 1)
+        channel.peer = channel.peer._replace(address="2001:db8::1")
         verdicts.append(connections.identify(cast(Any, channel)))
     assert verdicts == [True] * (SLACK + 1) + [False]
     assert [channel.turned_away is not None for channel in announced] == [False, *[True] * SLACK, False]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from werkzeug.wrappers import Response
 
-from flask_prodserve.engine.file_wrapper import FileWrapper
+from flask_prodserve.engine.exchange.file_wrapper import FileWrapper
 
 
 class Pipe:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flask_prodserve.engine import interrupt
-from flask_prodserve.engine.interrupt import Interruptible
+from flask_prodserve.engine.exchange import interrupt
+from flask_prodserve.engine.exchange.interrupt import Interruptible
 from serving import PATIENCE
 
 TRIES = 20_000

@@ -16,17 +16,16 @@ from flask import Flask
 
 from by_hand import ByHand
 from flask_prodserve.clock import monotonic
-from flask_prodserve.engine import task
-from flask_prodserve.engine.adjustments import EngineAdjustments
-from flask_prodserve.engine.channel import Channel, TurnEnd
-from flask_prodserve.engine.connections import Connections
-from flask_prodserve.engine.server import Server
+from flask_prodserve.engine.connection.connection import Connection, TurnEnd
+from flask_prodserve.engine.connection.table import ConnectionTable
+from flask_prodserve.engine.connection.transport import TCPTransport
+from flask_prodserve.engine.context import EngineContext
+from flask_prodserve.engine.exchange import task
+from flask_prodserve.engine.exchange.peer import Peer
 from flask_prodserve.errors import RequestTimedOut
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.net.listeners import Listener
 from flask_prodserve.observe.cuts import Cuts
 from flask_prodserve.settings import arguments
-from flask_prodserve.units import TCPAddress
 from serving import PATIENCE
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000)
@@ -38,32 +37,28 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 @contextlib.contextmanager
-def asked(application: Application) -> Iterator[Channel]:
+def asked(application: Application) -> Iterator[Connection]:
     """A channel with a request that is to be answered."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         stack.enter_context(socket.create_connection(listening.getsockname()))
         accepted, address = listening.accept()
-        own = Listener(stack.enter_context(socket.socket()), TCPAddress("127.0.0.1", 0))
+        accepted.setblocking(False)
         settings = resolve_for(Flask("asked"), [arguments({"request_timeout_raise": True}, "test")]).settings
-        server = Server(
-            application,
-            own,
-            {},
-            Connections(10, 0, bool, Cuts(), monotonic),
-            ByHand(),  # type: ignore[arg-type]  # as much of a loop as a channel needs
-            EngineAdjustments(settings),
-            tls=None,
-            request_done=None,
-            error_logger=logger,
+        channel = Connection(
+            TCPTransport(accepted),
+            Peer(*address, "127.0.0.1", 80, "http"),
+            EngineContext.of(application, settings, error_logger=logger),
+            ByHand(),
+            table := ConnectionTable(10, 0, bool, Cuts(), monotonic),
         )
-        channel = Channel(server, accepted, address, server.adj, {})
-        stack.callback(channel.handle_close)
+        table.add(channel)
+        stack.callback(channel.close)
         assert channel.received(REQUEST)
         yield channel
 
 
-def interrupt(channel: Channel) -> None:
+def interrupt(channel: Connection) -> None:
     """Raise the exception here, where one can come; else nothing."""
     assert isinstance(channel.task, task.Task)
     if channel.task.interruptible is not None:
@@ -74,7 +69,7 @@ class InterruptingClock:
     """In place of ``time`` in the task: raises the exception in the moment in which the task looks for the *number*-th time."""
 
     def __init__(self, number: int) -> None:
-        self.channel: Channel | None = None
+        self.channel: Connection | None = None
         self.left = number
         self.time = time.time
 
@@ -88,7 +83,7 @@ class InterruptingClock:
 class Chunks:
     """What an app returns. Raises the exception in the moment in which somebody wants to close it."""
 
-    def __init__(self, channel: Channel, ends: bool) -> None:
+    def __init__(self, channel: Connection, ends: bool) -> None:
         self.closed = 0
         self._channel = channel
         self._ends = ends
@@ -127,7 +122,7 @@ def test_response_is_closed(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None
         with asked(application) as channel:
             clock.channel = channel
             assert channel.answer() is TurnEnd.DONE
-        assert channel.adj.spool.size == 0
+        assert channel.context.spool.size == 0
         reached = clock.left <= 0
         outcomes.append([chunks.closed for chunks in returned])
         returned.clear()

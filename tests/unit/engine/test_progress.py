@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_prodserve.engine.progress import MEASURED_SECONDS, SILENT_SECONDS, ClientProgress, Snapshot
+from flask_prodserve.engine.connection.progress import MEASURED_SECONDS, SILENT_SECONDS, ClientProgress, Snapshot
 from flask_prodserve.protocol.deadlines import RATE_SECONDS, Phase, Progress, Waiting
 from serving import ManualClock
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 from flask import Flask
 
-from flask_prodserve.engine.adjustments import (
+from flask_prodserve.engine.context import EngineContext
+from flask_prodserve.engine.exchange.request import (
     RECEIVE_BODY_BYTES,
     RECEIVE_BYTES,
     RECEIVE_CHUNKS_BYTES,
     SMALL_CHUNKS,
-    EngineAdjustments,
+    Request,
 )
-from flask_prodserve.engine.parser import RequestParser
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.settings import arguments
 
@@ -24,19 +25,20 @@ SMALL = b"1\r\nx\r\n"
 
 
 @pytest.fixture
-def parser() -> Iterator[RequestParser]:
-    parser = RequestParser(EngineAdjustments(resolve_for(Flask("sizes"), [arguments({}, "test")]).settings))
+def parser() -> Iterator[Request]:
+    settings = resolve_for(Flask("sizes"), [arguments({}, "test")]).settings
+    parser = Request(EngineContext.of(Flask("sizes"), settings, error_logger=logging.getLogger("sizes")))
     yield parser
     parser.close()
 
 
-def test_head(parser: RequestParser) -> None:
+def test_head(parser: Request) -> None:
     """Of what may follow a head nothing is known."""
     parser.received(HEAD)
     assert parser.receive_size == RECEIVE_BYTES
 
 
-def test_rest_of_a_body(parser: RequestParser) -> None:
+def test_rest_of_a_body(parser: Request) -> None:
     """A body of known length is read by large pieces, and no more than usual of what is behind it."""
     parser.received(HEAD + b"Content-Length: 1000000\r\n\r\n")
     assert parser.receive_size == RECEIVE_BODY_BYTES
@@ -44,7 +46,7 @@ def test_rest_of_a_body(parser: RequestParser) -> None:
     assert parser.receive_size == RECEIVE_BYTES + 10
 
 
-def test_rest_of_a_chunk(parser: RequestParser) -> None:
+def test_rest_of_a_chunk(parser: Request) -> None:
     """The same holds of each chunk."""
     parser.received(CHUNKED)
     assert parser.receive_size == RECEIVE_BYTES
@@ -56,7 +58,7 @@ def test_rest_of_a_chunk(parser: RequestParser) -> None:
     assert parser.receive_size == RECEIVE_BYTES
 
 
-def test_few_small_chunks(parser: RequestParser) -> None:
+def test_few_small_chunks(parser: Request) -> None:
     """Small chunks are no trouble unless there are many at a time."""
     parser.received(CHUNKED)
     for _ in range(100):
@@ -65,7 +67,7 @@ def test_few_small_chunks(parser: RequestParser) -> None:
 
 
 @pytest.mark.parametrize("size", [b"1", b"0001", b"1;a"])
-def test_many_small_chunks(parser: RequestParser, size: bytes) -> None:
+def test_many_small_chunks(parser: Request, size: bytes) -> None:
     """Many at a time have less read, for good: large ones in between change that only for their own bytes."""
     parser.received(CHUNKED)
     parser.received((size + b"\r\nx\r\n") * (SMALL_CHUNKS + 1))

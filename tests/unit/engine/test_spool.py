@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_prodserve.engine import body, output
-from flask_prodserve.engine.body import Body
-from flask_prodserve.engine.output import Output
+from flask_prodserve.engine.connection import output
+from flask_prodserve.engine.connection.output import OutputQueue
+from flask_prodserve.engine.exchange import body
+from flask_prodserve.engine.exchange.body import Body
 from flask_prodserve.engine.spool import PRESSURE, RELIEF, Spool, SpoolFull, cannot_be_kept
 
 MOST = 1_000_000
@@ -174,7 +175,7 @@ class Client:
         self.room = 0
         self.received = b""
 
-    def send_bytes(self, data: bytes | bytearray) -> int:
+    def send_bytes(self, data: bytes | bytearray, total: int) -> int:
         count = min(self.room, len(data))
         self.received += data[:count]
         self.room -= count
@@ -183,7 +184,7 @@ class Client:
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
         import os
 
-        return self.send_bytes(os.pread(descriptor, min(count, self.room), offset))
+        return self.send_bytes(os.pread(descriptor, min(count, self.room), offset), 0)
 
 
 steps = st.one_of(
@@ -197,7 +198,7 @@ steps = st.one_of(
 def test_outputs_are_counted(plan: list[tuple[str, int]], all_taken: bool) -> None:
     """What is kept is counted until it is taken or given up; files of the app are none of it; the client gets all in order."""
     spool, client = Spool(10**9), Client()
-    kept = Output(spool)
+    kept = OutputQueue(spool)
     expected = b""
     for number, (what, size) in enumerate(plan):
         content = bytes([number + 1]) * size
@@ -266,19 +267,19 @@ class Taker:
     def __init__(self) -> None:
         self.room = 0
 
-    def send_bytes(self, data: bytes | bytearray) -> int:
+    def send_bytes(self, data: bytes | bytearray, total: int) -> int:
         count = min(self.room, len(data))
         self.room -= count
         return count
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
-        return self.send_bytes(bytes(min(count, self.room)))
+        return self.send_bytes(bytes(min(count, self.room)), 0)
 
 
 def test_kept_is_bounded_for_a_steady_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that takes as much as comes, and never all of it, does not make its temporary file grow for ever."""
     monkeypatch.setattr(output, "SPOOL_BYTES", 2 * output.IN_MEMORY)
-    kept, client, chunk = Output(Spool(10**9)), Taker(), bytes(100_000)
+    kept, client, chunk = OutputQueue(Spool(10**9)), Taker(), bytes(100_000)
     for _ in range(2 * output.IN_MEMORY // len(chunk)):
         kept.append(chunk)
     backlog = kept.backlog
@@ -299,7 +300,7 @@ def test_kept_is_bounded_for_a_steady_reader(monkeypatch: pytest.MonkeyPatch) ->
 def test_full_disk_of_an_output() -> None:
     """Where a part of what is to be kept finds room, and the rest does not, the count is what it was when all is given up."""
     spool = Spool(10**9)
-    kept = Output(spool)
+    kept = OutputQueue(spool)
 
     def fill() -> None:
         for _ in range(20):

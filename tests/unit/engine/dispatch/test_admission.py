@@ -33,7 +33,7 @@ class Asking:
     queued_at = 0.0
 
     def __init__(self, endpoint: str | None, reply: object = None) -> None:
-        self.requests = [Request(endpoint, reply)]
+        self.current = Request(endpoint, reply)
 
     def queue(self) -> None:
         self.queued_at = 42.0

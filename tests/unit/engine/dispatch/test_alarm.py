@@ -121,5 +121,5 @@ def test_python_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctypes", None)
     module._library.cache_clear()
     with in_thread(app) as served:
-        assert isinstance(served.engine._loop, PortableLoop)
+        assert isinstance(served.loop, PortableLoop)
         assert get(served.address).body == b"hello"

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from flask_prodserve.engine.connections import Connections
+from flask_prodserve.engine.connection.table import ConnectionTable
 from flask_prodserve.engine.dispatch.balancing import (
     DEFER_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -18,7 +18,7 @@ from flask_prodserve.observe.cuts import Cuts
 from serving import ManualClock
 
 
-class Crowd(Connections):
+class Crowd(ConnectionTable):
     """As many connections as the test says."""
 
     def __init__(self, clock: ManualClock) -> None:

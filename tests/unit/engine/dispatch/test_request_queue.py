@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from flask_prodserve.clock import monotonic
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.connection.connection import Connection
 from flask_prodserve.engine.dispatch.request_queue import RequestQueue
 from flask_prodserve.engine.dispatch.thread_budget import ThreadBudget
 
@@ -21,8 +21,8 @@ class Waiting:
         self.queued = True
 
 
-def waiting(name: str) -> Channel:
-    return cast(Channel, Waiting(name))
+def waiting(name: str) -> Connection:
+    return cast(Connection, Waiting(name))
 
 
 def make(threads: int, *, busy: int = 0) -> RequestQueue:

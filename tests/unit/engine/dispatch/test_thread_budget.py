@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import cast
 
-from flask_prodserve.engine.channel import Channel
+from flask_prodserve.engine.connection.connection import Connection
 from flask_prodserve.engine.dispatch.thread_budget import ThreadBudget
 
 
-def connection() -> Channel:
-    return cast(Channel, object())
+def connection() -> Connection:
+    return cast(Connection, object())
 
 
-def busy(budget: ThreadBudget) -> Channel:
+def busy(budget: ThreadBudget) -> Connection:
     budget.busy += 1
     return connection()
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from flask_prodserve.engine.connections import Connections
+from flask_prodserve.engine.connection.table import ConnectionTable
+from flask_prodserve.engine.context import EngineContext
 from flask_prodserve.engine.guard import guard as guard_module
 from flask_prodserve.engine.guard.guard import Guard
 from flask_prodserve.engine.guard.health import SHED_SECONDS
-from flask_prodserve.engine.spool import Spool
-from flask_prodserve.observe.cuts import Cuts
-from flask_prodserve.settings.endpoint_limits import UNLIMITED
-from flask_prodserve.settings.table import Timeouts
+from flask_prodserve.settings.table import Settings, Workers
 from serving import ManualClock
 
 THREADS = 4
@@ -82,20 +81,16 @@ def orphans() -> list[Orphan]:
 
 @pytest.fixture
 def guard(loop: Loop, admission: Admission, clock: ManualClock, orphans: list[Orphan]) -> Guard:
-    connections = Connections(10, 0, bool, Cuts(clock), clock)
-    connections.left.update(cast(Any, orphans))
-    return Guard(
-        connections,
-        cast(Any, loop),
-        cast(Any, admission),
-        Spool(1000),
-        threads=THREADS,
-        timeouts=Timeouts(),
-        slow_request=0.0,
-        endpoint_of=lambda head: UNLIMITED,
-        describe=lambda head: head.path,
-        cuts=Cuts(clock),
+    context = EngineContext.of(
+        cast(Any, None),
+        Settings(workers=Workers(threads=THREADS)),
+        error_logger=logging.getLogger("guard"),
         clock=clock,
+    )
+    table = ConnectionTable(10, 0, bool, context.limit_events, clock)
+    table.orphaned.update(cast(Any, orphans))
+    return Guard(
+        context, table, cast(Any, loop), cast(Any, admission), slow_request=0.0, describe=lambda head: head.path
     )
 
 

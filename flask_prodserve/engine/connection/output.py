@@ -1,43 +1,45 @@
-"""What a client has not taken yet of its responses: in memory, or, where that is too much, in a temporary file; and files of the app.
+"""The bytes and files that wait until a client takes them: in memory up to a bound, then in temporary files.
 
-Not locked: the channel does that.
+Not locked: the connection's ``output_lock`` protects it.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from collections import deque
 from typing import IO, Any, Protocol
 
-from .spool import Spool
+from ..exchange.file_wrapper import is_plain
+from ..spool import Spool
 
 IN_MEMORY = 1 << 20
-"""Bytes that are kept in memory for one client. More go into a file, and these as well: a thousand clients would fill the memory."""
+"""Bytes that are kept in memory for one client. If there are more, all of them go into a file: a thousand clients would fill the memory."""
 
 SEND_BYTES = 1 << 20
-"""Sent at a time from a file, so that a fast client does not keep the loop to itself."""
+"""Sent at a time from a file, so that a fast client does not keep the event loop for itself."""
 
 SPOOL_BYTES = 1 << 24
-"""Size at which a temporary file is followed by another: what has been sent of it takes its place until it is closed."""
+"""Size at which a temporary file is followed by another. What has been sent of a file takes space until the file is closed."""
 
 
-class Transport(Protocol):
-    """Where output goes. *at_a_time*: bytes to read from a file that cannot be sent by itself."""
+class Sink(Protocol):
+    """What output is sent through."""
 
-    at_a_time: int
+    @property
+    def at_a_time(self) -> int:
+        """Bytes to read at a time from a file that the system cannot send."""
 
-    def send_bytes(self, data: bytes | bytearray) -> int:
-        """Send what goes without waiting, and return how much that was. Raises OSError."""
+    def send_bytes(self, data: bytes | bytearray, total: int) -> int:
+        """Send what goes without waiting, and return how many bytes that was. *total* bytes wait, with these. Raises OSError."""
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
-        """The same from a file. None where that cannot be done."""
+        """Send *count* bytes of a file in the same way. None if that cannot be done."""
 
 
-class Output:
-    """A queue of bytes and files. In bytes: ``size`` is how much is in it, ``backlog`` the same without files of the app, ``sent`` how much
-    has been sent, past it as well, and ``kept`` what it takes of memory and disk. *spool* counts the last of these, for all.
+class OutputQueue:
+    """In bytes: ``size`` is what waits, ``backlog`` the same without the app's files, ``sent`` what has been sent so far, also past the
+    queue, and ``kept`` what the queue takes of memory and disk. *spool* counts ``kept`` for all clients.
     """
 
     __slots__ = ("_memory", "_pieces", "_spool", "backlog", "kept", "sent", "size")
@@ -49,7 +51,7 @@ class Output:
         self._pieces: deque[bytearray | _File] = deque()
 
     def append(self, data: bytes | memoryview) -> None:
-        """Keep *data*. Raises OSError where the disk is full."""
+        """Keep *data*. Raises OSError if the disk is full."""
         last = self._pieces[-1] if self._pieces else None
         if isinstance(last, _File) and last.grows:
             last.append(data)
@@ -82,16 +84,16 @@ class Output:
         self._pieces.append(_File(file, size))
         self.size += size
 
-    def send(self, transport: Transport) -> None:
-        """Send until *transport* takes no more, or a file has had its share. Raises OSError; also where a file is shorter than it was."""
+    def send(self, sink: Sink) -> None:
+        """Send until *sink* takes no more, or a file has had its turn. Raises OSError; also if a file has become shorter."""
         pieces = self._pieces
         while pieces:
             piece = pieces[0]
             if isinstance(piece, _File):
-                sent = piece.send(transport)
+                sent = piece.send(sink, self.size)
                 remaining = piece.size
             else:
-                sent = transport.send_bytes(piece)
+                sent = sink.send_bytes(piece, self.size)
                 remaining = len(piece) - sent
                 self._memory -= sent
                 del piece[:sent]
@@ -112,7 +114,7 @@ class Output:
         self._spool.remove(count)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Discard everything."""
         self._forget(self.kept)
         for piece in self._pieces:
             if isinstance(piece, _File):
@@ -122,7 +124,7 @@ class Output:
 
 
 class _File:
-    """A part of a file: *size* bytes from its position on. A *spool* is our own, and more may come while it is sent."""
+    """A part of a file: *size* bytes from its position on. A *spool* is a temporary file of our own, which may grow while it is sent."""
 
     __slots__ = ("_descriptor", "_file", "_offset", "size", "spool")
 
@@ -135,7 +137,7 @@ class _File:
 
     @property
     def kept(self) -> int:
-        """Bytes on disk that are there for this piece only: also those that have been sent."""
+        """Bytes on disk that exist for this piece only, including those that have been sent."""
         return self._offset + self.size if self.spool else 0
 
     @property
@@ -150,17 +152,17 @@ class _File:
             self.size += written
             view = view[written:]
 
-    def send(self, transport: Transport) -> int:
+    def send(self, sink: Sink, total: int) -> int:
         count = min(self.size, SEND_BYTES)
         sent = None
         if self._descriptor is not None:
-            sent = transport.send_file(self._descriptor, self._offset, count)
+            sent = sink.send_file(self._descriptor, self._offset, count)
         if sent is None:
             self._file.seek(self._offset)
-            data = self._file.read(min(count, transport.at_a_time))
+            data = self._file.read(min(count, sink.at_a_time))
             if not data:
                 raise OSError("a file became shorter while it was sent")
-            sent = transport.send_bytes(data)
+            sent = sink.send_bytes(data, total)
         self._offset += sent
         self.size -= sent
         return sent
@@ -169,16 +171,6 @@ class _File:
         self._file.close()
 
 
-def is_at_hand(file: Any) -> bool:
-    """Whether to read *file* keeps nobody waiting: it is a plain one, or in memory. What is derived from io.BytesIO may ask somebody."""
-    return _is_plain(file) or type(file) is io.BytesIO
-
-
-def _is_plain(file: Any) -> bool:
-    """Whether a descriptor holds the bytes that *file* reads (GzipFile has one, of other bytes)."""
-    return isinstance(getattr(file, "raw", file), io.FileIO)
-
-
 def _descriptor(file: Any) -> int | None:
-    """What the system sends *file* from; None where it cannot."""
-    return getattr(file, "raw", file).fileno() if _is_plain(file) and hasattr(os, "sendfile") else None
+    """Return the descriptor that the system can send *file* from; None if there is none."""
+    return getattr(file, "raw", file).fileno() if is_plain(file) and hasattr(os, "sendfile") else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..protocol.deadlines import Phase, Progress, Waiting
+from ...protocol.deadlines import Phase, Progress, Waiting
 
 SILENT_SECONDS = 1.0
 """After this time a silent connection is closed before an idle one: an idle client has sent

@@ -6,6 +6,7 @@ To Flask, Werkzeug and middleware it looks like any stream. It has no length: a 
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 BLOCK_BYTES = 1 << 15
@@ -58,3 +59,13 @@ def _is_seekable(file: Any) -> bool:
     if hasattr(file, "seekable"):
         return bool(file.seekable())
     return hasattr(file, "seek") and hasattr(file, "tell")
+
+
+def is_at_hand(file: Any) -> bool:
+    """Tell whether reading *file* never blocks: it is a plain file, or in memory. A subclass of io.BytesIO may do anything."""
+    return is_plain(file) or type(file) is io.BytesIO
+
+
+def is_plain(file: Any) -> bool:
+    """Tell whether *file* reads the bytes of its descriptor. (A GzipFile has a descriptor, with other bytes.)"""
+    return isinstance(getattr(file, "raw", file), io.FileIO)

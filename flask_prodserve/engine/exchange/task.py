@@ -1,14 +1,15 @@
-"""One call of the WSGI application (PEP 3333), or a file in its place.
+"""One call of the WSGI application (PEP 3333), or a static file instead of it.
 
-Runs in a service thread. Rules: an exception of the app is logged exactly once and never shown to the client; before any of the head has
-gone out it becomes a 500, after that the connection is cut, so that the client can tell that the response is incomplete. However
-it ends, ``request_done`` is called once. A file that would have the loop wait is read here, like any other body.
+Runs in a service thread. Rules:
 
-A response ends with the last byte that may be sent. Its iterable is closed then, which raises GeneratorExit in a generator, and
-``write()`` raises ResponseComplete (PEP 3333, "Handling the Content-Length Header": a server should stop iterating when enough data has
-been sent). Other servers exhaust the iterable, so that one that never ends holds its thread for ever.
-
-A child process that the app has forked ends when it comes back out of the app: it takes no lock, and answers no client.
+- An exception of the app is logged once and never shown to the client. Before any byte of the head has gone out it becomes a 500; after
+  that the connection is cut, so that the client can tell that the response is incomplete.
+- However the request ends, ``request_done`` is called once.
+- A response ends with the last byte that may be sent. Its iterable is then closed, which raises GeneratorExit in a generator, and
+  ``write()`` raises ResponseComplete (PEP 3333, "Handling the Content-Length Header": a server should stop iterating when enough data
+  has been sent). Servers that exhaust the iterable keep a thread for ever if it never ends.
+- A file whose reading may block is read here, like any other body, and not by the event loop.
+- A child process that the app has forked ends when it returns from the app's code: it takes no lock and answers no client.
 """
 
 from __future__ import annotations
@@ -19,35 +20,27 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from waitress.channel import ClientDisconnected
-
-from ..errors import RequestTimedOut
-from ..net.forked import end_child
-from ..protocol.request_head import RequestHead
-from ..protocol.response_head import WITHOUT_BODY
-from .file_wrapper import FileWrapper
+from ...errors import RequestTimedOut
+from ...net.forked import end_child
+from ...protocol.response_head import WITHOUT_BODY
+from ..waitress_parts import ClientDisconnected
+from .file_wrapper import FileWrapper, is_at_hand
 from .interrupt import Interruptible
-from .output import is_at_hand
-from .reply import Reply, send_reply
-from .response import Response, report
-
-if TYPE_CHECKING:
-    from ..wsgi.static_file import FileAnswer
-    from .channel import Channel
-    from .parser import RequestParser
+from .reply import Reply
+from .reply_task import send_reply
+from .request import Request
+from .response import Client, Response, report
 
 Fields = Sequence[tuple[str, str]]
-FileFor = Callable[[RequestHead, str], "tuple[FileAnswer, str] | None"]
-"""What has the answer to a request that came from a peer, if it is a file, and the address of its client."""
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 _WITHOUT_BODY = frozenset(map(str, WITHOUT_BODY))
 
 
 class ResponseComplete(BaseException):
-    """Raised by ``write()`` after the end of the response. Like GeneratorExit, it is none of the exceptions that apps handle."""
+    """Raised by ``write()`` after the end of the response. Like GeneratorExit, it is no Exception, so that apps do not handle it."""
 
 
 class Task:
@@ -55,33 +48,34 @@ class Task:
 
     close_on_finish = False
     streaming_since: float | None = None
-    """When the app began to send the body, by the server's clock."""
+    """When the app began to send the body, by the engine's clock."""
     interruptible: Interruptible | None = None
-    """Where REQUEST_TIMEOUT_RAISE is on."""
+    """Set if REQUEST_TIMEOUT_RAISE is on."""
     slow = False
-    """Whether SLOW_REQUEST has been logged. The loop's."""
+    """Whether SLOW_REQUEST has been logged. Used by the event loop's thread only."""
     _status: str | None = None
     _fields: Fields = ()
     _chunks: Iterable[bytes] = ()
     _app_seconds = 0.0
 
-    def __init__(self, channel: Channel, request: RequestParser) -> None:
+    def __init__(self, client: Client, request: Request) -> None:
         assert request.head is not None
-        self.channel = channel
+        self._client = client
+        self._context = context = client.context
         self.request = request
-        self.head: RequestHead = request.head
-        self.response = Response(channel, self.head.method, self.head.version, self.head.keep_alive)
+        self.head = head = request.head
+        self.response = Response(client, head.method, head.version, head.keep_alive)
         self.thread = threading.get_ident()
-        self._clock = channel.server.clock
-        self.began = self._clock()
-        self.environ: dict[str, Any] = {"REMOTE_ADDR": channel.addr[0]}
-        """The app's, as soon as it is called."""
+        self.began = context.clock()
+        self.environ: dict[str, Any] = {"REMOTE_ADDR": client.peer.address}
+        """The WSGI environment, as soon as the app is called."""
 
     def service(self) -> None:
         try:
             if not self._send_static_file():
-                if self.channel.adj.request_timeout_raise:
-                    # In a context of its own: an exception that comes while the app puts one back would leave it for the next request.
+                if self._context.timeouts.request_timeout_raise:
+                    # In a context of its own: an exception that arrives while the app resets a context variable would leave the value
+                    # for the next request.
                     contextvars.Context().run(self._call)
                 else:
                     self._call()
@@ -93,19 +87,19 @@ class Task:
             self.close_on_finish = not self.response.keeps_alive or self.response.missing > 0
         finally:
             if not self.response.abandoned:
-                report(self.channel, self.request, self.response, self.environ, self._app_seconds)
+                report(self._client, self.request, self.response, self.environ, self._app_seconds)
 
     def _send_static_file(self) -> bool:
-        """Send the file that the request is for, past the app, if there is one. Returns whether there was."""
-        file_for = self.channel.server.file_for
-        found = None if file_for is None else file_for(self.head, self.channel.addr[0])
+        """Send the static file that the request is for, without the app. Return whether there is one."""
+        file_for = self._context.file_for
+        found = None if file_for is None else file_for(self.head, self._client.peer.address)
         if found is None:
             return False
-        (status, fields, content, file, size), client = found
-        self.environ["REMOTE_ADDR"] = client
+        (status, fields, content, file, size), address = found
+        self.environ["REMOTE_ADDR"] = address
         self.response.start(status, fields, 0)
         if file is None:
-            self.streaming_since = self._clock()
+            self.streaming_since = self._context.clock()
             self.response.send(content)
         else:
             self.response.send_file(file, size)
@@ -114,7 +108,7 @@ class Task:
     def _call(self) -> None:
         environ = self.environ = self._environ()
         try:
-            if self.channel.adj.request_timeout_raise:
+            if self._context.timeouts.request_timeout_raise:
                 with Interruptible() as self.interruptible:
                     self._answer(environ)
             else:
@@ -122,7 +116,7 @@ class Task:
         except ResponseComplete:
             pass
         finally:
-            # Outside of what can be interrupted: nothing comes between a response and its end.
+            # Outside of the block that can be interrupted: nothing comes between a response and its end.
             if hasattr(self._chunks, "close"):
                 self._chunks.close()
         if self.response.missing or self.response.excess:
@@ -133,7 +127,7 @@ class Task:
     def _answer(self, environ: dict[str, Any]) -> None:
         began = time.perf_counter()
         try:
-            chunks = self._chunks = self.channel.server.application(environ, self.start_response)
+            chunks = self._chunks = self._context.application(environ, self.start_response)
         finally:
             end_child()
         self._app_seconds = time.perf_counter() - began
@@ -158,11 +152,11 @@ class Task:
             self.response.finish()
             return
         self.response.send_file(file.file, size)
-        self._chunks = ()  # the channel has taken the file over, and closes it
+        self._chunks = ()  # the connection owns the file now, and closes it
 
     def _send_chunks(self, chunks: Iterable[bytes]) -> None:
         iterator = iter(chunks)
-        # Looked through to its end: that keeps no thread, and the log can name an excess.
+        # A body in memory is iterated to its end: that keeps no thread, and the log can name an excess.
         at_hand = isinstance(chunks, (list, tuple))
         while at_hand or not self._is_complete():
             began = time.perf_counter()
@@ -182,7 +176,7 @@ class Task:
                         self._complain("the body is not sent, since status %d has none", self.response.status)
                     break
                 if self.streaming_since is None:
-                    self.streaming_since = self._clock()
+                    self.streaming_since = self._context.clock()
                 self.response.send(chunk)
             elif self.response.head is None and self._content_length() == 0:
                 break
@@ -191,7 +185,7 @@ class Task:
         self.response.finish()
 
     def _is_complete(self) -> bool:
-        """Whether nothing of the app's body may be sent from now on."""
+        """Tell whether no more bytes of the app's body may be sent."""
         if self.response.head is not None:
             return self.response.complete
         return self._status is not None and (self.head.method == "HEAD" or self._status[:3] in _WITHOUT_BODY)
@@ -211,7 +205,7 @@ class Task:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """The imperative way to send, which PEP 3333 keeps for old applications. Raises ResponseComplete where nothing may follow."""
+        """Send *data* at once, as PEP 3333 allows old applications to. Raises ResponseComplete after the end of the response."""
         end_child()
         if data and self.response.complete:
             self.response.excess = not self.response.bodiless
@@ -219,7 +213,7 @@ class Task:
         if self.response.head is None:
             self._start(None)
         if self.streaming_since is None:
-            self.streaming_since = self._clock()
+            self.streaming_since = self._context.clock()
         self.response.send(data)
 
     def _start(self, body_length: int | None) -> None:
@@ -232,7 +226,7 @@ class Task:
             self._complain("%s", correction)
 
     def _leave_app(self) -> None:
-        """What comes next is ours, and not to be interrupted."""
+        """Allow no interruption from here on: what follows is the server's code."""
         if self.interruptible is not None:
             self.interruptible.leave()
 
@@ -246,9 +240,7 @@ class Task:
         self.close_on_finish = True
         if isinstance(error, RequestTimedOut):
             return  # logged when it was raised
-        self.channel.server.error_logger.error(
-            "Exception on %s [%s]", self.head.target, self.head.method, exc_info=error
-        )
+        self._context.error_logger.error("Exception on %s [%s]", self.head.target, self.head.method, exc_info=error)
         if not self.response.begun:
             try:
                 send_reply(self.response, Reply(500, "The server could not answer this request."))
@@ -257,14 +249,14 @@ class Task:
                 pass
 
     def _complain(self, message: str, *arguments: object) -> None:
-        self.channel.server.error_logger.warning(
+        self._context.error_logger.warning(
             f"Response to %s [%s]: {message}", self.head.target, self.head.method, *arguments
         )
 
     def _environ(self) -> dict[str, Any]:
-        """The WSGI environment (PEP 3333), before any middleware."""
-        head, channel = self.head, self.channel
-        address, port = channel.addr
+        """Build the WSGI environment (PEP 3333), before any middleware."""
+        head, client, context = self.head, self._client, self._context
+        address, port, server_name, server_port, scheme, _ = client.peer
         environ: dict[str, Any] = {
             "REQUEST_METHOD": head.method,
             "SCRIPT_NAME": "",
@@ -272,31 +264,31 @@ class Task:
             "QUERY_STRING": head.query,
             "REQUEST_URI": head.target,
             "REMOTE_ADDR": address,
-            "SERVER_NAME": channel.server_name,
-            "SERVER_PORT": str(channel.server_port),
+            "SERVER_NAME": server_name,
+            "SERVER_PORT": str(server_port),
             "SERVER_PROTOCOL": f"HTTP/{head.version}",
             "SERVER_SOFTWARE": "flask-prodserve",
             "wsgi.version": (1, 0),
-            "wsgi.url_scheme": channel.scheme,
-            "wsgi.input": self.request.get_body_stream(),
+            "wsgi.url_scheme": scheme,
+            "wsgi.input": self.request.body_stream(),
             "wsgi.input_terminated": True,
             "wsgi.errors": sys.stderr,
-            "wsgi.multithread": channel.adj.multithread,
-            "wsgi.multiprocess": channel.adj.multiprocess,
+            "wsgi.multithread": context.threads > 1,
+            "wsgi.multiprocess": context.multiprocess,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
-            "waitress.client_disconnected": channel.check_client_disconnected,
+            "waitress.client_disconnected": client.check_client_disconnected,
         }
         if port is not None:
             environ["REMOTE_PORT"] = str(port)
-        if channel.environ:
-            environ.update(channel.environ)
+        if client.environ:
+            environ.update(client.environ)
         environ.update(head.fields)
         return environ
 
 
 def _part_of_file(chunks: Iterable[bytes]) -> Iterable[bytes]:
-    """The file in what Werkzeug puts around it to read a range of it, at the range's beginning; its end is Content-Length's to say."""
+    """Return the file inside the wrapper with which Werkzeug reads a range, at the start of the range. Content-Length has its end."""
     file = getattr(chunks, "iterable", None)
     if not isinstance(file, FileWrapper) or not hasattr(chunks, "start_byte") or not hasattr(file, "seek"):
         return chunks
@@ -306,7 +298,7 @@ def _part_of_file(chunks: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _is_single(chunks: Iterable[bytes]) -> bool:
-    """Whether the first chunk is the whole body (PEP 3333 lets the server tell the length then)."""
+    """Tell whether the first chunk is the whole body, so that its length is the body's (PEP 3333)."""
     try:
         return len(chunks) == 1  # type: ignore[arg-type]  # most iterables have no length, which is the question
     except TypeError:

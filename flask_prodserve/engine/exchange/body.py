@@ -7,19 +7,19 @@ import io
 import tempfile
 from typing import IO
 
-from .spool import Spool, SpoolFull
+from ..spool import Spool, SpoolFull
 
 IN_MEMORY = 1 << 19
-"""Bytes of a body that are kept in memory, if all bodies together leave room for them: see the spool."""
+"""Bytes of a body that are kept in memory, as long as the spool has room for them in memory."""
 
 SMALL = 1 << 12
-"""Bytes below which a part is joined to the one before: each by itself would take several times its size."""
+"""Parts below this size, in bytes, are joined to the part before. Each one by itself would take several times its size."""
 
 
 class Body:
-    """*expected* is the size that was announced, in bytes, 0 for one that was not. Its bytes are counted in *spool*.
+    """*expected* is the announced size in bytes, 0 if none was announced. *spool* counts the bytes.
 
-    All methods but ``close`` raise OSError where the disk is full, and SpoolFull where the spool is.
+    All methods but ``close`` raise OSError if the disk is full, and SpoolFull if the spool is.
     """
 
     def __init__(self, expected: int, spool: Spool) -> None:
@@ -53,12 +53,12 @@ class Body:
             self._parts.append(bytearray(data))
 
     def finish(self) -> None:
-        """Nothing more comes."""
+        """Prepare for reading: the body is complete."""
         if self._file is not None:
             self._file.seek(0)
 
     def stream(self) -> IO[bytes]:
-        """The whole body, to be read from its start."""
+        """Return the whole body, at its start."""
         if self._file is None:
             return io.BytesIO(b"".join(self._parts))
         return self._file
@@ -73,7 +73,7 @@ class Body:
         self.size = 0
         self._leave_memory()
         if self._file is not None:
-            with contextlib.suppress(OSError):  # a full disk: what is buffered cannot be written, and need not be
+            with contextlib.suppress(OSError):  # on a full disk the buffered bytes cannot be written, and need not be
                 self._file.close()
 
 
