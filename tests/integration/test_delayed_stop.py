@@ -108,13 +108,14 @@ def test_activity(app: Flask, release: threading.Event) -> None:
         assert served.activities[-1].served == 6
 
 
-def test_activity_of_stuck_requests(app: Flask) -> None:
+def test_activity_of_stuck_requests(app: Flask, release: threading.Event) -> None:
     """Requests that were given up are not told of as busy, but as stuck threads; with too many of them the server is not healthy."""
     with in_thread(app, threads=1, request_timeout="1s") as served, Wire(served.address) as wire:
         ask(wire, "/held")
         assert wire.response().status == 504
         wait_until(lambda: served.activities[-1].stuck == 1, "the stuck thread to be told of")
         assert (served.activities[-1].busy, served.activities[-1].healthy) == (0, False)
+        release.set()
 
 
 def test_activity_while_stopping(app: Flask, release: threading.Event) -> None:

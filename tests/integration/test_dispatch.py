@@ -1,4 +1,4 @@
-"""Who runs what: requests that wait, requests that compute, and what the loop does while every thread is busy."""
+"""Which thread runs what: requests that wait, requests that compute, and the event loop while every thread is busy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import pytest
 from flask import Flask, Response, request
 
 import internals
+from flask_prodserve.engine.connection.connection import Connection
 from flask_prodserve.engine.dispatch import balancing, leadership, request_queue, steward
 from flask_prodserve.engine.dispatch.leadership import Leadership
+from flask_prodserve.engine.dispatch.request_queue import RequestQueue
 from flask_prodserve.engine.dispatch.slow_kinds import SlowKinds
 from flask_prodserve.engine.dispatch.steward import Steward
 from flask_prodserve.net.loads import Loads
@@ -201,7 +203,7 @@ def test_one_thread_serves_a_quiet_app(held: Held, monkeypatch: pytest.MonkeyPat
             for _ in range(50):
                 wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
                 wire.response()
-        assert served.loop._members == 1
+        assert internals.service_threads(served.engine) == 1
 
 
 def test_a_thread_that_computes_does_not_stop_the_others(held: Held) -> None:
@@ -283,7 +285,7 @@ def test_requests_that_wait_take_turns(held: Held) -> None:
 
 
 class KnowsHeld(SlowKinds):
-    """A memory that a busy machine cannot deceive: it knows beforehand which requests wait."""
+    """Knows beforehand which requests wait, so that a busy machine cannot deceive it."""
 
     def __bool__(self) -> bool:
         return True
@@ -298,8 +300,8 @@ class KnowsHeld(SlowKinds):
         pass
 
 
-def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While more requests wait than there are threads, quick ones are answered all the same."""
+def test_fast_requests_keep_a_slot(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast requests are answered while more slow ones wait than there are threads."""
     monkeypatch.setattr(leadership, "SlowKinds", KnowsHeld)
     monkeypatch.setattr(request_queue, "FAST_SECONDS", PATIENCE)
     with in_thread(held.app, threads=THREADS) as served, contextlib.ExitStack() as stack:
@@ -321,9 +323,31 @@ def test_quick_requests_keep_a_place(held: Held, monkeypatch: pytest.MonkeyPatch
         assert [wire.response().body for wire in wires] == [b"held"] * len(wires)
 
 
+def test_a_slot_that_is_passed_on_is_never_free(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that goes on with a queued request keeps its slot: the leader looks without the lock, and must not see it free."""
+    busy: list[int] = []
+    take_next = RequestQueue.next
+
+    def watched(queue: RequestQueue, *, held: bool = False) -> Connection | None:
+        channel = take_next(queue, held=held)
+        if held and channel is not None:
+            busy.append(internals.books(served.engine).busy)
+        return channel
+
+    with in_thread(held.app, threads=1) as served, Wire(served.address) as first, Wire(served.address) as second:
+        held.ask(first)
+        held.wait_for(1)
+        monkeypatch.setattr(RequestQueue, "next", watched)
+        held.ask(second)
+        served.wait_for_queue(1)
+        held.release.set()
+        assert [wire.response().body for wire in (first, second)] == [b"held"] * 2
+    assert busy == [1]
+
+
 def test_processes_share_a_listener(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """While all threads of one process are busy, new connections go to the other one; afterwards both accept again."""
-    # Nobody is ever taken for one who has stopped without a word.
+    # No process is ever mistaken for one that has died.
     monkeypatch.setattr(balancing, "DEFER_SECONDS", PATIENCE)
     monkeypatch.setattr("flask_prodserve.net.loads.STALE_SECONDS", PATIENCE)
     descriptor = Loads.create(2)

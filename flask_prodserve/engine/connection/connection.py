@@ -8,9 +8,10 @@ Two threads use a connection: the event loop's, and while it is *running* the on
   under that lock, so a descriptor that belongs to another connection by then is never written to or watched for.
 - A request that is given up is taken from its thread under ``output_lock``: ``task`` is no longer that thread's. The thread sees this when
   the app returns, and then touches nothing but the request itself.
-- One request is parsed at a time. What arrived behind it waits in ``receiver.unread`` until it is answered and the system has taken
-  the whole answer; nothing is read meanwhile. So only the rest of one response is ever kept for a client, however many requests it sends without
-  reading, and what the event loop's thread answers by itself goes out without waiting.
+- One request is parsed at a time. What arrived behind it waits in ``receiver.unread`` until it is
+  answered and the system has taken the whole answer; nothing is read meanwhile. So only the rest of
+  one response is ever kept for a client, however many requests it sends without reading, and what
+  the event loop's thread answers by itself goes out without waiting.
 
 A connection that closes after a response first shuts down sending and reads until the client has closed (RFC 9112, section 9.6).
 Otherwise unread bytes would make the kernel reset the connection, and the client could lose the response.

@@ -1,9 +1,11 @@
 """How many requests of one endpoint run at the same time (``max_concurrency``).
 
-Requests beyond that wait in a queue of their endpoint, in the order in which they came, and not in the server's queue.
+Requests beyond that wait in a queue of their endpoint, in the order in which they came, and not in
+the server's queue.
 
-A request that is given up (REQUEST_TIMEOUT) counts until its view ends: the limit protects what the view uses, and it still uses that.
-If all requests that may run have been given up while others waited in vain, the endpoint is *blocked*, and only a new process helps.
+A request that is given up (REQUEST_TIMEOUT) counts until its view ends: the limit protects what the
+view uses, and it still uses that. If all requests that may run have been given up while others
+waited in vain, the endpoint is *blocked*, and only a new process helps.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ class Share:
 
 
 class Admission:
-    """Decides which requests run now. For any thread. *endpoint_of* returns the endpoint of a request."""
+    """Decides which requests run now.
+
+    For any thread. *endpoint_of* returns the endpoint of a request.
+    """
 
     def __init__(self, endpoint_of: Callable[[RequestHead], Endpoint]) -> None:
         self._endpoint_of = endpoint_of
@@ -43,7 +48,10 @@ class Admission:
         """The connections whose request counts against a ``max_concurrency``."""
 
     def admit(self, connection: Connection) -> bool:
-        """Decide whether the request of *connection* runs now. If not, it waits until :meth:`release` returns it."""
+        """Decide whether the request of *connection* runs now.
+
+        If not, it waits until :meth:`release` returns it.
+        """
         request = connection.current
         if connection in self._counted or request is None or request.reply is not None or request.head is None:
             return True
@@ -74,7 +82,10 @@ class Admission:
                 share.stuck.add(connection)
 
     def release(self, connection: Connection) -> Connection | None:
-        """Note that the request of *connection* has ended. Returns the connection whose request runs and counts in its place."""
+        """Note that the request of *connection* has ended.
+
+        Returns the connection whose request runs in its place and counts from now on.
+        """
         with self._lock:
             share = self._counted.pop(connection, None)
             if share is None:
@@ -91,7 +102,7 @@ class Admission:
 
     @property
     def blocked(self) -> bool:
-        """Whether requests timed out in the queue of an endpoint while all of its running requests are past REQUEST_TIMEOUT."""
+        """Whether requests waited in vain for an endpoint whose running requests are all stuck."""
         return any(share.blocked for share in list(self._shares.values()))
 
     @property
@@ -112,7 +123,10 @@ class Admission:
 
 
 def take_out(queue: deque[Connection], unwanted: Callable[[Connection], bool]) -> list[Connection]:
-    """Remove and return the entries of *queue* for which *unwanted* is true. It is called once for each, in order."""
+    """Remove and return the entries of *queue* for which *unwanted* is true.
+
+    It is called once for each, in order.
+    """
     taken = [connection for connection in queue if unwanted(connection)]
     if taken:
         gone = set(taken)

@@ -1,6 +1,6 @@
-"""An alarm that one thread waits for and other threads put off without waking it: timerfd_create(2).
+"""An alarm that one thread waits for and other threads put off without waking it.
 
-Calls the C library: ``os`` has these calls from Python 3.13 on only.
+Made of timerfd_create(2). Calls the C library: ``os`` has these calls from Python 3.13 on only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Alarm:
-    """Rings once after :meth:`set`, which any thread and any signal handler may call. Raises OSError if no more files can be opened."""
+    """Rings once after :meth:`set`, which any thread and any signal handler may call.
+
+    Raises OSError if no more files can be opened.
+    """
 
     def __init__(self) -> None:
         import ctypes
@@ -58,7 +61,10 @@ class Alarm:
         self._settime(self._descriptor, 0, _once(seconds), None)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it rings, for *seconds* at most. Returns whether it has rung since it was set."""
+        """Wait until it rings, for *seconds* at most.
+
+        Returns whether it has rung since it was set.
+        """
         self._poll.poll(seconds * 1000)
         try:
             os.read(self._descriptor, 8)
@@ -82,7 +88,10 @@ def _library() -> Any:
 
 @lru_cache(maxsize=8)
 def _once(seconds: float) -> Any:
-    """Return a ``struct itimerspec`` (timerfd_settime(2)): seconds and nanoseconds, first of the interval, which is 0."""
+    """Return a ``struct itimerspec`` (timerfd_settime(2)).
+
+    It has seconds and nanoseconds, first those of the interval, which is 0.
+    """
     import ctypes
 
     whole, part = divmod(round(seconds * _NANOSECONDS), _NANOSECONDS)

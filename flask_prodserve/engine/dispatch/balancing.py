@@ -1,14 +1,18 @@
 """Balances new connections between the processes that listen together.
 
-The system wakes one process for a connection, always the same if it can (EPOLLEXCLUSIVE), so each process decides for itself whether it
-should be woken. A process that has more connections than another, or no free thread, does not watch the listeners: it *defers accepting*.
+The system wakes one process for a connection, always the same if it can (EPOLLEXCLUSIVE), so each
+process decides for itself whether it should be woken. A process that has more connections than
+another, or no free thread, does not watch the listeners: it *defers accepting*.
 
 Rules, by which no connection is left unaccepted:
 
 1. A process that was woken accepts one connection at least: no other process was woken for it.
-2. A process defers accepting only while another one has less to do. The process with the least to do never defers.
-3. A process that defers checks again after a few milliseconds, and then sees all waiting connections, whichever process was woken.
-4. If this goes on for DEFER_SECONDS, it accepts for a moment: another process may have died without a trace.
+2. A process defers accepting only while another one has less to do. The process with the least to
+   do never defers.
+3. A process that defers checks again after a few milliseconds, and then sees all waiting
+   connections, whichever process was woken.
+4. If this goes on for DEFER_SECONDS, it accepts for a moment: another process may have died without
+   a trace.
 """
 
 from __future__ import annotations
@@ -24,7 +28,9 @@ SHORTEST_PAUSE_SECONDS = 0.001
 """The first pause between two checks: in this time another process accepts a dozen connections."""
 
 LONGEST_PAUSE_SECONDS = 0.016
-"""The longest pause if nothing changes. A connection may have to wait so long; checking as often costs a thousandth of a processor."""
+"""The longest pause if nothing changes. A connection may have to wait so long; checking as often
+costs a thousandth of a processor.
+"""
 
 
 class Balancer:
@@ -51,7 +57,8 @@ class Balancer:
         To be called after every change and at least every half second.
         """
         connections = len(self._table)
-        strain = busy + 2 * self._table.full  # to wait for a thread is better than to be turned away
+        # A client would rather wait for a thread than be turned away.
+        strain = busy + 2 * self._table.full
         self._loads.publish(connections, strain)
         if not self._loads.crowded(connections, strain):
             self.defers_accepting = False

@@ -2,12 +2,15 @@
 
 Rules:
 
-- At most THREADS threads are busy (:class:`~.thread_budget.ThreadBudget`). If there is no slot, requests wait in the
-  :class:`~.request_queue.RequestQueue`. Both change under ``_lock``, and a thread that finishes a request looks into the queue as it gives
-  up its slot. So a request that waits gets each slot that it may have, and none is forgotten.
-- After each request a connection goes to the end of the queue if another one waits, so a client that pipelines gets one turn at a time, as
-  any other does. If none waits, the thread goes on with the next request of the connection at once.
-- Threads are started when they are needed. The thread that rested last goes first: its caches are warm.
+- At most THREADS threads are busy (:class:`~.thread_budget.ThreadBudget`). If there is no slot,
+  requests wait in the :class:`~.request_queue.RequestQueue`. Both change under ``_lock``, and a
+  thread that finishes a request looks into the queue as it gives up its slot. So a request that
+  waits gets each slot that it may have, and none is forgotten.
+- After each request a connection goes to the end of the queue if another one waits, so a client
+  that pipelines gets one turn at a time, as any other does. If none waits, the thread goes on with
+  the next request of the connection at once.
+- Threads are started when they are needed. The thread that rested last goes first: its caches are
+  warm.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ logger = logging.getLogger("flask_prodserve.engine")
 
 
 class ServiceThread:
-    """A thread's own record. While it rests, it waits for *wake*; then *connection* is what to run, or None to lead."""
+    """A thread's own record.
+
+    While it rests, it waits for *wake*; then *connection* is what to run, or None to lead.
+    """
 
     __slots__ = ("clock", "connection", "ident", "wake")
 
@@ -44,9 +50,10 @@ class ServiceThread:
 
 
 class Dispatcher(ABC):
-    """The base of both event loops. Made after any fork. *threads* is THREADS, *max_streams* is MAX_STREAMS.
+    """The base of both event loops. Made after any fork.
 
-    The *steward* is the thread that calls :meth:`turn`.
+    *threads* is THREADS, *max_streams* is MAX_STREAMS. *map* has what the event loop watches. The
+    *steward* is the thread that calls :meth:`turn`.
     """
 
     _leaders = 0
@@ -59,7 +66,7 @@ class Dispatcher(ABC):
         self._trigger = Trigger()
         self._lock = threading.Lock()
         self._resting: list[ServiceThread] = []
-        self._members = 0
+        self._thread_count = 0
         self._ended = threading.Condition(self._lock)
         self._leaderless = False
         """Whether no thread could be started to lead: the next thread that is free does."""
@@ -92,7 +99,10 @@ class Dispatcher(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin to serve. Raises RuntimeError if no thread can be started."""
+        """Begin to serve the entries of the map.
+
+        Raises RuntimeError if no thread can be started.
+        """
 
     @abstractmethod
     def turn(self, seconds: float) -> None:
@@ -107,14 +117,17 @@ class Dispatcher(ABC):
         """Call *function* in the loop's thread, and wait for its end."""
 
     def stop(self, deadline: Deadline) -> bool:
-        """Let the threads end as soon as they are free. Returns whether all did before *deadline*."""
+        """Let the threads end as soon as they are free.
+
+        Returns whether all did before *deadline*.
+        """
         with self._lock:
             self._stopping = True
             while self._resting:
                 self._resting.pop().wake.release()
         self._trigger.pull_trigger()
         with self._lock:
-            ended = self._ended.wait_for(lambda: self._members == 0, deadline.remaining())
+            ended = self._ended.wait_for(lambda: self._thread_count == 0, deadline.remaining())
         self._trigger.close()
         return ended
 
@@ -130,7 +143,7 @@ class Dispatcher(ABC):
             self._assign_next()  # the last slot may not be kept for fast requests any more
 
     def move_to_stream_budget(self, connection: Connection) -> None:
-        """Count the running response of *connection*, a stream, against MAX_STREAMS instead of THREADS, if there is room."""
+        """Count the stream of *connection* against MAX_STREAMS, not THREADS, if there is room."""
         with self._lock:
             # Another thread runs the request, and may just have finished it.
             if connection.task is not None and self._budget.move_to_streams(connection):
@@ -141,7 +154,10 @@ class Dispatcher(ABC):
         return self._budget.is_stream(connection)
 
     def abandoned(self, connection: Connection) -> None:
-        """Count the thread of *connection* against THREADS no more. Right after :meth:`.Connection.abandon`."""
+        """Count the thread of *connection* against THREADS no more.
+
+        Right after :meth:`.Connection.abandon`.
+        """
         if self._admission is not None:
             self._admission.abandoned(connection)
         with self._lock:
@@ -149,7 +165,10 @@ class Dispatcher(ABC):
             self._use_free_slot()
 
     def withdraw(self, unwanted: Callable[[Connection], bool]) -> list[Connection]:
-        """Remove and return the queued requests for which *unwanted* is true. It sees each, those first that have waited longest."""
+        """Remove and return the queued requests for which *unwanted* is true.
+
+        It sees each, those first that have waited longest.
+        """
         with self._lock:
             withdrawn = self._queue.withdraw(unwanted) + self._withdraw_arrived(unwanted)
             if self._admission is not None:
@@ -186,7 +205,7 @@ class Dispatcher(ABC):
         self._note_full()
 
     def _use_free_slot(self) -> None:
-        """Run what waits, after a slot was given back. Under ``_lock``."""
+        """Run what waits, after a slot was given back. Under ``_lock``, from the loop's thread."""
         self._assign_next()
         self._note_full()
 
@@ -197,7 +216,11 @@ class Dispatcher(ABC):
             self._trigger.pull_trigger(self._full_changed)
 
     def _assign_next(self) -> None:
-        """Have another thread run the next request, if there is a slot for it. Under ``_lock``."""
+        """Have another thread run the next request, if there is a slot for it. Under ``_lock``.
+
+        From the loop's thread only: a leader inside a request counts on the slot that it takes if
+        it loses the lead.
+        """
         connection = self._queue.next()
         if connection is not None:
             self._take_slot()
@@ -223,11 +246,17 @@ class Dispatcher(ABC):
     # The threads.
 
     def _run(self, connection: Connection) -> bool:
-        """Run requests of *connection* until another connection waits. Returns whether the calling thread still holds its slot."""
+        """Run requests of *connection* until another connection waits.
+
+        Returns whether the calling thread still holds its slot.
+        """
         return self._go_on(connection, connection.answer())
 
     def _go_on(self, connection: Connection, end: TurnEnd) -> bool:
-        """Run further requests of *connection* after :meth:`.Connection.answer` has returned *end*. Returns as :meth:`_run`."""
+        """Run further requests of *connection* after :meth:`.Connection.answer` has returned *end*.
+
+        Returns as :meth:`_run`.
+        """
         budget = self._budget
         while end is TurnEnd.MORE and not (self._queue or self._admission is not None or budget.is_stream(connection)):
             end = connection.answer()
@@ -243,15 +272,18 @@ class Dispatcher(ABC):
         return holds_slot
 
     def _run_queued(self, holds_slot: bool) -> None:
-        """Run requests from the queue until there is none, then give up the slot, if the calling thread *holds_slot*."""
+        """Run queued requests, then give up the slot, if the calling thread *holds_slot*."""
         while True:
             with self._lock:
-                self._budget.busy -= holds_slot
-                connection = None if self._stopping else self._queue.next()
+                # The slot passes to the next request: the leader, which looks without the lock,
+                # must never see it free in between.
+                connection = None if self._stopping else self._queue.next(held=holds_slot)
                 if connection is None:
+                    self._budget.busy -= holds_slot
                     self._note_full()
                     return
-                self._take_slot()
+                if not holds_slot:
+                    self._take_slot()
             holds_slot = self._run(connection)
 
     @abstractmethod
@@ -265,14 +297,16 @@ class Dispatcher(ABC):
             if connection is None:
                 self._lead(thread)
             else:
-                self._run_queued(self._run(connection))
+                holds_slot = self._run(connection)
+                connection = None  # a thread refers to no connection that it is done with
+                self._run_queued(holds_slot)
             with self._lock:
                 if self._leaderless:
                     self._leaderless = False
-                    connection = None
                     continue
-                # Streams that have ended, and stuck requests that have come back, leave more threads than can be busy.
-                if self._stopping or self._members > self._budget.most_threads + self._leaders:
+                # Streams that have ended, and stuck requests that have come back, leave more
+                # threads than can be busy.
+                if self._stopping or self._thread_count > self._budget.most_threads + self._leaders:
                     break
                 self._resting.append(thread)
             thread.wake.acquire()
@@ -280,17 +314,20 @@ class Dispatcher(ABC):
                 break
             connection, thread.connection = thread.connection, None
         with self._lock:
-            self._members -= 1
+            self._thread_count -= 1
             self._ended.notify_all()
 
     def _start_thread(self, connection: Connection | None) -> None:
-        """Start a thread that runs *connection*, or leads if that is None. Raises RuntimeError if it cannot be started. Under ``_lock``."""
+        """Start a thread that runs *connection*, or leads if that is None.
+
+        Raises RuntimeError if it cannot be started. Under ``_lock``.
+        """
         threading.Thread(
-            # In an empty context: free-threaded Python lets threads inherit their starter's, and an app context that was pushed there
-            # would be reused for every request.
+            # In an empty context: free-threaded Python lets threads inherit their starter's, and
+            # an app context that was pushed there would be reused for every request.
             target=contextvars.Context().run,
             args=(self._serve, connection),
-            name=f"prodserve-{self._members}",
+            name=f"prodserve-{self._thread_count}",
             daemon=True,  # a request that never ends must not keep the process alive
         ).start()
-        self._members += 1
+        self._thread_count += 1

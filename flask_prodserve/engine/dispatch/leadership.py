@@ -1,19 +1,25 @@
 """The event loop for epoll: service threads take turns at leading it (leader/followers).
 
-One service thread, the *leader*, waits for events, reads, parses and runs requests itself, without a hand-over or a wake-up. The thread
-that calls :meth:`Leadership.turn` runs the :class:`~.steward.Steward`. If the leader stays in one request, the steward takes the lead away
-and gives it to a follower, and the old leader finishes its request as a follower does. If requests of a kind are known to keep a thread
-waiting, the leader passes the lead on before it runs one.
+One service thread, the *leader*, waits for events, reads, parses and runs requests itself, without
+a hand-over or a wake-up. The thread that calls :meth:`Leadership.turn` runs the
+:class:`~.steward.Steward`. If the leader stays in one request, the steward takes the lead away and
+gives it to a follower, and the old leader finishes its request as a follower does. If requests of a
+kind are known to keep a thread waiting, the leader passes the lead on before it runs one.
 
-Invariants, none of which leans on the GIL:
+Invariants. None of them depends on the GIL:
 
-1. One thread leads. The lead changes under ``_lock``: by the leader, outside of a request, or by the steward, while the leader is inside
-   one (``_take_over``). If no thread can be started to lead, ``_leaderless`` is set until a thread has nothing else to do.
-2. One atomic ``pop`` of the claim that the leader made for a request decides whether it still leads after that request: either it pops the
-   claim, or the steward did. So no thread waits for events with a lead that has ended.
-3. At THREADS busy threads the leader runs nothing and puts requests into the queue. See ``dispatcher``.
-4. While the requests of a connection run, no thread reads from it, and only the leader closes or pauses it. See ``connection``.
-5. A connection stays registered while its requests run; only an event that comes meanwhile pauses it. See ``poller``.
+1. One thread leads. The lead changes under ``_lock``: by the leader, outside of a request, or by
+   the steward, while the leader is inside one (``_take_over``). If no thread can be started to
+   lead, ``_leaderless`` is set until a thread has nothing else to do.
+2. One atomic ``pop`` of the claim that the leader made for a request decides whether it still leads
+   after that request: either it pops the claim, or the steward did. So no thread waits for events
+   with a lead that has ended.
+3. At THREADS busy threads the leader runs nothing and puts requests into the queue. See
+   ``dispatcher``.
+4. While the requests of a connection run, no thread reads from it, and only the leader closes or
+   pauses it. See ``connection``.
+5. A connection stays registered while its requests run; only an event that comes meanwhile pauses it.
+   See ``poller``.
 """
 
 from __future__ import annotations
@@ -38,16 +44,20 @@ from .steward import PATIENCE, Claim, Steward
 if TYPE_CHECKING:
     from ...protocol.request_head import RequestHead
 
-HANDSHAKE_SECONDS = 0.002
-"""How long the leader goes on with TLS handshakes before others get their turn: each computes for as long as some views run."""
+HANDSHAKE_TURN_SECONDS = 0.002
+"""How long the leader goes on with TLS handshakes before others get their turn: each computes for
+as long as some views run.
+"""
 
 CALL_SECONDS = 0.1
+"""How long the steward watches the leader at a time while it waits for a call to end."""
 
 
 class Leadership(Dispatcher):
-    """The dispatcher for epoll. *kind* names the kind of a request: the loop remembers kinds that keep a thread waiting.
+    """The dispatcher for epoll.
 
-    *balancer*: other processes accept from the same listeners.
+    *kind* names the kind of a request: kinds that keep a thread waiting are remembered. *balancer*:
+    other processes accept from the same listeners.
     """
 
     _leaders = 1
@@ -76,7 +86,7 @@ class Leadership(Dispatcher):
         self._leader: ServiceThread | None = None
         self._steward = Steward(self._take_over)
 
-    # For the engine and the connections: see ``connection.event_loop``.
+    # For the engine and the connections: see ``loop``.
 
     @property
     def defers_accepting(self) -> bool:
@@ -179,7 +189,7 @@ class Leadership(Dispatcher):
                 budget = len(events) + len(arrived)
 
     def _go_on_with_handshakes(self) -> None:
-        enough = Deadline(HANDSHAKE_SECONDS)
+        enough = Deadline(HANDSHAKE_TURN_SECONDS)
         while self._handshakes and not enough.passed():
             descriptor = next(iter(self._handshakes))
             flags = self._handshakes.pop(descriptor)
@@ -188,7 +198,10 @@ class Leadership(Dispatcher):
                 self._arrived.append(connection)
 
     def _seconds_to_wait(self) -> float | None:
-        """Decide whether to accept, if it is time to. Returns for how many seconds to wait for events, None for no limit."""
+        """Decide whether to accept, if it is time to.
+
+        Returns for how many seconds to wait for events, None for no limit.
+        """
         if self._balancer is None:
             return None
         if self._balancer.remaining() == 0:
@@ -225,7 +238,10 @@ class Leadership(Dispatcher):
             entry.handle_error()
 
     def _begin(self, connection: Connection) -> bool:
-        """Answer the request of *connection*, or put it into a queue. Returns whether this thread still leads."""
+        """Answer the request of *connection*, or put it into a queue.
+
+        Returns whether this thread still leads.
+        """
         request = connection.current
         assert request is not None
         if request.reply is not None:
@@ -237,7 +253,7 @@ class Leadership(Dispatcher):
         kind = self._kind(head) if self._slow_kinds and head is not None else None
         if kind is not None and kind in self._slow_kinds:
             with self._lock:
-                if self._queue.slow_must_wait:
+                if self._queue.slow_must_wait():
                     self._queue.add(connection, slow=True)
                     return True
                 handed_over = not self._slow_kinds.is_due(kind)
@@ -259,7 +275,8 @@ class Leadership(Dispatcher):
         try:
             claim.pop()
         except IndexError:
-            leads = False  # nothing runs in this clause: exceptions of the app would seem to be caused by this one
+            # Nothing runs in here: exceptions of the app would seem to be caused by this one.
+            leads = False
         if not leads:
             self._run_queued(self._go_on(connection, end))
             return False
@@ -279,7 +296,7 @@ class Leadership(Dispatcher):
         return True
 
     def _take_over(self, claim: Claim, waits: bool) -> None:
-        """Give the lead to another thread, if the leader that made *claim* is still inside that request.
+        """Give the lead to another thread, unless the request of *claim* has ended.
 
         *waits*: the leader waits, and does not compute.
         """

@@ -15,7 +15,10 @@ GONE = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 
 
 class Poller:
-    """For the loop's thread, except :meth:`update_interest`. *balancer*: other processes accept from the same listeners."""
+    """For the loop's thread, except :meth:`update_interest`.
+
+    *balancer*: other processes accept from the same listeners.
+    """
 
     def __init__(self, balancer: Balancer | None) -> None:
         self._balancer = balancer

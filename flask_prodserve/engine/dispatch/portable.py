@@ -1,7 +1,7 @@
 """The event loop without epoll: waitress's.
 
-The thread that calls :meth:`PortableLoop.turn` runs it; service threads run the requests. Its cost grows with the number of connections.
-It behaves as :class:`~.leadership.Leadership` does.
+The thread that calls :meth:`PortableLoop.turn` runs it; service threads run the requests. Its cost
+grows with the number of connections. It behaves as :class:`~.leadership.Leadership` does.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _USE_POLL = hasattr(select, "poll")
 class PortableLoop(Dispatcher):
     """The dispatcher without epoll.
 
-    *shared*: other processes accept from the same listeners. The system wakes all of them, so idle ones are quicker, and each accepts one
-    connection at a time.
+    *shared*: other processes accept from the same listeners. The system wakes all of them, so idle
+    ones are quicker, and each accepts one connection at a time.
     """
 
     def __init__(

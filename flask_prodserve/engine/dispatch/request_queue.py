@@ -1,7 +1,8 @@
 """What runs next: the requests that wait for a worker slot.
 
-Requests that are known to keep a thread waiting have a queue of their own, the *slow* queue. While fast requests arrive as well, the last
-free slot is kept for those, so that slow requests do not stall them.
+Requests that are known to keep a thread waiting have a queue of their own, the *slow* queue. While
+fast requests arrive as well, the last free slot is kept for those, so that slow requests do not
+stall them.
 
 Not locked: :class:`~.dispatcher.Dispatcher` changes it under its lock.
 """
@@ -21,7 +22,10 @@ FAST_SECONDS = 1.0
 
 
 class RequestQueue:
-    """The ready queue and the slow queue. *budget* has the slots. ``fast_at``: when the leader last answered a fast request (monotonic)."""
+    """The ready queue and the slow queue.
+
+    *budget* has the slots. ``fast_at``: when the leader last answered a fast request (monotonic).
+    """
 
     __slots__ = ("_budget", "_ready", "_slow", "_slow_first", "fast_at")
 
@@ -35,15 +39,20 @@ class RequestQueue:
     def __len__(self) -> int:
         return len(self._ready) + len(self._slow)
 
-    @property
-    def slow_must_wait(self) -> bool:
-        """Whether there is no slot for a slow request."""
+    def slow_must_wait(self, *, held: bool = False) -> bool:
+        """Tell whether there is no slot for a slow request.
+
+        *held*: the caller's own slot is free for it.
+        """
         budget = self._budget
         kept = budget.threads > 1 and monotonic() - self.fast_at < FAST_SECONDS
-        return budget.busy >= budget.threads - kept
+        return budget.busy - held >= budget.threads - kept
 
     def add(self, connection: Connection, *, slow: bool = False) -> None:
-        """Append the request of *connection*. *slow*: requests of its kind are known to keep a thread waiting."""
+        """Append the request of *connection*.
+
+        *slow*: requests of its kind are known to keep a thread waiting.
+        """
         connection.queue()
         (self._slow if slow else self._ready).append(connection)
 
@@ -51,12 +60,15 @@ class RequestQueue:
         """Put the request of *connection* before all others: it has waited elsewhere."""
         self._ready.appendleft(connection)
 
-    def next(self) -> Connection | None:
-        """Remove and return the request to run next, if there is a slot for one. The two queues take turns."""
+    def next(self, *, held: bool = False) -> Connection | None:
+        """Remove and return the request to run next, if there is a slot for one.
+
+        *held*: the caller passes its own slot on. The two queues take turns.
+        """
         self._slow_first = not self._slow_first
-        if self._slow and (self._slow_first or not self._ready) and not self.slow_must_wait:
+        if self._slow and (self._slow_first or not self._ready) and not self.slow_must_wait(held=held):
             return self._slow.popleft()
-        if self._ready and not self._budget.full:
+        if self._ready and self._budget.busy - held < self._budget.threads:
             return self._ready.popleft()
         return None
 

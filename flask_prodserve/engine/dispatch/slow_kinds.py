@@ -1,4 +1,4 @@
-"""The kinds of request that are known to keep a thread waiting: the leader passes the lead on before it runs one."""
+"""The kinds of request that keep a thread waiting. The leader hands the lead over before one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections import OrderedDict
 from collections.abc import Hashable
 
 FIRST_TRIAL = 16
-"""Requests of a kind that are handed over before the leader tries one. Doubled with each trial that fails, up to LAST_TRIAL."""
+"""Requests of a kind that are handed over before the leader tries one. Doubled with each trial that
+fails, up to LAST_TRIAL.
+"""
 
 LAST_TRIAL = 1024
 
@@ -16,7 +18,10 @@ MOST_KINDS = 512
 
 
 class SlowKinds:
-    """A bounded set. For any thread. While it is empty, as for an app of fast views, a look-up costs nothing."""
+    """A bounded set.
+
+    For any thread. While it is empty, as for an app of fast views, a look-up costs nothing.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,8 @@
 """How many threads may run requests, and which of them count.
 
-A thread that runs requests without the lead is *busy* and takes one of THREADS worker slots. Two kinds give their slot back before they are
-done: *streams*, up to MAX_STREAMS, and *stuck* requests, which were given up.
+A thread that runs requests without the lead is *busy* and takes one of THREADS worker slots. Two
+kinds give their slot back before they are done: *streams*, up to MAX_STREAMS, and *stuck* requests,
+which were given up.
 
 Not locked: :class:`~.dispatcher.Dispatcher` changes it under its lock.
 """
@@ -43,7 +44,10 @@ class ThreadBudget:
         return connection in self._streams
 
     def move_to_streams(self, connection: Connection) -> bool:
-        """Count the busy thread of *connection* against MAX_STREAMS instead of THREADS. Returns False if that is not possible."""
+        """Count the busy thread of *connection* against MAX_STREAMS instead of THREADS.
+
+        Returns False if that is not possible.
+        """
         if connection in self._streams or len(self._streams) >= self._max_streams:
             return False
         self._streams.add(connection)
@@ -56,7 +60,10 @@ class ThreadBudget:
         self.busy -= not self._end_stream(connection)
 
     def end(self, connection: Connection, *, given_up: bool) -> bool:
-        """Count the end of the turn of *connection*. Returns whether its thread is still busy and holds a slot."""
+        """Count the end of the turn of *connection*.
+
+        Returns whether its thread is still busy and holds a slot.
+        """
         if given_up:
             self.stuck -= 1
             return False

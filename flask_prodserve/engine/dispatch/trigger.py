@@ -14,19 +14,19 @@ logger = logging.getLogger("flask_prodserve.engine")
 class Trigger(trigger):  # type: ignore[misc]  # waitress is not annotated
     """waitress's trigger, with two differences.
 
-    - It calls functions without holding its lock: a function may pull the trigger itself, or wait for a lock that another thread holds
-      while it pulls the trigger.
+    - It calls functions without holding its lock: a function may pull the trigger itself, or wait
+      for a lock that another thread holds while it pulls the trigger.
     - It writes nothing after it was closed: its descriptor may be another file's by then.
     """
 
+    accepting = False
+    descriptor: int
     thunks: list[Callable[[], object]]
     _closed: bool
 
-    accepting = False
-    descriptor: int
-
     def __init__(self) -> None:
-        self._pull_lock = threading.RLock()  # reentrant: a signal handler may interrupt the thread that holds it
+        # Reentrant: a signal handler may interrupt the thread that holds it.
+        self._pull_lock = threading.RLock()
         super().__init__({})
         self.descriptor = self._fileno
 

@@ -121,6 +121,15 @@ def test_flushing_of_the_next_response(client: ClientProgress, clock: ManualCloc
     assert other.progress is not sending.progress
 
 
+def test_taking_of_several_responses(client: ClientProgress, clock: ManualClock) -> None:
+    """Output left from one response to the next is one count: a new one forgives no debt."""
+    end_turn(client, clock())
+    first = check(client, USED._replace(unsent=10), clock(), taken=0, left=0)
+    clock.advance(1)
+    second = check(client, USED._replace(answered=2, unsent=10), clock(), taken=0, left=0)
+    assert (second.began, second.progress) == (first.began, first.progress)
+
+
 def test_acknowledged(client: ClientProgress, clock: ManualClock) -> None:
     """A client that has acknowledged all of a response is idle from the check that sees it."""
     end_turn(client, clock())

@@ -1,4 +1,4 @@
-"""When a process leaves new connections to others, and when it looks again. Without sockets."""
+"""When a process leaves new connections to others, and when it checks again. Without sockets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Two:
         self.other.publish(0)
 
     def defers(self, connections: int = 5, *, busy: bool = False) -> bool:
-        """Whether it leaves connections, having as many."""
+        """Tell whether the process, with so many *connections*, leaves new ones to others."""
         self.crowd.count = connections
         self.balancer.check(busy=busy)
         return self.balancer.defers_accepting
@@ -58,13 +58,13 @@ def two() -> Two:
 
 
 def test_few_connections(two: Two) -> None:
-    """Who has no more connections than others accepts, and has nothing to look for."""
+    """A process with no more connections than others accepts, and needs no check."""
     assert not two.defers(1)
     assert two.balancer.remaining() is None
 
 
 def test_many_connections(two: Two) -> None:
-    """Who has more leaves new ones to others, until it has not."""
+    """A process leaves new connections to others while it has more than they have."""
     assert two.defers(2)
     two.other.publish(1)
     assert not two.defers(2)
@@ -72,7 +72,7 @@ def test_many_connections(two: Two) -> None:
 
 
 def test_busy_threads(two: Two) -> None:
-    """Who has no free thread leaves connections to who has, and takes them where nobody has."""
+    """A process without a free thread leaves connections to one that has a free thread, and accepts if there is none."""
     two.other.publish(9)
     assert two.defers(3, busy=True)
     two.other.publish(9, 1)
@@ -87,7 +87,7 @@ def test_no_room(two: Two) -> None:
 
 
 def test_pauses_grow(two: Two) -> None:
-    """It looks again soon, later if nothing changes, and never much later; changes in between do not put it off."""
+    """It checks again soon, later if nothing changes, and never much later; changes in between do not put that off."""
     assert two.defers()
     pauses = []
     for _ in range(10):
@@ -106,7 +106,7 @@ def test_pauses_grow(two: Two) -> None:
 
 
 def test_what_nobody_takes(two: Two) -> None:
-    """What has been left for long enough is taken for a moment; then it is left again."""
+    """After DEFER_SECONDS it accepts for a moment, and then leaves connections to others again."""
     assert two.defers()
     two.clock.advance(DEFER_SECONDS)
     two.other.publish(0)

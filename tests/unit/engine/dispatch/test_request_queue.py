@@ -79,7 +79,7 @@ def test_nothing_runs_without_a_slot() -> None:
     queue.add(waiting("a"))
     queue.add(waiting("A"), slow=True)
     assert slots.full
-    assert queue.slow_must_wait
+    assert queue.slow_must_wait()
     assert order(queue) == ""
     slots.busy = 1
     assert not slots.full
@@ -91,7 +91,7 @@ def test_the_last_slot_is_kept_for_fast_requests() -> None:
     queue = make(2, busy=1)
     queue.fast_at = monotonic() + 1000
     queue.add(waiting("A"), slow=True)
-    assert queue.slow_must_wait
+    assert queue.slow_must_wait()
     assert order(queue) == ""
     queue.add(waiting("a"))
     assert order(queue) == "a"
@@ -113,3 +113,17 @@ def test_withdraw_takes_from_both_queues() -> None:
     assert sorted(cast(Waiting, channel).name for channel in withdrawn) == ["B", "b"]
     assert len(queue) == 4
     assert sorted(order(queue)) == ["A", "C", "a", "c"]
+
+
+def test_a_slot_that_is_passed_on() -> None:
+    """A thread that holds a slot takes the next request for it while no other slot is free; slow ones leave the last slot all the same."""
+    queue = make(2, busy=2)
+    queue.fast_at = monotonic() + 1000
+    queue.add(waiting("a"))
+    queue.add(waiting("A"), slow=True)
+    assert queue.next() is None
+    names = [cast(Waiting, channel).name for _ in range(2) if (channel := queue.next(held=True)) is not None]
+    assert sorted(names) == ["a"]
+    assert queue.slow_must_wait(held=True)
+    queue.fast_at = monotonic() - 1000
+    assert cast(Waiting, queue.next(held=True)).name == "A"

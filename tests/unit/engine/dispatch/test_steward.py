@@ -1,4 +1,4 @@
-"""When the steward looks at the leader, and what it makes of what it sees."""
+"""When the steward watches the leader, and when it takes the lead away."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not Alarm.available(), reason="there is no such 
 
 
 class AlarmByTheClock:
-    """Rings by the test's clock, and counts how often it has been set."""
+    """Rings by the clock of the test, and counts how often it was set."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.times = 0
@@ -35,8 +35,10 @@ class AlarmByTheClock:
 
 
 @pytest.mark.parametrize("request_seconds", [PATIENCE / 100, PATIENCE * 0.9])
-def test_only_who_stays_in_a_request_is_looked_at(request_seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A leader with one quick request after the other puts the alarm off, now and then; one that stays in a request does not."""
+def test_only_a_leader_that_stays_in_a_request_is_watched(
+    request_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader with one fast request after the other puts the alarm off, now and then; one that stays in a request does not."""
     clock = ManualClock()
     monkeypatch.setattr(module, "monotonic", clock)
     steward = Steward(lambda claim, waits: None)
@@ -49,11 +51,11 @@ def test_only_who_stays_in_a_request_is_looked_at(request_seconds: float, monkey
     assert alarm.times <= (clock() - began) / PATIENCE + 1, "each time costs a system call"
     steward.watch([None])
     clock.advance(2 * PATIENCE + 1e-9)
-    assert alarm.rings, "nobody looks at a leader that stays in a request"
+    assert alarm.rings, "a leader that stays in a request is not watched"
 
 
 def test_it_is_suspicious_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a request that took longer than PATIENCE, each is looked at from its beginning on: others like it would put the alarm off."""
+    """After a request that took longer than PATIENCE, each is watched from its beginning: others like it would put the alarm off."""
     clock = ManualClock()
     monkeypatch.setattr(module, "monotonic", clock)
     steward = Steward(lambda claim, waits: None)
@@ -68,7 +70,7 @@ def test_it_is_suspicious_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("waits", [True, False], ids=["waits", "computes"])
 def test_it_takes_over(waits: bool) -> None:
-    """From a leader that stays in a request, be it that it waits or computes."""
+    """The steward takes over from a leader that stays in a request, whether it waits or computes."""
     taken: list[tuple[Claim, bool]] = []
     stop = threading.Event()
 
@@ -92,17 +94,17 @@ def test_it_takes_over(waits: bool) -> None:
     leader.join(TEST_PATIENCE)
     assert [one is claim for one, _ in taken] == [True]
     if waits:
-        assert taken[0][1], "it is taken for one that computes"
+        assert taken[0][1], "the steward mistook it for one that computes"
     assert steward._suspicious_until > 0
 
 
 @pytest.mark.parametrize("interrupted", [True, False], ids=["interrupted", "alone"])
-def test_no_leader_is_overlooked(interrupted: bool) -> None:
-    """One that stays in a request loses the lead, whatever it was doing before, and also where turns are ended meanwhile."""
+def test_no_leader_is_missed(interrupted: bool) -> None:
+    """A leader that stays in a request loses the lead, whatever it was doing before, also if turns are ended meanwhile."""
     chance = random.Random(20261122)
     taken, over = threading.Semaphore(0), threading.Event()
     steward = Steward(lambda claim, waits: taken.release())
-    overlooked: list[int] = []
+    missed: list[int] = []
 
     def lead() -> None:
         steward.clock = time.pthread_getcpuclockid(threading.get_ident())
@@ -115,7 +117,7 @@ def test_no_leader_is_overlooked(interrupted: bool) -> None:
             taken.acquire(blocking=False)  # such a one has taken its time, too
             steward.watch([None])
             if not taken.acquire(timeout=TEST_PATIENCE):
-                overlooked.append(number)
+                missed.append(number)
                 break
             steward.claim = []
         over.set()
@@ -132,11 +134,11 @@ def test_no_leader_is_overlooked(interrupted: bool) -> None:
         steward.turn(TEST_PATIENCE)
     for thread in threads:
         thread.join()
-    assert not overlooked
+    assert not missed
 
 
 def test_thread_that_has_ended() -> None:
-    """Its clock cannot be read any more."""
+    """A leader whose thread has ended is ignored: its clock cannot be read any more."""
     steward = Steward(lambda claim, waits: None)
 
     def lead() -> None:
@@ -160,7 +162,7 @@ def clock_is_gone(clock: int) -> bool:
 
 
 def test_wake_ends_the_turn() -> None:
-    """The next one where none is on; and a leader that goes on with requests does not put it off."""
+    """wake() ends the current turn, or the next one, and a leader that goes on with requests does not put that off."""
     stop = threading.Event()
     steward = Steward(lambda claim, waits: None)
     steward.wake()
