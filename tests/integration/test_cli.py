@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import ends, ends_here
 from flask_prodserve.settings import TABLE
 from serving import PATIENCE, Command, environment, flask, run, wait_until
 from wire import Wire, get
@@ -24,20 +25,6 @@ APP = "from flask import Flask\napp = Flask(__name__)\n@app.get('/')\ndef index(
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "app.py").write_text(APP)
     return tmp_path
-
-
-def ends(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a `flask` command that ends by itself."""
-    done = subprocess.run(
-        flask(*arguments),
-        cwd=folder,
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 # Apps that fail.
@@ -66,7 +53,7 @@ def test_traceback_begins_in_the_app(tmp_path: Path) -> None:
 def test_syntax_error_is_shown_alone(tmp_path: Path) -> None:
     """A syntax error has no frame of the app, and no other frame is shown."""
     (tmp_path / "app.py").write_text("def f(:\n")
-    code, _, errors = ends(tmp_path, "serve")
+    code, _, errors = ends_here(tmp_path, "serve", "--workers", "0")
     assert code == 4
     assert errors.count('File "') == 1
     assert "Traceback" not in errors
@@ -77,7 +64,7 @@ def test_import_error_is_not_a_matter_of_names(tmp_path: Path) -> None:
     """An ImportError inside the app is shown as Flask shows it, and nobody is told to name the app: it was found."""
     (tmp_path / "app.py").write_text("import helpers_of_mine\n")
     (tmp_path / "helpers_of_mine.py").write_text("import nothing_of_that_name\n")
-    code, _, errors = ends(tmp_path, "serve")
+    code, _, errors = ends_here(tmp_path, "serve", "--workers", "0")
     assert code == 4
     assert errors.startswith("Error: While importing 'app', an ImportError was raised:\n\nTraceback")
     assert errors.splitlines()[-1] == "ModuleNotFoundError: No module named 'nothing_of_that_name'"
@@ -98,7 +85,7 @@ def test_import_error_is_not_a_matter_of_names(tmp_path: Path) -> None:
 def test_naming_the_app_wrongly(tmp_path: Path, text: str, name: str, word: str) -> None:
     """Flask's words for a name that is no app, and one line on how to give a name; no traceback."""
     (tmp_path / "app.py").write_text(text)
-    code, output, errors = ends(tmp_path, "--app", name, "serve")
+    code, output, errors = ends_here(tmp_path, "--app", name, "serve", "--workers", "0")
     assert (code, output) == (4, "")
     first, second = errors.splitlines()
     assert first.startswith("Error: ")
@@ -108,7 +95,7 @@ def test_naming_the_app_wrongly(tmp_path: Path, text: str, name: str, word: str)
 
 def test_no_app_anywhere(tmp_path: Path) -> None:
     """In a folder without an app, Flask's explanation, and exit code 4."""
-    code, _, errors = ends(tmp_path, "serve")
+    code, _, errors = ends_here(tmp_path, "serve", "--workers", "0")
     assert code == 4
     assert errors.startswith("Error: Could not locate a Flask application.")
     assert len(errors.splitlines()) == 2
@@ -125,11 +112,11 @@ def test_app_for_another_user_is_not_loaded_to_complete_an_error(tmp_path: Path,
     """With USER the app is not imported to find more mistakes: that would run it as the user who starts the server, who is root."""
     (tmp_path / "app.py").write_text(f"open('imported', 'w').close()\n{APP}")
     options = [] if variables else ["--user", "nobody"]
-    code, _, error = ends(tmp_path, "serve", *options, "--threads", "nonsense", **variables)
+    code, _, error = ends_here(tmp_path, "serve", *options, "--threads", "nonsense", **variables)
     assert code == 2
     assert "'nonsense'" in error
     assert not (tmp_path / "imported").exists()
-    assert ends(tmp_path, "serve", "--threads", "nonsense")[0] == 2
+    assert ends_here(tmp_path, "serve", "--threads", "nonsense")[0] == 2
     assert (tmp_path / "imported").exists(), "without USER it is"
 
 
@@ -137,7 +124,7 @@ def test_app_for_another_user_is_not_loaded_to_complete_an_error(tmp_path: Path,
 def test_app_is_not_loaded_as_root_if_user_is_misspelt(tmp_path: Path) -> None:
     """A name that is no setting may be a misspelt USER, so root does not import the app to find more mistakes."""
     (tmp_path / "app.py").write_text(f"open('imported', 'w').close()\n{APP}")
-    code, _, error = ends(tmp_path, "serve", PRODSERVE_USR="nobody")
+    code, _, error = ends_here(tmp_path, "serve", PRODSERVE_USR="nobody")
     assert code == 2
     assert "Did you mean PRODSERVE_USER?" in error
     assert not (tmp_path / "imported").exists()
@@ -149,7 +136,7 @@ def test_settings_of_an_app_that_refuses_its_own(tmp_path: Path) -> None:
         APP
         + "from flask_prodserve import ProdServe\napp.config['PRODSERVE_REPLACE_RUN'] = 'perhaps'\nProdServe(app, prot=1)\n"
     )
-    code, _, errors = ends(
+    code, _, errors = ends_here(
         tmp_path, "serve", "--threads", "many", PRODSERVE_REPLACE_RUN="maybe", PRODSERVE_TLS_CERT="cert.pem"
     )
     assert code == 2
@@ -187,7 +174,7 @@ def test_settings_of_an_app_that_refuses_its_own(tmp_path: Path) -> None:
 def test_listeners(folder: Path, arguments: list[str], words: str) -> None:
     """A listener that cannot be opened is two clear lines and exit code 1, and nothing is left behind."""
     before = sorted(folder.iterdir())
-    code, output, errors = ends(folder, "serve", *arguments, PYTHONDONTWRITEBYTECODE="1")
+    code, output, errors = ends_here(folder, "serve", "--workers", "0", *arguments)
     assert (code, output) == (1, "")
     first, _ = errors.splitlines()
     assert first.startswith("Error: ")
@@ -200,7 +187,7 @@ def test_live_unix_socket(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as live:
         live.bind(str(folder / "app.sock"))
         live.listen()
-        code, _, errors = ends(folder, "serve", "--bind", "unix:app.sock")
+        code, _, errors = ends_here(folder, "serve", "--workers", "0", "--bind", "unix:app.sock")
     assert code == 1
     assert errors.splitlines()[0] == "Error: Another server is listening on app.sock."
     assert (folder / "app.sock").is_socket()
@@ -260,7 +247,7 @@ def test_more_threads_than_the_system_gives(folder: Path) -> None:
 
 def test_help(tmp_path: Path) -> None:
     """--help needs no app, and has every setting with its summary and default, and the verbs."""
-    code, output, _ = ends(tmp_path, "serve", "--help", COLUMNS="200")
+    code, output, _ = ends_here(tmp_path, "serve", "--help", COLUMNS="200")
     assert code == 0
     text = "".join(output.split())  # folded anywhere
     for row in TABLE.values():
@@ -296,7 +283,7 @@ def test_short_and_repeated_options(folder: Path) -> None:
 def test_flags_can_be_switched_off(folder: Path) -> None:
     """--no-allow-debug overrules the environment, since a flag has three states: on, off, not given."""
     values = [
-        json.loads(ends(folder, "serve", *flag, "config", "--format", "json", PRODSERVE_ALLOW_DEBUG="1")[1])[
+        json.loads(ends_here(folder, "serve", *flag, "config", "--format", "json", PRODSERVE_ALLOW_DEBUG="1")[1])[
             "ALLOW_DEBUG"
         ]
         for flag in ([], ["--no-allow-debug"], ["--allow-debug"])
@@ -322,7 +309,7 @@ def test_flags_can_be_switched_off(folder: Path) -> None:
 )
 def test_usage(folder: Path, arguments: list[str], word: str) -> None:
     """Wrong usage is exit code 2 and says what; an empty text, as from an empty shell variable, is nothing that is guessed at."""
-    code, output, errors = ends(folder, *arguments)
+    code, output, errors = ends_here(folder, *arguments)
     assert (code, output) == (2, "")
     assert word in errors
     assert "Traceback" not in errors
@@ -331,7 +318,7 @@ def test_usage(folder: Path, arguments: list[str], word: str) -> None:
 def test_variables_that_mean_nothing(folder: Path) -> None:
     """Empty variables count as not set, and there is one spelling: click's FLASK_SERVE_* is not a second one."""
     variables = {"PRODSERVE_THREADS": "", "PORT": "", "FORWARDED_ALLOW_IPS": "", "FLASK_SERVE_THREADS": "7"}
-    told = json.loads(ends(folder, "serve", "config", "--format", "json", **variables)[1])
+    told = json.loads(ends_here(folder, "serve", "config", "--format", "json", **variables)[1])
     assert {entry["origin"] for entry in told.values()} == {"default"}
 
 
@@ -339,7 +326,7 @@ def test_dotenv_files(folder: Path) -> None:
     """Settings in .env and .flaskenv count as the environment: what is really there is stronger, and .env is stronger than .flaskenv."""
     (folder / ".flaskenv").write_text("PRODSERVE_THREADS=1\nPRODSERVE_BACKLOG=1\nPRODSERVE_LOG_LEVEL=debug\n")
     (folder / ".env").write_text("PRODSERVE_THREADS=2\nPRODSERVE_BACKLOG=2\nPORT=0\n")
-    told = json.loads(ends(folder, "serve", "config", "--format", "json", PRODSERVE_THREADS="3")[1])
+    told = json.loads(ends_here(folder, "serve", "config", "--format", "json", PRODSERVE_THREADS="3")[1])
     assert [told[name]["value"] for name in ("THREADS", "BACKLOG", "LOG_LEVEL", "PORT", "HOST")] == [
         "3",
         "2",
@@ -356,7 +343,7 @@ def test_dotenv_files(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["MAX_BODY_SIZE", "max_body_size", "--max-body-size", "PRODSERVE_MAX_BODY_SIZE"])
 def test_explain_in_every_spelling(folder: Path, name: str) -> None:
     """--explain knows a setting by the name that stands in whatever place the reader has before them."""
-    code, output, errors = ends(folder, "serve", "config", "--explain", name)
+    code, output, errors = ends_here(folder, "serve", "config", "--explain", name)
     assert (code, errors) == (0, "")
     assert output.startswith("MAX_BODY_SIZE = 32MiB  (default)\n")
 
@@ -372,7 +359,7 @@ def test_explain_in_every_spelling(folder: Path, name: str) -> None:
 )
 def test_explain_what_is_no_setting(folder: Path, name: str, hint: str) -> None:
     """--explain says which setting may have been meant, as everywhere else."""
-    code, output, errors = ends(folder, "serve", "config", "--explain", name)
+    code, output, errors = ends_here(folder, "serve", "config", "--explain", name)
     assert (code, output) == (2, "")
     assert errors.splitlines()[-1] == f"Error: Invalid value for --explain: {name} is not a setting. {hint}"
 
@@ -383,7 +370,7 @@ def test_config_of_the_app(tmp_path: Path) -> None:
         APP + "app.config.update(MAX_CONTENT_LENGTH=1024, PRODSERVE_THREADS=3)\n"
         "import flask_prodserve\nflask_prodserve.ProdServe(app, keepalive_timeout='90s')\n"
     )
-    code, output, errors = ends(tmp_path, "serve", "config")
+    code, output, errors = ends_here(tmp_path, "serve", "config")
     assert (code, errors) == (0, "")
     rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in output.splitlines()}
     assert rows.keys() == TABLE.keys()
@@ -394,7 +381,7 @@ def test_config_of_the_app(tmp_path: Path) -> None:
 
 def test_config_refuses_what_serve_refuses(folder: Path) -> None:
     """`config` with a mistake is the same message and exit code that `serve` would give, and prints no settings."""
-    refused = [ends(folder, "serve", *verb, PRODSERVE_TREADS="1") for verb in ([], ["config"])]
+    refused = [ends_here(folder, "serve", *verb, PRODSERVE_TREADS="1") for verb in ([], ["config"])]
     assert refused[0] == refused[1]
     assert refused[0][0] == 2
     assert refused[0][1] == ""
@@ -402,7 +389,7 @@ def test_config_refuses_what_serve_refuses(folder: Path) -> None:
 
 def test_config_in_debug_mode(folder: Path) -> None:
     """`config` looks at an app in debug mode without serving it, so it is not refused."""
-    code, output, _ = ends(folder, "--debug", "serve", "config")
+    code, output, _ = ends_here(folder, "--debug", "serve", "config")
     assert code == 0
     assert output.startswith("BIND")
 
@@ -413,11 +400,11 @@ def test_config_in_debug_mode(folder: Path) -> None:
 def test_own_serve_command_does_not_spoil_output(tmp_path: Path) -> None:
     """The remark on the app's own `serve` command goes to standard error: what `config` prints can still be parsed."""
     (tmp_path / "app.py").write_text(APP + "@app.cli.command('serve')\ndef own(): print('own')\n")
-    code, output, errors = ends(tmp_path, "serve", "config", "--format", "json")
+    code, output, errors = ends_here(tmp_path, "serve", "config", "--format", "json")
     assert code == 0
     assert json.loads(output).keys() == TABLE.keys()
     assert errors.count("'serve' command of its own") == 1
-    assert ends(tmp_path, "serve", "--help")[2] == ""
+    assert ends_here(tmp_path, "serve", "--help")[2] == ""
 
 
 def test_streams(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from certificates import make
+from commands import ends, ends_here
 from programs import free_ports
 from serving import environment, flask, run, wait_until
 from wire import get
@@ -41,13 +42,6 @@ app.wsgi_app = ProxyFix(app.wsgi_app)
 def write(folder: Path, **files: str) -> None:
     for name, text in files.items():
         (folder / name.replace("__", ".")).write_text(text)
-
-
-def ends(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
-    """Exit code and output of a command that ends by itself."""
-    with run(flask(*arguments), cwd=folder, env=variables) as command:
-        code = command.exit_code()
-        return code, command.output
 
 
 def serves(folder: Path, *arguments: str, **variables: str) -> str:
@@ -108,18 +102,18 @@ def folder(tmp_path: Path) -> Path:
 def test_app_that_does_not_load(tmp_path: Path, text: str, words: list[str]) -> None:
     """What is wrong with the app is shown, without a frame of this package, and the exit code is 4."""
     write(tmp_path, app__py=text)
-    code, output = ends(tmp_path, "serve", "--port", "0")
-    assert code == 4
-    assert all(word in output for word in words), output
-    assert "flask_prodserve" not in output
+    code, output, errors = ends_here(tmp_path, "serve", "--workers", "0", "--port", "0")
+    assert (code, output) == (4, "")
+    assert all(word in errors for word in words), errors
+    assert "flask_prodserve" not in errors
 
 
 def test_missing_app(tmp_path: Path) -> None:
     """No app is two clear lines and exit code 4."""
-    code, output = ends(tmp_path, "--app", "nope", "serve")
-    assert code == 4
+    code, output, errors = ends(tmp_path, "--app", "nope", "serve")
+    assert (code, output) == (4, "")
     assert (
-        output == "Error: Could not import 'nope'.\nName the app with 'flask --app MODULE[:NAME] serve' or FLASK_APP.\n"
+        errors == "Error: Could not import 'nope'.\nName the app with 'flask --app MODULE[:NAME] serve' or FLASK_APP.\n"
     )
 
 
@@ -137,10 +131,10 @@ def test_own_serve_command(tmp_path: Path) -> None:
 def test_debug_is_refused(folder: Path, how: str) -> None:
     """Debug mode is refused with exit code 2 and the way to what was wanted; --allow-debug overrides that."""
     arguments, variables = (["--debug", "serve"], {}) if how == "option" else (["serve"], {"FLASK_DEBUG": "1"})
-    code, output = ends(folder, *arguments, **variables)
-    assert code == 2
-    assert "flask run --debug" in output
-    assert "PRODSERVE_ALLOW_DEBUG=1 (--allow-debug)" in output
+    code, output, errors = ends(folder, *arguments, **variables)
+    assert (code, output) == (2, "")
+    assert "flask run --debug" in errors
+    assert "PRODSERVE_ALLOW_DEBUG=1 (--allow-debug)" in errors
     assert serves(folder, *arguments, "--allow-debug", **variables) == "hello"
 
 
@@ -148,10 +142,10 @@ def test_address_in_use(folder: Path) -> None:
     """An address in use is two clear lines and exit code 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, output = ends(folder, "serve", "--port", str(port))
-    assert code == 1
-    assert output.splitlines()[0] == f"Error: 127.0.0.1:{port} is already in use."
-    assert len(output.splitlines()) == 2
+        code, output, errors = ends(folder, "serve", "--port", str(port))
+    assert (code, output) == (1, "")
+    assert errors.splitlines()[0] == f"Error: 127.0.0.1:{port} is already in use."
+    assert len(errors.splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -174,20 +168,34 @@ def test_address_in_use(folder: Path) -> None:
         (["--proxy-headers", "x-real-ip"], {}, ["x-forwarded-for"]),
         (["--log-level", "loud"], {}, ["debug, info, warning, error or critical"]),
         (["--access-log-format", "xml"], {}, ["combined or json"]),
-        (["--tls-cert", "cert.pem"], {}, ["--tls-cert is set, and TLS_KEY is not"]),
-        (["--tls-cert", "no.pem", "--tls-key", "no.key"], {}, ["TLS_CERT: no.pem cannot be read"]),
         (["--unix-socket-mode", "rw"], {}, ["three octal digits such as 0o660"]),
-        (["--max-request-line", "64KiB"], {}, ["MAX_REQUEST_LINE (--max-request-line) is larger than MAX_HEADER_SIZE"]),
-        (["--access-log", "no/such/folder/log"], {}, ["no/such/folder/log", "ACCESS_LOG"]),
     ],
 )
 def test_misconfiguration(folder: Path, arguments: list[str], variables: dict[str, str], words: list[str]) -> None:
     """Each mistake is exit code 2 and a message that says what, where and what would be right; no traceback."""
-    code, output = ends(folder, "serve", *arguments, **variables)
-    assert code == 2, output
-    assert output.startswith("Error: ")
-    assert all(word in output for word in words), output
-    assert "Traceback" not in output
+    _check_misconfigured(ends_here(folder, "serve", *arguments, **variables), words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tls-cert", "cert.pem"], ["--tls-cert is set, and TLS_KEY is not"]),
+        (["--tls-cert", "no.pem", "--tls-key", "no.key"], ["TLS_CERT: no.pem cannot be read"]),
+        (["--max-request-line", "64KiB"], ["MAX_REQUEST_LINE (--max-request-line) is larger than MAX_HEADER_SIZE"]),
+        (["--access-log", "no/such/folder/log"], ["no/such/folder/log", "ACCESS_LOG"]),
+    ],
+)
+def test_misconfiguration_that_a_worker_finds(folder: Path, arguments: list[str], words: list[str]) -> None:
+    """The same for mistakes that only show with the app's own settings, or when files are read."""
+    _check_misconfigured(ends(folder, "serve", *arguments), words)
+
+
+def _check_misconfigured(ended: tuple[int, str, str], words: list[str]) -> None:
+    code, output, errors = ended
+    assert (code, output) == (2, ""), errors
+    assert errors.startswith("Error: ")
+    assert all(word in errors for word in words), errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("extension", [False, True])
@@ -197,8 +205,8 @@ def test_all_mistakes_at_once(tmp_path: Path, extension: bool) -> None:
     if extension:
         lines.append("import flask_prodserve; flask_prodserve.ProdServe(app, keepalive_timeout='never', thread=3)")
     write(tmp_path, app__py=APP.format(text="x") + "\n".join(lines))
-    code, output = ends(tmp_path, "serve", "--threads", "many", PRODSERVE_HOST="a b", PORT="x")
-    assert code == 2
+    code, output, errors = ends_here(tmp_path, "serve", "--threads", "many", PRODSERVE_HOST="a b", PORT="x")
+    assert (code, output) == (2, "")
     expected = [
         "--threads",
         "PRODSERVE_HOST in the env",
@@ -208,24 +216,24 @@ def test_all_mistakes_at_once(tmp_path: Path, extension: bool) -> None:
     ]
     if extension:
         expected += ["ProdServe(keepalive_timeout=...)", "ProdServe(thread=...)"]
-    assert f"Error: {len(expected)} settings are wrong:" in output
+    assert f"Error: {len(expected)} settings are wrong:" in errors
     for word in expected:
-        assert output.count(word) == 1, (word, output)
+        assert errors.count(word) == 1, (word, errors)
 
 
 def test_config(folder: Path) -> None:
     """`flask serve config` shows values and origins as a table, as JSON and as variables that mean the same when given back."""
     arguments = ["serve", "--threads", "5", "--bind", "127.0.0.1:0,[::1]:0", "config"]
-    code, output = ends(folder, *arguments, PRODSERVE_MAX_BODY_SIZE="1MiB")
+    code, output, _ = ends(folder, *arguments, PRODSERVE_MAX_BODY_SIZE="1MiB")
     assert code == 0
     assert ["THREADS", "5", "--threads"] in [line.split() for line in output.splitlines()]
-    code, output = ends(folder, *arguments, "--format", "json", PRODSERVE_MAX_BODY_SIZE="1MiB")
+    _, output, _ = ends_here(folder, *arguments, "--format", "json", PRODSERVE_MAX_BODY_SIZE="1MiB")
     shown = json.loads(output)
     assert shown["MAX_BODY_SIZE"] == {"value": "1MiB", "origin": "PRODSERVE_MAX_BODY_SIZE in the environment"}
     assert shown["TLS_CERT"]["value"] is None
-    code, output = ends(folder, *arguments, "--format", "env", PRODSERVE_MAX_BODY_SIZE="1MiB")
+    _, output, _ = ends_here(folder, *arguments, "--format", "env", PRODSERVE_MAX_BODY_SIZE="1MiB")
     write(folder, again=output)
-    code, output = ends(folder, "--env-file", "again", "serve", "config", "--format", "json")
+    _, output, _ = ends_here(folder, "--env-file", "again", "serve", "config", "--format", "json")
     assert {name: row["value"] for name, row in json.loads(output).items()} == {
         name: row["value"] for name, row in shown.items()
     }
@@ -233,7 +241,7 @@ def test_config(folder: Path) -> None:
 
 def test_explain(folder: Path) -> None:
     """--explain says what a setting bounds, why its default is what it is, and all its names; an unknown one is refused."""
-    code, output = ends(folder, "serve", "config", "--explain", "max-body-size")
+    code, output, _ = ends_here(folder, "serve", "config", "--explain", "max-body-size")
     assert code == 0
     for word in (
         "MAX_BODY_SIZE = 32MiB  (default)",
@@ -243,9 +251,9 @@ def test_explain(folder: Path) -> None:
         "--max-body-size SIZE",
     ):
         assert word in output
-    code, output = ends(folder, "serve", "config", "--explain", "nothing")
+    code, _, errors = ends_here(folder, "serve", "config", "--explain", "nothing")
     assert code == 2
-    assert "nothing is not a setting" in output
+    assert "nothing is not a setting" in errors
 
 
 def on_terminal(folder: Path, *options: str, **variables: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from commands import ends_here
 from controlled import Controlled, Respond, controlled
 from flask_prodserve.cli.status import span
 from flask_prodserve.process import control
@@ -87,12 +88,11 @@ def variables(folder: Path) -> dict[str, str]:
 
 
 def ends(folder: Path, *arguments: str, app: str = "hello", **more: str) -> tuple[int, str]:
-    """Exit code and output of ``flask --app hello serve`` with *arguments*."""
-    with run(flask("--app", app, "serve", *arguments), cwd=folder, env={**variables(folder), **more}) as command:
-        code = command.exit_code()
-        assert "the app was loaded" not in command.output
-        assert "Traceback" not in command.output
-        return code, command.output
+    """Run ``flask --app hello serve`` with *arguments*, and return its exit code and output."""
+    code, output, errors = ends_here(folder, "--app", app, "serve", *arguments, **{**variables(folder), **more})
+    assert "the app was loaded" not in output + errors
+    assert "Traceback" not in output + errors
+    return code, output + errors
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import django_project
 import pytest
 
+from commands import ends_here
 from serving import flask, run
 
 MAIN = """
@@ -79,10 +80,10 @@ def test_an_import_that_fails(folder: Path, workers: str, options: tuple[str, ..
 )
 def test_what_is_not_there(folder: Path, source: str, words: str) -> None:
     """A module, a name or a library that is not there is told apart; `config`, which upgrades try first, finds it, too."""
-    with run(flask("--app", "main", "serve", "--mount", f"/api={source}", "config"), cwd=folder) as command:
-        assert command.exit_code() == 4, command.output
-    assert f"The app at /api, '{source}', could not be loaded: " in command.output
-    assert words in command.output
+    code, output, errors = ends_here(folder, "--app", "main", "serve", "--mount", f"/api={source}", "config")
+    assert (code, output) == (4, "")
+    assert f"The app at /api, '{source}', could not be loaded: " in errors
+    assert words in errors
 
 
 def test_settings_of_a_mounted_app(folder: Path) -> None:
