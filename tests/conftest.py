@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import select
-import ssl
 from collections.abc import Iterator
 
 import hypothesis
@@ -11,13 +9,11 @@ import pytest
 
 import certificates
 import locks
-import serving
-import wire
+from profiles import PROFILE, sized
 
-# An example may take as long as it likes: a busy machine has none of them done within Hypothesis's 200 ms for sure.
-hypothesis.settings.register_profile("any machine", deadline=None)
-hypothesis.settings.load_profile("any machine")
-
+# Without a deadline: on a busy machine any example may take longer than Hypothesis's 200 ms.
+hypothesis.settings.register_profile(PROFILE, deadline=None, max_examples=sized(20, 100, 2000))
+hypothesis.settings.load_profile(PROFILE)
 
 locks.guard_all("flask_prodserve")
 
@@ -34,29 +30,3 @@ def _locks_are_held() -> Iterator[None]:
 def localhost(tmp_path_factory: pytest.TempPathFactory) -> certificates.Pair:
     """A certificate for localhost."""
     return certificates.make(tmp_path_factory.mktemp("localhost"), "localhost", names="DNS:localhost,IP:127.0.0.1")
-
-
-@pytest.fixture(scope="module", params=["epoll", "portable", "tls"])
-def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs a module three times: with the system's epoll, as on a system that has none, and over TLS, with everything that ``in_thread``
-    and ``Wire`` do.
-
-    A module uses it in all tests that have anything to do with these: one that does not would find what the test before it has left.
-    """
-    if request.param == "epoll" and not hasattr(select, "epoll"):
-        pytest.skip("this system has no epoll")
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "portable":
-            patch.delattr(select, "epoll", raising=False)
-        elif request.param == "tls":
-            pair = request.getfixturevalue("localhost")
-            for name, value in pair.settings.items():
-                patch.setitem(serving.DEFAULTS, name, value)
-            patch.setattr(wire, "TLS", ssl.create_default_context(cafile=pair.cert))
-        yield request.param
-
-
-@pytest.fixture(scope="module")
-def scheme(way: str) -> str:
-    """Of the servers' URLs."""
-    return "https" if way == "tls" else "http"

@@ -166,12 +166,14 @@ def test_raise_before(served: Served, caplog: pytest.LogCaptureFixture, target: 
     assert f"{target} [GET]" in record.getMessage()
 
 
+@pytest.mark.every_way
 def test_raise_in_a_stream_before_its_first_chunk(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing has been sent yet, so the client gets a 500."""
     assert get(served.address, "/during/0").status == 500
     assert len(_errors(caplog)) == 1
 
 
+@pytest.mark.every_way
 def test_raise_during(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """An exception in the middle of a stream cuts the connection without the last chunk: the client can tell."""
     with Wire(served.address) as wire:
@@ -191,6 +193,7 @@ def test_raise_after(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     served.wait_until(lambda: len(_errors(caplog)) == 1)
 
 
+@pytest.mark.every_way
 def test_system_exit(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """A view that calls sys.exit() ends its request, neither its thread nor the server."""
     for _ in range(20):  # more often than there are threads
@@ -234,6 +237,7 @@ def test_body_that_is_not_bytes(served: Served, caplog: pytest.LogCaptureFixture
     assert [record.getMessage() for record in _errors(caplog)] == [f"Exception on {target} [GET]"] * 2
 
 
+@pytest.mark.every_way
 def test_bytes_and_then_none(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """After the first bytes the connection is cut, so that the client can tell."""
     with Wire(served.address) as wire:
@@ -245,6 +249,7 @@ def test_bytes_and_then_none(served: Served, caplog: pytest.LogCaptureFixture) -
     assert len(_errors(caplog)) == 1
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(("name", "word"), [("short", "fewer"), ("long", "more")])
 def test_wrong_length(served: Served, caplog: pytest.LogCaptureFixture, name: str, word: str) -> None:
     """Never more than Content-Length is sent; with less, the connection is cut. Both are logged."""
@@ -260,6 +265,7 @@ def test_wrong_length(served: Served, caplog: pytest.LogCaptureFixture, name: st
     assert any(word in record.getMessage() and f"/wsgi/{name}" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_body_where_none_is_allowed(served: Served, caplog: pytest.LogCaptureFixture, status: int) -> None:
     """A body that the status does not allow is not sent, and the connection stays usable."""
@@ -271,6 +277,7 @@ def test_body_where_none_is_allowed(served: Served, caplog: pytest.LogCaptureFix
     assert any("is not sent" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(
     ("name", "body", "length"),
     [

@@ -18,6 +18,7 @@ from wire import Wire, get
 
 pytestmark = [
     pytest.mark.usefixtures("way"),
+    pytest.mark.every_way,
     pytest.mark.skipif(sys.platform != "linux", reason="handshakes can be stopped on Linux only"),
 ]
 

@@ -22,7 +22,7 @@ from flask_prodserve.engine.connection.table import SLACK
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Response, Wire, get, secure
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 HELD = b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n"

@@ -19,7 +19,7 @@ from flask_prodserve.engine.exchange.request import RECEIVE_BYTES
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get, is_reset
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 HELD = b"GET /held HTTP/1.1\r\nHost: test\r\n\r\n"

@@ -11,7 +11,7 @@ from flask import Flask
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 
 @pytest.fixture

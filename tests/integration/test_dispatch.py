@@ -24,7 +24,7 @@ from flask_prodserve.net.loads import Loads
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 THREADS = 3
 

@@ -180,6 +180,7 @@ def queue(served: Served, stack: contextlib.ExitStack, *targets: str) -> list[Wi
 # timeout
 
 
+@pytest.mark.every_way
 def test_timeout_of_an_endpoint(bounded: Bounded) -> None:
     """The endpoint's own timeout holds, whether it is shorter or longer than REQUEST_TIMEOUT, or none; others keep the general one."""
     with serving(bounded, request_timeout=60) as served, contextlib.ExitStack() as stack:
@@ -196,6 +197,7 @@ def test_timeout_of_an_endpoint(bounded: Bounded) -> None:
         assert endless.response().body == b"waited"
 
 
+@pytest.mark.every_way
 def test_timeout_without_a_general_one(bounded: Bounded) -> None:
     """Where REQUEST_TIMEOUT is off, an endpoint may have one all the same."""
     with serving(bounded, request_timeout=0) as served, contextlib.ExitStack() as stack:
@@ -228,6 +230,7 @@ def test_max_body(bounded: Bounded, target: str, most: int) -> None:
             assert wire.response("POST").body == b"%d" % most
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(("target", "most"), [("/small", 1000), ("/large", 2**20), ("/any", 100_000)])
 def test_max_body_of_chunks(bounded: Bounded, target: str, most: int) -> None:
     """The same for a body whose length is not known."""
@@ -265,6 +268,7 @@ def test_max_body_of_what_is_no_endpoint(bounded: Bounded) -> None:
 # max_concurrency
 
 
+@pytest.mark.every_way
 def test_share_of_an_endpoint(bounded: Bounded) -> None:
     """No more of an endpoint run than it may have; others are served meanwhile; those that wait follow in the order they came."""
     go = threading.Semaphore(0)
@@ -293,6 +297,7 @@ def test_share_of_an_endpoint(bounded: Bounded) -> None:
         assert bounded.order[2:] == [3, 4, 5, 6, 7, 8]
 
 
+@pytest.mark.every_way
 def test_share_of_all_threads(bounded: Bounded) -> None:
     """Requests that wait for their share hold no thread: with as many as there are threads waiting, others are served."""
     with serving(bounded, threads=3) as served, contextlib.ExitStack() as stack:
@@ -305,6 +310,7 @@ def test_share_of_all_threads(bounded: Bounded) -> None:
         assert [wire.response().status for wire in waiting] == [200] * 10
 
 
+@pytest.mark.every_way
 def test_queue_timeout_of_an_endpoint(bounded: Bounded) -> None:
     """Those that wait for their share get 503 after the endpoint's own queue_timeout; the server is ready all the same."""
     with serving(bounded, queue_timeout=60) as served, contextlib.ExitStack() as stack:
@@ -330,6 +336,7 @@ def test_queue_timeout_of_an_endpoint(bounded: Bounded) -> None:
         assert sorted(bounded.order) == [1, 2, 5]
 
 
+@pytest.mark.every_way
 def test_queue_timeout_where_threads_are_busy(bounded: Bounded) -> None:
     """The endpoint's queue_timeout also holds for the wait for a thread."""
     with serving(bounded, threads=1, queue_timeout=60, request_timeout=0) as served, contextlib.ExitStack() as stack:
@@ -348,6 +355,7 @@ def test_queue_timeout_where_threads_are_busy(bounded: Bounded) -> None:
         assert usual.response().status == 503
 
 
+@pytest.mark.every_way
 def test_both_queues_count_as_one(bounded: Bounded) -> None:
     """A request that has waited for its share either has a thread then, or may wait for one only for the rest of its queue_timeout."""
     gate = threading.Event()
@@ -373,6 +381,7 @@ def test_both_queues_count_as_one(bounded: Bounded) -> None:
         assert (response.status, response.body) == (200, b"2") or response.status == 503
 
 
+@pytest.mark.every_way
 def test_share_is_given_back_after_errors(bounded: Bounded) -> None:
     """However a request ends, its share goes to the next one."""
     with serving(bounded) as served:
@@ -384,6 +393,7 @@ def test_share_is_given_back_after_errors(bounded: Bounded) -> None:
         assert len(bounded.order) == 24
 
 
+@pytest.mark.every_way
 def test_share_is_kept_after_timeouts(bounded: Bounded) -> None:
     """Requests that are given up keep their share until their view ends: what it protects is still in use."""
     with serving(bounded, request_timeout=60, queue_timeout=1000) as served, contextlib.ExitStack() as stack:
@@ -410,6 +420,7 @@ def test_share_is_kept_after_timeouts(bounded: Bounded) -> None:
         assert bounded.none_came()
 
 
+@pytest.mark.every_way
 def test_an_endpoint_that_is_blocked(bounded: Bounded) -> None:
     """A server whose endpoint has nothing but requests that were given up, and sends others away for them, would be better replaced.
 
@@ -433,6 +444,7 @@ def test_an_endpoint_that_is_blocked(bounded: Bounded) -> None:
         assert get(served.address, "/report/4").body == b"4"
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("how", ["reset", "closed"])
 def test_share_is_given_back_by_clients_that_left(bounded: Bounded, how: str) -> None:
     """Clients that leave while they wait are dropped, and those whose request runs lose their share when it ends."""
@@ -458,6 +470,7 @@ def test_share_is_given_back_by_clients_that_left(bounded: Bounded, how: str) ->
             assert get(served.address, f"/report/{number}").body == b"%d" % number
 
 
+@pytest.mark.every_way
 def test_share_is_given_back_by_shed_requests(bounded: Bounded) -> None:
     """Requests that have their share and are shed while they wait for a thread give it back: the endpoint answers again afterwards."""
     with serving(bounded, threads=1, queue_timeout=60, request_timeout=0) as served, contextlib.ExitStack() as stack:
@@ -474,6 +487,7 @@ def test_share_is_given_back_by_shed_requests(bounded: Bounded) -> None:
             assert wire.response().body == b"%d" % number
 
 
+@pytest.mark.every_way
 def test_pipelined_request_for_a_full_endpoint(bounded: Bounded) -> None:
     """A request that was pipelined behind another one waits when its endpoint is full, also where its thread could go on with it."""
     gate = threading.Event()
@@ -499,6 +513,7 @@ def test_pipelined_request_for_a_full_endpoint(bounded: Bounded) -> None:
         assert [one.response().body for one in [*running, wire]] == [b"1", b"2", b"3"]
 
 
+@pytest.mark.every_way
 def test_share_of_pipelined_requests(bounded: Bounded) -> None:
     """Pipelined requests of one connection take a share each, one after the other, and answers stay in order."""
     with serving(bounded) as served, contextlib.ExitStack() as stack:
@@ -517,6 +532,7 @@ def test_share_of_pipelined_requests(bounded: Bounded) -> None:
         assert internals.queued(served.engine) == 0
 
 
+@pytest.mark.every_way
 def test_share_under_load(bounded: Bounded) -> None:
     """Thousands of requests for bounded and unbounded views, quick and slow, are all answered, never more at a time than may be."""
     failures: list[object] = []

@@ -73,6 +73,7 @@ def _environ(address: tuple[str, int] | str, scheme: str) -> dict[str, Any]:
     return environ
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_tcp(host: str, scheme: str) -> None:
     """Over TCP the environment has the client's address and port, and the server's as the client reached it."""
@@ -100,6 +101,7 @@ def test_several_binds(unix_path: str, scheme: str) -> None:
             _environ(address, scheme)
 
 
+@pytest.mark.every_way
 def test_unix_socket(unix_path: str, scheme: str) -> None:
     """Over a Unix socket the peer has no address, and the server's name and port are those of a URL without them."""
     with in_thread(make_app(), bind=f"unix:{unix_path}", unix_socket_mode="0o640") as served:
@@ -111,6 +113,7 @@ def test_unix_socket(unix_path: str, scheme: str) -> None:
     assert not Path(unix_path).exists()
 
 
+@pytest.mark.every_way
 def test_one_thread() -> None:
     """wsgi.multithread is false where one thread runs all requests."""
     with in_thread(make_app(), threads=1) as served, Wire(served.address) as wire:
@@ -138,6 +141,7 @@ def test_chunked_body_has_a_length() -> None:
         assert b"HTTP_TRANSFER_ENCODING" not in body
 
 
+@pytest.mark.every_way
 def test_wsgiref_validator(unix_path: str) -> None:
     """wsgiref's validator finds nothing to complain about, whatever the request and the listener."""
 

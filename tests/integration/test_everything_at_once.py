@@ -29,7 +29,7 @@ from internals import books
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 CLIENTS = 12
 SECONDS = 2.0

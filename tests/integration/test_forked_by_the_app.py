@@ -16,6 +16,7 @@ from wire import Wire
 
 pytestmark = [
     pytest.mark.usefixtures("way"),
+    pytest.mark.every_way,
     pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at descriptors through Linux's /proc"),
 ]
 

@@ -24,7 +24,7 @@ from wire import RESETS, Wire, get, is_reset
 
 resource = pytest.importorskip("resource")
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 ROOM = 300_000
 """Bytes that fit into a file while the disk is full."""

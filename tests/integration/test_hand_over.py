@@ -22,10 +22,11 @@ from flask_prodserve.engine.dispatch.dispatcher import Dispatcher
 from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.portable import PortableLoop
 from holdups import delayed
+from profiles import sized
 from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 THREADS = 4
 CLIENTS = 10
@@ -266,7 +267,7 @@ def test_a_client_that_left_releases_its_thread() -> None:
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")
 def test_nothing_leaks(folder: str) -> None:
     """After mixed load with random disconnects the process has as many threads, descriptors and channels as before."""
-    seconds = float(os.environ.get("TEST_LEAK_SECONDS", "3"))
+    seconds = sized(1.0, 3.0, 60.0)
     with in_thread(make_app(folder), **SETTINGS) as served:
 
         def load(seed: int) -> None:

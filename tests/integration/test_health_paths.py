@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, request
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 PIPELINED = 990
 """More than Python would call one inside the other, and fewer than MAX_KEEPALIVE_REQUESTS."""

@@ -31,10 +31,7 @@ from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
 # Servers and clients speak TLS here where a test says so.
-pytestmark = [
-    pytest.mark.usefixtures("way"),
-    pytest.mark.parametrize("way", ["epoll", "portable"], indirect=True),
-]
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.own_tls]
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -153,6 +150,7 @@ def test_ciphers(localhost: Pair) -> None:
         assert "CHACHA20-POLY1305" in s_client(served, "-tls1_2")
 
 
+@pytest.mark.every_way
 def test_renegotiation_and_compression(localhost: Pair) -> None:
     """A client cannot begin another handshake on its connection, and nothing is compressed."""
     with in_thread(make_app(), **localhost.settings) as served:
@@ -162,6 +160,7 @@ def test_renegotiation_and_compression(localhost: Pair) -> None:
         assert "no renegotiation" in seen
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_resumption(localhost: Pair, folder: Path, version: str) -> None:
     """A client that comes back resumes its session."""
@@ -232,6 +231,7 @@ def _encoded(pair: Pair) -> bytes:
 # Client certificates.
 
 
+@pytest.mark.every_way
 def test_required_client_certificate(localhost: Pair, authority: Pair, client: Pair, folder: Path) -> None:
     """With TLS_CLIENT_CA nobody is served without a certificate of that authority, and the app knows whose it is."""
     stranger = make(folder, "stranger", by=make(folder, "strangers"))
@@ -337,6 +337,7 @@ def test_what_clients_say_of_themselves(localhost: Pair) -> None:
 # What is no TLS.
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("method", ["GET", "DELETE", "CONNECT"])
 def test_plain_http(localhost: Pair, method: str) -> None:
     """A plain HTTP request is answered with 400 in words, once its first byte is there, and nothing of it reaches the app."""
@@ -356,6 +357,7 @@ def test_plain_http(localhost: Pair, method: str) -> None:
         wait_until(lambda: not served.table)
 
 
+@pytest.mark.every_way
 def test_garbage(localhost: Pair, caplog: pytest.LogCaptureFixture) -> None:
     """What is neither is closed, and the log has one line of it, however often it comes."""
     with in_thread(make_app(), **localhost.settings) as served:
@@ -374,6 +376,7 @@ def test_garbage(localhost: Pair, caplog: pytest.LogCaptureFixture) -> None:
 # Handshakes that take their time.
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)])
 def test_handshake_that_does_not_end(localhost: Pair, hello: bytes) -> None:
     """A handshake that does not begin, or drips, is cut at HEADER_TIMEOUT, counted from accept."""
@@ -394,6 +397,7 @@ def test_handshake_that_does_not_end(localhost: Pair, hello: bytes) -> None:
             assert wire.socket.recv(100) == b""
 
 
+@pytest.mark.every_way
 def test_handshake_whose_client_takes_nothing(folder: Path) -> None:
     """A handshake for which the system has no room goes on when there is."""
     authority = make(folder, "long")
@@ -470,6 +474,7 @@ class Records:
                 self.to_client.write(part)
 
 
+@pytest.mark.every_way
 def test_body_in_records_of_a_byte(localhost: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """However little is in the records, no more of them is read in one turn of the loop than of full ones."""
     asked: list[int] = []
@@ -511,6 +516,7 @@ def test_body_in_records_of_a_byte(localhost: Pair, monkeypatch: pytest.MonkeyPa
     assert max(asked) == RECEIVE_BODY_BYTES
 
 
+@pytest.mark.every_way
 def test_nothing_is_read_while_an_answer_waits(localhost: Pair) -> None:
     """In a body no more is read while the client does not take what OpenSSL answers: each further record could ask for more."""
     with in_thread(make_app(), **localhost.settings) as served, connect(served) as connection:
@@ -528,6 +534,7 @@ def test_nothing_is_read_while_an_answer_waits(localhost: Pair) -> None:
         assert reads == [1]
 
 
+@pytest.mark.every_way
 def test_requests_in_records_of_any_size(localhost: Pair) -> None:
     """Nothing that came along in one packet is forgotten: neither pipelined requests nor the tail of a body, however it is cut."""
     body = bytes(50_000)
@@ -546,6 +553,7 @@ def test_requests_in_records_of_any_size(localhost: Pair) -> None:
                     received += records.read()
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize(
     "rest", [b"", b"\r\n", HEAD[:9], b"POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n1"]
@@ -571,6 +579,7 @@ def test_end_in_one_packet_with_data(localhost: Pair, version: ssl.TLSVersion, r
         wait_until(lambda: served.look() or not served.table, "the connection to be given up")
 
 
+@pytest.mark.every_way
 def test_body_that_is_cut(localhost: Pair) -> None:
     """A body that ends early, with close_notify or without, never reaches the app."""
     with in_thread(make_app(), **localhost.settings) as served:
@@ -585,6 +594,7 @@ def test_body_that_is_cut(localhost: Pair) -> None:
         assert not served.done
 
 
+@pytest.mark.every_way
 def test_half_closed(localhost: Pair) -> None:
     """A client that says close_notify after its request still gets the response, and a close_notify after that (RFC 8446, section 6.1)."""
     with in_thread(make_app(), **localhost.settings) as served:
@@ -593,6 +603,7 @@ def test_half_closed(localhost: Pair) -> None:
         )
 
 
+@pytest.mark.every_way
 def test_cut_response_has_no_end(localhost: Pair) -> None:
     """A connection that is closed in the middle of a response ends without close_notify, so that the client can tell that it was cut."""
     app = Flask("cut")
@@ -628,6 +639,7 @@ def received_some(sock: socket.socket) -> bool:
         return False
 
 
+@pytest.mark.every_way
 def test_end_for_which_there_is_no_room(localhost: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever of a response waits for its client, close_notify comes after it: an end is never taken for a cut."""
     app = Flask("ends")
@@ -716,6 +728,7 @@ def take(
     return b"".join(parts)
 
 
+@pytest.mark.every_way
 def test_much_arrives_in_order(localhost: Pair, content: bytes, tmp_path: Path) -> None:
     """From memory, from a file, and in parts; to a client that takes all there is, and to one that takes it slowly."""
     with in_thread(make_much(content, tmp_path / "file"), **localhost.settings) as served:
@@ -728,6 +741,7 @@ def test_much_arrives_in_order(localhost: Pair, content: bytes, tmp_path: Path) 
                 assert take(slow, path, size=10_000) == content, path
 
 
+@pytest.mark.every_way
 def test_what_a_slow_client_takes_counts(localhost: Pair, content: bytes, tmp_path: Path) -> None:
     """However much is sealed at a time, what the client takes of it is seen as it is taken."""
     context = ssl.create_default_context(cafile=localhost.cert)
@@ -755,6 +769,7 @@ def test_what_a_slow_client_takes_counts(localhost: Pair, content: bytes, tmp_pa
                 before += len(content)
 
 
+@pytest.mark.every_way
 def test_few_are_sealed_wide(localhost: Pair, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sealed waits in memory if the client stops taking it, so only some have much; a place is free when its connection ends."""
     monkeypatch.setattr("flask_prodserve.engine.acceptor.WIDE_CONNECTIONS", 2)
@@ -773,6 +788,7 @@ def test_few_are_sealed_wide(localhost: Pair, content: bytes, tmp_path: Path, mo
 # New files.
 
 
+@pytest.mark.every_way
 def test_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """New files are for new connections, once certificate and key fit, and old connections go on."""
     caplog.set_level("INFO", "flask_prodserve.tls")
@@ -910,6 +926,7 @@ def redirecting(localhost: Pair, **settings: Any) -> Iterator[tuple[Served, tupl
         yield served, served.addresses[-1], served.address[1]
 
 
+@pytest.mark.every_way
 def test_redirect(localhost: Pair) -> None:
     """Plain HTTP is redirected to the same URL in https with 308, whatever is asked for, and never reaches the app."""
     with redirecting(localhost) as (served, plain, port):
@@ -931,6 +948,7 @@ def test_redirect(localhost: Pair) -> None:
             assert ask(connection)["SSL_PROTOCOL"] == "TLSv1.3"
 
 
+@pytest.mark.every_way
 def test_requests_that_cannot_be_redirected(localhost: Pair) -> None:
     """Who does not say which host is meant, or means none, is told in words; what is malformed is refused as anywhere."""
     with redirecting(localhost) as (_, plain, _):
@@ -947,6 +965,7 @@ def test_requests_that_cannot_be_redirected(localhost: Pair) -> None:
                 assert (response.status, response.get("location")) == (status, None)
 
 
+@pytest.mark.every_way
 def test_redirect_before_the_body(localhost: Pair) -> None:
     """Nobody sends a body to be redirected."""
     with redirecting(localhost) as (_, plain, port), Wire(plain) as wire:
@@ -955,6 +974,7 @@ def test_redirect_before_the_body(localhost: Pair) -> None:
         assert (response.status, response.get("location")) == (308, f"https://test:{port}/x")
 
 
+@pytest.mark.every_way
 def test_redirect_from_a_unix_socket(localhost: Pair, tmp_path: Path) -> None:
     """The redirect may listen on a Unix socket; what is served only on one is at https' own port for everybody else."""
     path, served_at = str(tmp_path / "plain"), str(tmp_path / "served")

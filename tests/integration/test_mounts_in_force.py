@@ -89,6 +89,7 @@ def upload(served: Served, path: str, size: int, *fields: str) -> int:
     return get(served.address, path, *fields, method="POST", body=b"x" * size).status
 
 
+@pytest.mark.every_way
 def test_whole_mount(app: Flask, gate: Gate) -> None:
     """ENDPOINT_LIMITS bound all of a mount by its key: how many of its requests run at the same time, and how large they may be."""
     limits = {"/gate": {"max_concurrency": 2, "max_body": 10}}
@@ -108,6 +109,7 @@ def test_whole_mount(app: Flask, gate: Gate) -> None:
     assert gate.most == 2
 
 
+@pytest.mark.every_way
 def test_queue_timeout_of_a_mount(app: Flask, gate: Gate) -> None:
     """Who waits for a share of the mount gets 503 after the queue_timeout of the mount, whatever that of others is."""
     limits = {"/gate": {"max_concurrency": 1, "queue_timeout": 5}}

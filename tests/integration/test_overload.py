@@ -22,7 +22,7 @@ QUEUE_TIMEOUT = 10
 SMUGGLED = b"GET /held/2 HTTP/1.1\r\nHost: test\r\n\r\n"
 """A body that would do as a request."""
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 
 @dataclass

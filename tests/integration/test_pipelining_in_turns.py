@@ -13,7 +13,7 @@ from flask_prodserve.engine.dispatch.slow_kinds import SlowKinds
 from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Wire
 
-pytestmark = pytest.mark.usefixtures("way", "one_queue")
+pytestmark = [pytest.mark.usefixtures("way", "one_queue"), pytest.mark.every_way]
 
 
 @pytest.fixture

@@ -115,6 +115,7 @@ def closed(wire: Wire) -> bool:
 # What follows from it.
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("header", HEADERS)
 def test_the_client_is_who_the_header_names(header: Callable[..., bytes], scheme: str) -> None:
     """For every request of the connection, in the environment and in the access log, the client is the header's source."""
@@ -166,6 +167,7 @@ def test_a_header_without_a_client(header: bytes) -> None:
         assert (seen["SERVER_NAME"], seen["SERVER_PORT"]) == (BALANCER, str(port))
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(("flags", "over_tls"), [(1, True), (7, True), (6, False)])
 def test_a_balancer_that_ends_tls(flags: int, over_tls: bool, scheme: str) -> None:
     """The scheme is https where the header says that the client speaks TLS with the balancer."""
@@ -176,6 +178,7 @@ def test_a_balancer_that_ends_tls(flags: int, over_tls: bool, scheme: str) -> No
             assert ask(wire, header)["url"] == f"{'https' if over_tls else scheme}://test/"
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(
     "header", [b"", b"PROXY UNKNOWN\r\n", frame(LOCAL, UNSPECIFIED), frame(LOCAL, UNSPECIFIED)[:7]]
 )
@@ -197,6 +200,7 @@ def test_health_checks_that_hang_up(header: bytes, caplog: pytest.LogCaptureFixt
 # When it has to be there.
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(
     "data",
     [
@@ -240,6 +244,7 @@ def test_strangers_cannot_announce(header: bytes) -> None:
         assert not served.engine.limit_events.counts
 
 
+@pytest.mark.every_way
 def test_off() -> None:
     """Without PROXY_PROTOCOL nobody can announce, and trusted peers speak HTTP."""
     with serving(proxy_protocol=False) as served:
@@ -250,6 +255,7 @@ def test_off() -> None:
             assert ask(wire)["REMOTE_ADDR"] == BALANCER
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("header", HEADERS)
 def test_one_header_alone(header: Callable[..., bytes]) -> None:
     """What a client sends behind the balancer's header is a request, also if it looks like a header."""
@@ -263,6 +269,7 @@ def test_one_header_alone(header: Callable[..., bytes]) -> None:
 # How it may come.
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("header", [*(header(CLIENT) for header in HEADERS), frame(PROXY, UNIX, bytes(216))])
 @pytest.mark.parametrize("listener", ["tcp", "unix"])
 def test_byte_by_byte(header: bytes, listener: str, tmp_path: Path, scheme: str) -> None:
@@ -278,6 +285,7 @@ def test_byte_by_byte(header: bytes, listener: str, tmp_path: Path, scheme: str)
         assert ask(wire)["url"] == f"{scheme}://test/"
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("header", HEADERS)
 def test_where_http_is_redirected(header: Callable[..., bytes], localhost: Pair) -> None:
     """A header comes before the request that is redirected, too, and who must send one cannot do without."""
@@ -293,7 +301,8 @@ def test_where_http_is_redirected(header: Callable[..., bytes], localhost: Pair)
         assert [(done.remote_addr, done.status) for done in served.done] == [(CLIENT, 308)]
 
 
-@pytest.mark.parametrize("way", ["epoll", "portable"], indirect=True)
+@pytest.mark.own_tls
+@pytest.mark.every_way
 def test_handshake_in_the_same_packet(localhost: Pair) -> None:
     """A handshake that comes in one packet with the header is left to OpenSSL, and so is a header inside TLS: no header then."""
     context = ssl.create_default_context()
@@ -321,6 +330,7 @@ def test_handshake_in_the_same_packet(localhost: Pair) -> None:
 # Beside limits and deadlines.
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("data", [b"", b"PROXY TCP4 ", proxy_header.binary(CLIENT)[:-1]])
 def test_deadline(data: bytes) -> None:
     """A header that drips is no progress: the connection is closed at HEADER_TIMEOUT from its start, and not before."""
@@ -339,6 +349,7 @@ def test_deadline(data: bytes) -> None:
         assert served.engine.limit_events.counts == {"HEADER_TIMEOUT": 1}
 
 
+@pytest.mark.every_way
 def test_deadline_of_the_head_behind_it() -> None:
     """The head has the time that the header has left of HEADER_TIMEOUT."""
     clock = ManualClock()
@@ -355,6 +366,7 @@ def test_deadline_of_the_head_behind_it() -> None:
         assert served.done[0].remote_addr == CLIENT
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("header", HEADERS)
 def test_a_late_server(header: Callable[..., bytes], way: str) -> None:
     """A header and a request that have come in time are served, however late the loop is."""
@@ -413,6 +425,7 @@ def test_proxies_and_unnamed_clients_are_exempt() -> None:
                 ask(stack.enter_context(connect(served)), header)
 
 
+@pytest.mark.every_way
 def test_too_many_that_are_turned_away() -> None:
     """Beyond those who can be told that a client has too many, its connections are closed."""
     with serving(max_connections_per_client=1) as served, contextlib.ExitStack() as stack:
@@ -432,6 +445,7 @@ def test_too_many_that_are_turned_away() -> None:
         assert waiting[0].response().status == 503
 
 
+@pytest.mark.every_way
 def test_no_room() -> None:
     """At MAX_CONNECTIONS, those that are turned away have their header read, and a readable answer."""
     with serving(max_connections=1) as served, connect(served) as holder:
@@ -446,6 +460,7 @@ def test_no_room() -> None:
         assert holder.response().body == b"held"
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("data", [b"", b"PROXY TCP4 ", proxy_header.line(CLIENT)])
 def test_an_idle_one_makes_room(data: bytes) -> None:
     """A connection that has sent no request, with its header, a part of it or none, is idle and goes for a new one."""
@@ -461,6 +476,7 @@ def test_an_idle_one_makes_room(data: bytes) -> None:
         assert served.engine.limit_events.counts == {"silent": 1}
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("data", [b"", b"PROXY TCP4 ", proxy_header.line(CLIENT)])
 def test_draining(data: bytes) -> None:
     """A server that stops waits for nobody's header, and serves those whose request has come behind it."""

@@ -15,7 +15,7 @@ from flask_prodserve.engine.exchange.request import RECEIVE_BODY_BYTES, RECEIVE_
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 HEAD = b"POST /length HTTP/1.1\r\nHost: test\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

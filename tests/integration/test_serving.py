@@ -93,6 +93,7 @@ def served(way: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
         yield served
 
 
+@pytest.mark.every_way
 def test_many_requests_from_many_threads(served: Served) -> None:
     """500 requests from 20 threads over keep-alive connections get the answers to their own bodies."""
     failures: list[object] = []
@@ -125,6 +126,7 @@ def test_many_requests_from_many_threads(served: Served) -> None:
     assert next(numbers, None) is None
 
 
+@pytest.mark.every_way
 def test_keep_alive(served: Served) -> None:
     """One connection serves several requests, whatever kind of response they get."""
     with Wire(served.address) as wire:
@@ -145,6 +147,7 @@ def test_keep_alive(served: Served) -> None:
             assert response.get("connection") is None
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("field", ["close", "Close", "x, close", "x,close , y"])
 def test_connection_close(served: Served, field: str) -> None:
     """``close`` anywhere in the Connection field closes after the response, which says so."""
@@ -156,6 +159,7 @@ def test_connection_close(served: Served, field: str) -> None:
         assert wire.closed()
 
 
+@pytest.mark.every_way
 def test_http_1_0(served: Served) -> None:
     """An HTTP/1.0 client is closed after the response, unless it asks for keep-alive and the length is known."""
     with Wire(served.address) as wire:
@@ -170,6 +174,7 @@ def test_http_1_0(served: Served) -> None:
         assert wire.closed()
 
 
+@pytest.mark.every_way
 def test_pipelining_order(served: Served) -> None:
     """Pipelined requests are answered in order, with nothing lost between them."""
     with Wire(served.address) as wire:
@@ -188,6 +193,7 @@ def test_pipelining_order(served: Served) -> None:
         assert wire.closed()
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("size", [1, 1000, 65536, LIMIT - 1, LIMIT])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_upload_up_to_the_limit(served: Served, size: int, chunked: bool) -> None:
@@ -202,6 +208,7 @@ def test_upload_up_to_the_limit(served: Served, size: int, chunked: bool) -> Non
         assert wire.response().body == b"hello"
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("chunked", [False, True])
 def test_upload_one_byte_beyond_the_limit(served: Served, chunked: bool) -> None:
     """One byte more than MAX_BODY_SIZE is 413, although the client is still sending, and the connection closes."""
@@ -247,6 +254,7 @@ def test_what_is_too_large_names_its_setting(
     ]
 
 
+@pytest.mark.every_way
 def test_upload_byte_by_byte(served: Served) -> None:
     """How the bytes of a request are cut into packets makes no difference."""
     request = _post(b"some body", chunked=True)
@@ -256,6 +264,7 @@ def test_upload_byte_by_byte(served: Served) -> None:
         assert wire.response("POST").body == b"some body"
 
 
+@pytest.mark.every_way
 def test_expect_continue(served: Served) -> None:
     """100 is sent to a client that waits for it, and never for a body that will be refused or that is not there."""
     with Wire(served.address) as wire:
@@ -270,6 +279,7 @@ def test_expect_continue(served: Served) -> None:
         assert wire.socket.recv(12) == b"HTTP/1.1 413"
 
 
+@pytest.mark.every_way
 def test_half_closed_client(served: Served) -> None:
     """A client that shuts down its sending side after the request still gets its response."""
     with Wire(served.address) as wire:
@@ -278,6 +288,7 @@ def test_half_closed_client(served: Served) -> None:
         assert wire.response().body == b"".join(b"%d\n" % number for number in range(10000))
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("size", [0, 1, 65536, 3_000_000])
 def test_files(served: Served, size: int) -> None:
     """send_file arrives whole, also in ranges and with HEAD."""
@@ -339,6 +350,7 @@ class Remote(io.BytesIO):
         return super().read(size)
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("fields", [[], ["Range: bytes=1000-2999999"]], ids=["whole", "range"])
 def test_a_file_that_takes_its_time(fields: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is a file only to the app is read by the thread that has its request, and holds up nobody else."""
@@ -369,6 +381,7 @@ def test_a_file_that_takes_its_time(fields: list[str], monkeypatch: pytest.Monke
         served.wait_until(lambda: files[0].closed)
 
 
+@pytest.mark.every_way
 def test_a_file_that_is_made_of_another(tmp_path: Path) -> None:
     """A file that unpacks another one arrives unpacked, in ranges as well, and is closed."""
     content = random.Random(1).randbytes(100_000) + bytes(3_000_000)
@@ -391,6 +404,7 @@ def test_a_file_that_is_made_of_another(tmp_path: Path) -> None:
     assert [file.closed for file in files] == [True] * 3
 
 
+@pytest.mark.every_way
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux counts segments, and has MSG_MORE")
 def test_head_and_file_in_one_segment(served: Served) -> None:
     """A head does not go by itself, and wake the client, where its body comes at once."""
@@ -409,6 +423,7 @@ def segments_received(sock: socket.socket) -> int:
     return int(count)
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("kind", ["file", "memory", "buffer", "parts"])
 def test_large_response_to_a_slow_reader(served: Served, kind: str) -> None:
     """A response much larger than the socket's buffers arrives whole at a client that begins to read late, whatever it is made of."""
@@ -438,6 +453,7 @@ def test_every_method(served: Served) -> None:
         assert get(served.address, method=method).status == status
 
 
+@pytest.mark.every_way
 def test_ordinary_clients_come_and_go(served: Served) -> None:
     """Clients that leave in the middle of a head, a body or a response do not disturb others."""
     for prefix in itertools.chain(

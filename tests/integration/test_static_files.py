@@ -54,6 +54,7 @@ def by_app(response: Response) -> bool:
     return response.get("content-disposition") is not None
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(("name", "size"), [("style.css", 7), ("large.bin", SIZE)])
 def test_same_as_flask(folder: Path, name: str, size: int) -> None:
     """A small and a large file have the same content, type, length and time as from Flask, and answer HEAD with the same fields."""
@@ -192,6 +193,7 @@ def test_dates_that_are_none(folder: Path, date: str) -> None:
             assert (response.status, response.body) == (200, b"body {}"), fields
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("name", ["style.css", "large.bin"])
 def test_ranges(folder: Path, name: str) -> None:
     """One range is sent, at the beginning, in the middle, at the end, of one byte; what is not a range of this file is all or 416."""
@@ -535,6 +537,7 @@ def test_who_asks_for_a_file(folder: Path) -> None:
         assert done.app_seconds == 0
 
 
+@pytest.mark.every_way
 def test_an_error_in_front_of_the_app(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -547,6 +550,7 @@ def test_an_error_in_front_of_the_app(
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(
     ("target", "size"),
     [("/static/small.bin", 60_000), ("/static/large.bin", SIZE), ("/download", SIZE), ("/page", 60_000)],
@@ -576,6 +580,7 @@ def test_many_requests_of_a_client_that_does_not_read(folder: Path, target: str,
             assert expected in (None, len(response.body))
 
 
+@pytest.mark.every_way
 def test_a_folder_that_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that does not answer holds up those who ask for its files, until they time out, and nobody else."""
     asked, hangs = threading.Semaphore(0), threading.Event()
@@ -671,6 +676,7 @@ def slow_clients(served: Any, target: str, *fields: str) -> Iterator[Wire]:
         yield wire
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("target", ["/static/huge.bin", "/download"])
 @pytest.mark.parametrize("fields", [[], ["Range: bytes=1-99999999"]], ids=["whole", "range"])
 def test_slow_clients_hold_no_thread(folder: Path, target: str, fields: list[str]) -> None:
@@ -691,6 +697,7 @@ def test_slow_clients_hold_no_thread(folder: Path, target: str, fields: list[str
                 wire.socket.close()
 
 
+@pytest.mark.every_way
 @pytest.mark.skipif(not hasattr(os, "sendfile"), reason="this system has no sendfile(2)")
 @pytest.mark.parametrize("target", ["/static/large.bin", "/download"])
 @pytest.mark.parametrize(

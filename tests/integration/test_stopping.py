@@ -15,7 +15,7 @@ from flask_prodserve.engine.connection.connection import DRAIN_IDLE_SECONDS
 from serving import Command, ManualClock, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Wire
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 APP = """
 import threading

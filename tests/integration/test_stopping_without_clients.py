@@ -13,7 +13,7 @@ from flask import Flask, Response
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 
 @dataclass

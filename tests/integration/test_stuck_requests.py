@@ -23,7 +23,7 @@ from internals import books, has_leader, service_threads
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 
 TIMEOUT = 60
 RESET = b"\1\0\0\0\0\0\0\0"

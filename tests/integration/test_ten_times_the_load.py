@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from profiles import sized
 from serving import flask, run, wait_until
 from wire import Wire, get
 
-SECONDS = float(os.environ.get("TEST_OVERLOAD_SECONDS", "8"))
-"""How long the load lasts. The issue asks for 60."""
+SECONDS = sized(4.0, 6.0, 60.0)
+"""How long the load lasts."""
 
 CAPACITY = 4
 OVERLOAD_APP = f"""

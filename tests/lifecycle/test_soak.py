@@ -1,4 +1,4 @@
-"""A server under constant load for long: nothing grows. TEST_SOAK_SECONDS says how long, for both tests together."""
+"""A server under constant load, nightly for long: nothing grows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 from server import Server, serving, supervised
 
+from profiles import sized
 from serving import wait_until
 
 pytestmark = supervised
 
-SECONDS = float(os.environ.get("TEST_SOAK_SECONDS", "15")) / 2
+SECONDS = sized(5.0, 7.5, 300.0)
+"""How long the load of each test lasts."""
 
 WARM_UP = 5
 """Workers that have come and gone before anything is measured."""

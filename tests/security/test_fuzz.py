@@ -23,8 +23,9 @@ from flask_prodserve.protocol.proxy_v1v2 import MalformedHeaderError, ProxyHeade
 from flask_prodserve.protocol.refusal import Refusal
 from flask_prodserve.protocol.request_head import HeadLimits, HeadReader
 from flask_prodserve.protocol.response_head import Framing, InvalidResponse, compose
+from profiles import sized
 
-MUTANTS = 20_000
+MUTANTS = sized(20_000, 20_000, 500_000)
 LIMITS = HeadLimits(request_line=80, size=400, count=8)
 MAX_BODY = 64
 JUNK = [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b"\t", b" ", b"\v", b"\x7f", b"\x85", b"\xa0", b"\xff"]
@@ -195,7 +196,7 @@ VALUES = st.sampled_from(["5", "05", "0", "9" * 18, "9" * 19, "chunked", "Chunke
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=sized(100, 500, 50_000))
 @given(
     st.lists(st.tuples(st.sampled_from(NAMES + OTHER_NAMES), VALUES), max_size=3),
     st.sampled_from(["1.0", "1.1"]),
@@ -243,7 +244,7 @@ FIELD = (
 BODIES = {Framing.NONE: b"", Framing.CHUNKED: b"1\r\na\r\n0\r\n\r\n"}
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=sized(100, 500, 50_000))
 @given(
     st.sampled_from(["200", "200 ", "404 Not Found", "204 No Content", "304 \xa0"]) | ANYTHING,
     st.lists(FIELD, max_size=3),

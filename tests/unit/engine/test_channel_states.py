@@ -23,6 +23,7 @@ from flask_prodserve.engine.exchange.peer import Peer
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.observe.cuts import Cuts
 from flask_prodserve.settings import arguments
+from profiles import sized
 
 SIZES = [0, 1, 100, 70_000, 1_500_000]
 DATE = "Sat, 21 Nov 2026 00:00:00 GMT"
@@ -161,4 +162,4 @@ class States(RuleBasedStateMachine):
 
 
 TestConnection = States.TestCase
-TestConnection.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestConnection.settings = settings(max_examples=sized(20, 60, 2000), stateful_step_count=60)

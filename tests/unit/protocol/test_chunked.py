@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flask_prodserve.protocol.chunked import MAX_EXTENSIONS, MAX_SIZE_LINE, MAX_TRAILERS, ChunkedDecoder
 from flask_prodserve.protocol.refusal import Refusal
+from profiles import sized
 
 LIMIT = 1000
 Decoded = tuple[bytes, bool, int]
@@ -151,7 +152,7 @@ def verdict(way: Callable[[bytes], Decoded], data: bytes) -> Decoded | int:
         return refusal.status
 
 
-@settings(max_examples=2000)
+@settings(max_examples=sized(100, 500, 20_000))
 @given(st.lists(st.sampled_from(PIECES), max_size=12), st.integers(0, 40))
 def test_whole_chunks_are_read_as_their_bytes_are(pieces: list[bytes], good: int) -> None:
     """Good or bad, what follows chunks that are there as a whole gets the verdict that it gets byte by byte."""
