@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -9,6 +10,7 @@ import pytest
 
 import certificates
 import locks
+from priority import precedence as precedence
 from profiles import PROFILE, sized
 
 # Without a deadline: on a busy machine any example may take longer than Hypothesis's 200 ms.
@@ -16,6 +18,10 @@ hypothesis.settings.register_profile(PROFILE, deadline=None, max_examples=sized(
 hypothesis.settings.load_profile(PROFILE)
 
 locks.guard_all("flask_prodserve")
+
+# Under nohup, servers that the tests start would ignore SIGHUP, too. A handler does not pass to other programs.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
 
+from flask_prodserve.engine import engine
+from flask_prodserve.observe.events import Activity
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 
@@ -17,6 +19,12 @@ pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.every_way]
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have servers check their deadlines, and report, at once and not every half second."""
+    monkeypatch.setattr(engine, "CHECK_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -44,6 +52,11 @@ def app(release: threading.Event) -> Flask:
 
 def ask(wire: Wire, path: str = "/") -> None:
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+
+
+def told(served: Served, seen: Callable[[Activity], bool]) -> None:
+    """Wait until *seen* holds of the last report."""
+    wait_until(lambda: served.activities and seen(served.activities[-1]), "a report")
 
 
 def stopped(served: Served) -> bool:
@@ -89,6 +102,7 @@ def test_a_delay_is_cut_short(app: Flask, clock: ManualClock, how: str) -> None:
         wait_until(lambda: stopped(served), "the stop")
 
 
+@pytest.mark.usefixtures("often")
 def test_activity(app: Flask, release: threading.Event) -> None:
     """It tells how many requests it has answered, on connections that are closed, too, and what is going on at the moment."""
     with in_thread(app, threads=1) as served, Wire(served.address) as holder, Wire(served.address) as waiter:
@@ -96,36 +110,40 @@ def test_activity(app: Flask, release: threading.Event) -> None:
             assert get(served.address).status == 200
         assert get(served.address, "/livez").status == 200
         ask(holder, "/held")
-        wait_until(lambda: any(activity.busy == 1 for activity in served.activities), "the held request to be told of")
+        told(served, lambda activity: activity.busy == 1)
         ask(waiter)
-        wait_until(lambda: any(activity.queued == 1 for activity in served.activities), "the queue to be told of")
+        told(served, lambda activity: activity.queued == 1)
         activity = served.activities[-1]
         assert (activity.served, activity.connections, activity.busy, activity.queued) == (5, 2, 1, 1)
         assert (activity.stuck, activity.healthy) == (0, True)
         release.set()
         assert [holder.response().body, waiter.response().body] == [b"held", b"hello"]
-        wait_until(lambda: served.activities[-1].busy == served.activities[-1].queued == 0, "quiet to be told of")
+        told(served, lambda activity: activity.busy == activity.queued == 0)
         assert served.activities[-1].served == 6
 
 
-def test_activity_of_stuck_requests(app: Flask, release: threading.Event) -> None:
+@pytest.mark.usefixtures("often")
+def test_activity_of_stuck_requests(app: Flask, release: threading.Event, clock: ManualClock) -> None:
     """Requests that were given up are not told of as busy, but as stuck threads; with too many of them the server is not healthy."""
-    with in_thread(app, threads=1, request_timeout="1s") as served, Wire(served.address) as wire:
+    with in_thread(app, clock=clock, threads=1, request_timeout="1s") as served, Wire(served.address) as wire:
         ask(wire, "/held")
+        told(served, lambda activity: activity.busy == 1)
+        clock.advance(1.1)
+        told(served, lambda activity: activity.stuck == 1)
         assert wire.response().status == 504
-        wait_until(lambda: served.activities[-1].stuck == 1, "the stuck thread to be told of")
         assert (served.activities[-1].busy, served.activities[-1].healthy) == (0, False)
         release.set()
 
 
+@pytest.mark.usefixtures("often")
 def test_activity_while_stopping(app: Flask, release: threading.Event) -> None:
     """A server that finishes its last requests goes on telling that it is alive."""
     with in_thread(app) as served, Wire(served.address) as wire:
         ask(wire, "/held")
-        wait_until(lambda: any(activity.busy == 1 for activity in served.activities), "the request to begin")
+        told(served, lambda activity: activity.busy == 1)
         served.engine.stop()
         wait_until(lambda: served.is_draining, "the stop")
-        told = len(served.activities)
-        wait_until(lambda: len(served.activities) >= told + 2, "signs of life")
+        before = len(served.activities)
+        wait_until(lambda: len(served.activities) >= before + 2, "signs of life")
         release.set()
         assert wire.response().body == b"held"

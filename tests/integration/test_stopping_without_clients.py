@@ -83,7 +83,7 @@ def test_a_stream_without_its_client(streaming: Streaming, how: str) -> None:
         leave(second, how)
         wait_until(lambda: served.drained, "the end")
         assert not streaming.release.is_set()
-        streaming.release.set()
+        streaming.release.set()  # what the server has abandoned ends, too
     assert served.drained is not None
     assert (served.drained.finished, served.drained.cut, served.drained.left) == (0, 0, 2)
 

@@ -35,8 +35,9 @@ RECEIVE_BUFFER = 2048
 class Kind:
     """Sends *opening* at once; then, *every* so many seconds, sends *drip*, or takes *take* bytes of the response.
 
-    It is the client's turn from the opening on, or from the response to that; where it *stalls_after* so many seconds, from the last that
-    it did. Connections of one attacker begin *period* seconds apart or more. What does not begin like *answer* cuts the connection.
+    It is the client's turn from the opening on, or from the response to that; if it *stalls_after* so many times,
+    from the last of them on. A handshake is its turn as a whole. Connections of one attacker begin *period*
+    seconds apart or more. What does not begin like *answer* cuts the connection.
     """
 
     opening: bytes = b""
@@ -44,7 +45,7 @@ class Kind:
     drip: bytes = b""
     take: int = 0
     every: float = 1.0
-    stalls_after: float | None = None
+    stalls_after: int | None = None
     period: float = 1.0
 
 
@@ -71,9 +72,9 @@ requests for 10 MB each: what such a flood does is a question of capacity, wheth
 KINDS = {
     "slow-head": Kind(b"GET / HTTP/1.1\r\nHost: attacker\r\nX-Slow: ", drip=b"a"),
     "dripping-body": Kind(_UPLOAD, drip=b"a"),
-    "stalled-body": Kind(_UPLOAD, drip=b"a" * 2048, every=0.5, stalls_after=2.0),
+    "stalled-body": Kind(_UPLOAD, drip=b"a" * 2048, every=0.5, stalls_after=4),
     "dripping-reader": Kind(_LARGE, take=16, period=_READER_PERIOD),
-    "stalled-reader": Kind(_LARGE, take=4096, every=0.5, stalls_after=2.0, period=_READER_PERIOD),
+    "stalled-reader": Kind(_LARGE, take=4096, every=0.5, stalls_after=4, period=_READER_PERIOD),
     "silent": Kind(),
     "idle": Kind(b"GET / HTTP/1.1\r\nHost: attacker\r\n\r\n"),
     # Against TLS. The last one costs the server a signature each time.
@@ -122,6 +123,7 @@ class Attacker:
         self._socket: socket.socket | None = None
         self._opened = self._turn = 0.0
         self._answered = False
+        self._times = 0
 
     def open(self, now: float) -> None:
         self._socket = socket.socket()
@@ -130,6 +132,7 @@ class Attacker:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._opened = self._turn = now
         self._answered = False
+        self._times = 0
         self._socket.connect_ex(self._attack.address)
         self._attack.watch(self._socket, self, select.EPOLLOUT)
 
@@ -155,12 +158,17 @@ class Attacker:
         if self._socket is None or opened != self._opened:
             return
         if self.kind.stalls_after is not None:
-            if now - opened > self.kind.stalls_after:
+            if self._times == self.kind.stalls_after:
                 return
+            self._times += 1
             self._turn = now
         self._attack.at(now + self.kind.every, lambda now: self._go_on(opened, now))
         if self.kind.take:
             self._receive(self.kind.take, now)
+            return
+        # If this process was late, the server's answer and its end have both come: then the answer counts.
+        self._receive(65536, now)
+        if self._socket is None or opened != self._opened:
             return
         try:
             self._socket.send(self.kind.drip)
@@ -182,7 +190,7 @@ class Attacker:
             self._answered = True
             if not data.startswith(self.kind.answer):
                 self._cut(data[9:12].decode("latin-1"), now)
-            elif not self.kind.take:
+            elif not self.kind.take and self.kind.answer != _HANDSHAKE:
                 self._turn = now
 
     def _cut(self, how: str | OSError, now: float) -> None:
@@ -194,11 +202,22 @@ class Attacker:
     def close(self, how: str, now: float) -> None:
         """Report and close the connection, if there is one."""
         if self._socket is not None:
+            if self.kind.take and self.kind.stalls_after is not None:
+                self._turn = max(self._turn, now - last_received(self._socket))
             open_for = max(0.0, self._attack.looked_at - self._turn)
             self._attack.connections.append(Connection(self._name, self._number, how, open_for, now - self._turn))
             self._attack.forget(self._socket)
             self._socket.close()
             self._socket = None
+
+
+def last_received(sock: socket.socket) -> float:
+    """Return the seconds since the system took data for *sock*, which it may do after the client's last call.
+
+    This is tcpi_last_data_recv in linux/tcp.h: milliseconds, behind 8 bytes and 11 numbers.
+    """
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)
+    return int.from_bytes(info[52:56], sys.byteorder) / 1000
 
 
 class Attack:

@@ -55,6 +55,15 @@ class Target:
     def descriptors(self) -> int:
         return len(list((self.process / "fd").iterdir()))
 
+    @property
+    def delays(self) -> dict[str, float]:
+        """For how many seconds each thread has waited for a processor so far, by its number."""
+        found = {}
+        for task in (self.process / "task").iterdir():
+            with contextlib.suppress(OSError):  # it has ended, or the kernel does not count
+                found[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
+        return found
+
     def mebibytes(self, name: str) -> float:
         """``VmRSS``: the memory that it has; ``VmHWM``: the most that it has had."""
         match = re.search(rf"^{name}:\s+(\d+) kB$", (self.process / "status").read_text(), re.MULTILINE)

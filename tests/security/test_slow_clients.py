@@ -1,13 +1,13 @@
 """Slow clients by the thousand, each kind beside normal clients, which must not notice.
 
-Nothing is compared with an absolute time but deadlines: how fast the normal clients are served is measured just before, without attackers.
+Nothing here depends on how fast the machine is, or how busy: normal clients are compared with those of a server
+beside this one that nobody attacks, and deadlines leave out the time in which the server waits for a processor.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import ssl
 import subprocess
 import sys
@@ -27,13 +27,17 @@ from certificates import Pair
 from flask_prodserve.engine.connection.table import SLACK
 from flask_prodserve.observe.cuts import QUIET_SECONDS
 from flask_prodserve.protocol.deadlines import RATE_SECONDS
+from profiles import sized
 from serving import PATIENCE, run, wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the attackers need epoll, and the tests /proc")
+pytestmark = [
+    pytest.mark.usefixtures("precedence"),
+    pytest.mark.skipif(sys.platform != "linux", reason="the attackers need epoll, and the tests /proc"),
+]
 
-SECONDS = float(os.environ.get("TEST_ATTACK_SECONDS", "30"))
-"""How long each kind attacks: with 30, an attacker is cut twice or more; a slow reader once or more."""
-assert SECONDS >= 25, "TEST_ATTACK_SECONDS: in less than 25 some attackers would not reach their deadline"
+SECONDS = sized(30.0, 30.0, 120.0)
+"""How long each kind attacks. In less than 25 some attackers would not reach their deadline; in 30 each one
+is cut twice or more, a slow reader once or more."""
 
 HEADER_TIMEOUT = 10.0
 BODY_TIMEOUT = 8.0
@@ -41,7 +45,8 @@ SEND_TIMEOUT = 8.0
 KEEPALIVE_TIMEOUT = 10.0
 
 TOLERANCE = 2.0
-"""Seconds after its deadline in which an attacker is cut."""
+"""Seconds after its deadline in which an attacker is cut. Time in which a thread of the server waits for a
+processor does not count."""
 
 EARLY = 0.5
 """Seconds before its deadline in which it may seem to be cut, since it has seen late that its turn began."""
@@ -53,12 +58,19 @@ SLOWDOWN = 5.0
 """How many times as long the slowest hundredth of the normal requests may take with attackers."""
 
 LEAST_BASE = 0.005
-"""Seconds, in place of a measured base that is less. So long may any request wait by chance, where three busy processes and others share
-two processors: for the GIL, which is passed on after 5 ms, or for a time slice of the system's.
+"""Seconds, in place of a measured base that is less. Any request may wait this long by chance if busy processes
+share two processors: for the GIL, which is passed on after 5 ms, or for a time slice of the system's.
 """
 
 PAUSE_SECONDS = 0.01
 """Between two requests of a normal client."""
+
+STARVED_SECONDS = 1.0
+"""A thread of the server that waits for a processor for so long, of TOLERANCE, says nothing about the server. Where
+the tests run as root this does not happen: see ``precedence``."""
+
+IDLE_SECONDS = 10 * PAUSE_SECONDS
+"""A client that was kept from running for so long counts as idle: its connection may be closed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -118,17 +130,22 @@ class NormalClients:
             connection = http.client.HTTPSConnection(*self.address, timeout=PATIENCE, context=self.tls)
         else:
             connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
+        ended = time.monotonic()
         while not self._stop.wait(PAUSE_SECONDS):
-            began = time.monotonic()
+            began = sent = time.monotonic()
             try:
                 connection.request("GET", "/", headers=fields)
+                sent = time.monotonic()
                 response = connection.getresponse()
                 answer = response.status, response.read()
             except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
+                if isinstance(error, TimeoutError) or max(sent, began) - ended < IDLE_SECONDS:
+                    self.failures.append(repr(error))
                 connection.close()
+                ended = time.monotonic()
                 continue
-            self.seconds.append(time.monotonic() - began)
+            ended = time.monotonic()
+            self.seconds.append(ended - began)
             if answer != (200, QUICK):
                 self.failures.append(repr(answer))
         connection.close()
@@ -138,69 +155,114 @@ class NormalClients:
         return sorted(self.seconds)[int(len(self.seconds) * 0.99)]
 
 
+class Delays:
+    """How long the threads of a server had to wait for a processor."""
+
+    def __init__(self, served: Target) -> None:
+        self._served = served
+        self._looks: list[tuple[float, dict[str, float]]] = []
+
+    def look(self) -> None:
+        self._looks.append((time.monotonic(), self._served.delays))
+
+    @property
+    def longest(self) -> float:
+        """The longest wait of a thread, in seconds, between two looks that are about TOLERANCE apart."""
+        waits = [0.0]
+        for index, (began, before) in enumerate(self._looks):
+            for ended, after in self._looks[index + 1 :]:
+                waits += [seconds - before.get(thread, 0.0) for thread, seconds in after.items()]
+                if ended - began > TOLERANCE:
+                    break
+        return max(waits)
+
+
 @dataclass
 class Outcome:
-    """Of an attack: what the normal clients saw before and during it, what the attackers report, and the server's most *descriptors*."""
+    """Of an attack: the *base* for the normal *clients*, what the attackers report, the most *descriptors* of the
+    server, how *late* it was for want of a processor, and how many *seconds* it took."""
 
     base: float
     clients: NormalClients
     report: Report
     descriptors: int
+    late: float
+    seconds: float
 
     def check_clients(self) -> None:
-        """The normal clients have not noticed it."""
+        """Check that the normal clients have not noticed it."""
         assert self.clients.failures == []
-        p99, most = self.clients.p99, SLOWDOWN * max(self.base, LEAST_BASE)
-        assert p99 < most
+        if self.late < STARVED_SECONDS:
+            p99, most = self.clients.p99, SLOWDOWN * max(self.base, LEAST_BASE)
+            assert p99 < most
+        else:
+            print("normal clients are not compared: other programs kept the server from running")
+
+    def check_log(self, logged: Counter[str], expected: set[str | None]) -> None:
+        """Check that the log names the *expected* reasons and no others, each once a minute."""
+        if self.late >= STARVED_SECONDS:
+            expected = {*expected, "THREADS"}  # requests waited for threads, as these for a processor
+        assert set(logged) <= expected
+        assert max(logged.values()) <= 1 + self.seconds // QUIET_SECONDS
 
 
-def attack(served: Target, counts: dict[str, int], seconds: float) -> Outcome:
-    """Attack with so many of each kind, and wait for the end of that."""
+def attack(served: Target, beside: Target, counts: dict[str, int], seconds: float) -> Outcome:
+    """Attack *served*, and not *beside*, with so many of each kind, and wait for the end of that."""
     before = NormalClients(served.address, served.tls)
     with before.asking():
         wait_until(lambda: len(before.seconds) >= BASE_REQUESTS or before.failures, "normal requests")
     assert before.failures == []
     memory = served.mebibytes("VmRSS")
     during = NormalClients(served.address, served.tls)
+    elsewhere = NormalClients(beside.address, beside.tls)
+    delays = Delays(served)
     host, port = served.address
     kinds = [f"{kind}={count}" for kind, count in counts.items()]
     descriptors = 0
     began = time.monotonic()
     with (
         during.asking(),
+        elsewhere.asking(),
         run([sys.executable, attackers.__file__, host, str(port), str(seconds), *kinds], cwd=Path.cwd()) as attacking,
     ):
         while attacking.process.poll() is None:
             assert time.monotonic() - began < seconds + PATIENCE, "the attackers do not end"
             descriptors = max(descriptors, served.descriptors)
+            delays.look()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 attacking.process.wait(0.25)
         assert attacking.exit_code() == 0, attacking.output
-    outcome = Outcome(before.p99, during, Report.parse(attacking.output), descriptors)
+    base = max(before.p99, elsewhere.p99)
+    took = time.monotonic() - began
+    outcome = Outcome(base, during, Report.parse(attacking.output), descriptors, delays.longest, took)
     print(
-        f"p99 {outcome.base * 1000:.1f} ms before, {during.p99 * 1000:.1f} ms during the attack, of {len(during.seconds)} requests; "
+        f"p99 {before.p99 * 1000:.1f} ms before, {elsewhere.p99 * 1000:.1f} ms elsewhere, {during.p99 * 1000:.1f} ms during the "
+        f"attack, of {len(during.seconds)} requests; late by {outcome.late:.2f}s; "
         f"memory {memory:.0f} MiB before, at most {served.mebibytes('VmHWM'):.0f} MiB; at most {descriptors} descriptors; "
         f"{len(outcome.report.connections)} connections, looked at every {outcome.report.lag:.2f}s or more often; {dict(served.logged)}"
     )
     return outcome
 
 
-def check_cuts(report: Report, counts: dict[str, int], *, may_be_early: bool) -> None:
-    """All attackers were cut at their deadlines, every time, in the way that their kind is."""
+def check_cuts(outcome: Outcome, counts: dict[str, int], *, may_be_early: bool) -> None:
+    """Check that all attackers were cut at their deadlines, every time, in the way that their kind is."""
+    report, late = outcome.report, outcome.late
     for kind, count in counts.items():
         cut = CUTS[kind]
         connections = [connection for connection in report.connections if connection.kind == kind]
         assert {connection.how for connection in connections} <= {cut.how, "open"}
-        latest = cut.deadline + cut.ahead + TOLERANCE
+        latest = cut.deadline + cut.ahead + TOLERANCE + late
         assert [connection for connection in connections if connection.open_for > latest] == []
         closed = [connection for connection in connections if connection.how == cut.how]
         if not may_be_early:
-            assert [connection for connection in closed if connection.cut_by < cut.deadline - EARLY] == []
-        stalls_after, period = KINDS[kind].stalls_after or 0.0, KINDS[kind].period
-        longest = max(stalls_after + latest + REST_SECONDS, period)
+            earliest = cut.deadline - EARLY - report.lag
+            assert [connection for connection in closed if connection.cut_by < earliest] == []
+        period = KINDS[kind].period
+        stalls_after = (KINDS[kind].stalls_after or 0) * (KINDS[kind].every + report.lag)
+        longest = max(stalls_after + latest + REST_SECONDS, period) + report.lag
         times_cut = Counter(connection.attacker for connection in closed)
         assert len(times_cut) == count
-        assert min(times_cut.values()) >= (SECONDS - period) // longest
+        assert min(times_cut.values()) >= (SECONDS - period - report.lag) // longest
 
 
 @pytest.mark.parametrize(
@@ -225,33 +287,34 @@ def test_slow_clients(
 ) -> None:
     """Slow clients are cut at their deadlines, or by *early* before, and leave nothing behind; the log has a line a minute for each reason;
     the memory grows by less than *growth* MiB; and normal clients do not notice."""
-    with target(
-        tmp_path,
-        MAX_CONNECTIONS="2500",
-        HEADER_TIMEOUT=f"{HEADER_TIMEOUT}s",
-        BODY_TIMEOUT=f"{BODY_TIMEOUT}s",
-        SEND_TIMEOUT=f"{SEND_TIMEOUT}s",
-        KEEPALIVE_TIMEOUT=f"{KEEPALIVE_TIMEOUT}s",
-        tls=localhost if "half-handshake" in counts else None,
-    ) as served:
+    settings = {
+        "MAX_CONNECTIONS": "2500",
+        "HEADER_TIMEOUT": f"{HEADER_TIMEOUT}s",
+        "BODY_TIMEOUT": f"{BODY_TIMEOUT}s",
+        "SEND_TIMEOUT": f"{SEND_TIMEOUT}s",
+        "KEEPALIVE_TIMEOUT": f"{KEEPALIVE_TIMEOUT}s",
+        "QUEUE_TIMEOUT": f"{10 * PATIENCE}s",  # no machine is too slow for this
+    }
+    tls = localhost if "half-handshake" in counts else None
+    with target(tmp_path, tls=tls, **settings) as served, target(tmp_path, tls=tls, **settings) as beside:
         memory = served.mebibytes("VmRSS")
         with served.left_as_found():
-            outcome = attack(served, counts, SECONDS)
+            outcome = attack(served, beside, counts, SECONDS)
         outcome.check_clients()
-        check_cuts(outcome.report, counts, may_be_early=early is not None)
+        check_cuts(outcome, counts, may_be_early=early is not None)
         assert served.mebibytes("VmHWM") < memory + growth
-        assert set(served.logged) <= {early, *(CUTS[kind].setting for kind in counts)}
-        assert max(served.logged.values()) <= 1 + SECONDS // QUIET_SECONDS
+        outcome.check_log(served.logged, {early, *(CUTS[kind].setting for kind in counts)})
 
 
 def test_more_idle_connections_than_there_may_be(tmp_path: Path) -> None:
     """With twice as many idle connections as MAX_CONNECTIONS allows, which come again and again, each new client finds room."""
     most = 200
-    with target(tmp_path, MAX_CONNECTIONS=str(most)) as served:
+    with target(tmp_path, MAX_CONNECTIONS=str(most)) as served, target(tmp_path) as beside:
         with served.left_as_found():
             before = served.descriptors
-            outcome = attack(served, {"idle": 2 * most}, SECONDS / 3)
+            outcome = attack(served, beside, {"idle": 2 * most}, 10.0)
         outcome.check_clients()
         assert {connection.how for connection in outcome.report.connections} == {"closed", "open"}
         assert before + most / 2 < outcome.descriptors <= before + most + SLACK
-        assert served.logged == {"idle": 1}
+        assert served.logged["idle"] > 0
+        outcome.check_log(served.logged, {"idle"})
