@@ -10,6 +10,7 @@ import pytest
 
 import certificates
 import locks
+import serving  # noqa: F401  # loads the engine, whose methods are guarded
 from priority import precedence as precedence
 from profiles import PROFILE, sized
 
