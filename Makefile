@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: serve test lint docs settings
+.PHONY: serve quick test nightly layers lint docs settings
 
 .venv:
 	$(PYTHON) -m venv .venv
@@ -11,8 +11,21 @@ BIN = .venv/bin
 serve: .venv
 	$(BIN)/flask --app example_app serve
 
+# Under two minutes on two processors: no processes, proxies or attackers, and few random cases.
+quick: .venv
+	TEST_PROFILE=quick $(BIN)/pytest --quiet --numprocesses 4 tests/unit tests/security tests/integration \
+		--ignore tests/security/test_slow_clients.py --ignore tests/security/test_slowhttptest.py
+
 test: .venv
 	$(BIN)/pytest
+
+# Everything on all event loops and over TLS, with many random cases and long loads: about two hours.
+nightly: .venv
+	TEST_PROFILE=nightly $(BIN)/pytest --durations 50
+
+# Print the layers of the package, which imports which, and import circles.
+layers: .venv
+	$(BIN)/python tests/project/layers.py
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,34 @@ def test_key_that_only_root_can_read(folder: Path, everybodys: dict[str, str]) -
         wait_until(lambda: len(server.workers) == 2 and not server.workers & old, "new workers")
         assert ssl.get_server_certificate(address).split() == Path(pair.cert).read_text().split() != first
         assert server.command.output.count("reload asked for") == 2
+
+
+AS_NOBODY = """
+import os, pwd, sys
+nobody = pwd.getpwnam("nobody")
+os.setgroups([])
+os.setgid(nobody.pw_gid)
+os.setuid(nobody.pw_uid)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_started_as_an_ordinary_account(folder: Path, everybodys: dict[str, str]) -> None:
+    """A server that an ordinary account starts serves, reloads and stops as any other, and warns of no rights."""
+    prefix = (sys.executable, "-c", AS_NOBODY)
+    with serving(folder, prefix=prefix, XDG_RUNTIME_DIR="", **everybodys) as server:
+        server.wait_for_workers(2)
+        with server.under_load() as load:
+            old = server.workers
+            server.deploy("2")
+            server.signal(signal.SIGHUP)
+            server.wait_renewed(load, old)
+            assert {answer.version for answer in load.last.values()} == {"2"}
+        assert _uids(server) == {"\t".join([str(NOBODY.pw_uid)] * 4)}
+        server.signal(signal.SIGTERM)
+        assert server.command.exit_code() == 0
+        assert "WARNING" not in server.command.output
+        assert "runs as root" not in server.command.output
 
 
 def test_app_is_not_loaded_as_root(folder: Path, everybodys: dict[str, str]) -> None:
