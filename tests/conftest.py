@@ -20,9 +20,12 @@ hypothesis.settings.load_profile(PROFILE)
 
 locks.guard_all("flask_prodserve")
 
-# Under nohup, servers that the tests start would ignore SIGHUP, too. A handler does not pass to other programs.
-if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, lambda number, frame: None)
+# A script that starts the tests in the background ignores SIGINT and SIGQUIT for them, and nohup SIGHUP. Servers that the tests start
+# would ignore these, too. A handler does not pass to other programs.
+for _name in ("SIGHUP", "SIGINT", "SIGQUIT"):
+    _number = getattr(signal, _name, None)
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _name == "SIGINT" else lambda number, frame: None)
 
 
 @pytest.fixture(autouse=True)
