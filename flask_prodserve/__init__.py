@@ -1,22 +1,23 @@
-"""A production server for Flask apps: ``flask serve``, ``ProdServe(app)`` or ``serve(app)``.
+"""Serve Flask apps in production: ``flask serve``, ``ProdServe(app)`` or ``serve(app)``.
 
-The names are imported when they are first used: the ``flask`` command imports this package for its entry point, and should not wait.
+The names are imported on first use: every ``flask`` command imports this package for its entry point and must not wait.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .extension import ProdServe, serve
+    from .version import __version__
 
-__version__ = "0.1.0"
 __all__ = ["ProdServe", "__version__", "serve"]
+
+_HOMES = {"ProdServe": "extension", "serve": "extension", "__version__": "version"}
 
 
 def __getattr__(name: str) -> object:
-    if name in ("ProdServe", "serve"):
-        from . import extension
-
-        return getattr(extension, name)
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from . import __version__
 from .apps.sites import served_apps
 from .errors import BindError, ExitCode
 from .net import forked, systemd
@@ -34,6 +33,7 @@ from .process.signals import install
 from .service import Service
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
 from .settings.for_root import refuse_untrusted
+from .version import __version__
 
 if TYPE_CHECKING:
     from .apps.main_app import MainApp

@@ -25,11 +25,11 @@ from .net.listeners import Listener
 from .net.loads import Loads
 from .net.tls import Certificates, ignore_bad_names
 from .observe.access_log import open_access_log
-from .observe.events import Activity, RequestDone
+from .observe.events import Activity, Drained, RequestDone
 from .observe.logging import configure
 from .observe.stacks import all_stacks
 from .process.hooks import AppsHooks, OnceRunning
-from .process.messages import Drained, Loaded
+from .process.messages import Loaded
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
 from .settings.mounts import Mount
 from .settings.table import Limits
@@ -194,8 +194,7 @@ class Service:
     def run(self) -> Drained:
         """Serve until :meth:`stop`."""
         assert self._engine is not None
-        drained = self._engine.run()
-        return Drained(drained.finished, drained.cut, drained.left)
+        return self._engine.run()
 
     def time_to_exit(self) -> Deadline:
         """Until when the process may live on after :meth:`run`, for the app's hooks and what else ends with it: for the rest of

@@ -22,12 +22,12 @@ from flask_prodserve.apps.main_app import MainApp
 from flask_prodserve.clock import Clock
 from flask_prodserve.engine.connection.connection import Connection
 from flask_prodserve.engine.connection.table import ConnectionTable
-from flask_prodserve.engine.engine import Drained, Engine
+from flask_prodserve.engine.engine import Engine
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.net.listeners import Listener, open_listeners
 from flask_prodserve.net.loads import Loads
 from flask_prodserve.net.tls import Certificates
-from flask_prodserve.observe.events import Activity, RequestDone
+from flask_prodserve.observe.events import Activity, Drained, RequestDone
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import arguments
 from internals import books, checks_are_at_work, queued

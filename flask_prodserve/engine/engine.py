@@ -10,7 +10,6 @@ import logging
 import math
 import select
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..clock import Clock, Deadline, monotonic
@@ -20,7 +19,7 @@ from ..net.listeners import Listener
 from ..net.loads import Loads
 from ..net.tls import Certificates
 from ..observe.cuts import Cuts
-from ..observe.events import Activity, RequestDone
+from ..observe.events import Activity, Drained, RequestDone
 from ..units import TCPAddress, format_duration
 from .acceptor import Acceptor
 from .connection.table import ConnectionTable
@@ -58,15 +57,6 @@ THREAD_STOP_SECONDS = 1.0
 """How long idle service threads may take to end. They only have to wake up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """The end of a drain: requests that were *finished* after the stop began, those *cut* at the deadline, and those *left* by their
-    clients before the response was complete.
-    """
-
-    finished: int
-    cut: int
-    left: int = 0
 
 
 class Engine:

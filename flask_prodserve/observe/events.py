@@ -66,3 +66,16 @@ class Activity:
 
     healthy: bool
     """Whether the process should go on; if not, too many threads are stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How a process stopped serving.
+
+    Counts requests since the stop began: *finished* ones, those *cut* at the deadline, and those *left* by their clients before the
+    response was complete.
+    """
+
+    finished: int
+    cut: int
+    left: int = 0

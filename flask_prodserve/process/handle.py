@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..observe.events import Drained
 from . import crash_dump
 from .link import Broken, Link
-from .messages import Drained, Report
+from .messages import Report
 
 
 @dataclass(eq=False)

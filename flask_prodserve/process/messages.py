@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from ..observe.events import Drained
+
 # From the worker.
 
 
@@ -67,15 +69,6 @@ class Stacks:
     """Where its threads are, in answer to SendStacks."""
 
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """It is over: requests that were *finished* after the draining began, those *cut*, and those *left* by their clients."""
-
-    finished: int
-    cut: int
-    left: int = 0
 
 
 # From the supervisor.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from .. import __version__
 from ..clock import monotonic
+from ..version import __version__
 from .handover import Estate
 from .messages import Report
 from .state import Phase

@@ -25,6 +25,7 @@ from ..net.loads import Loads
 from ..net.processors import available
 from ..net.systemd import Inherited, Notifier
 from ..observe import line_writer, startup
+from ..observe.events import Drained
 from ..settings import Settings
 from ..settings.for_root import refuse_from_app
 from ..units import format_address
@@ -451,7 +452,7 @@ class Supervisor:
                 self._carry_out(events.Retiring(number, reason))
             case messages.Released():
                 self._carry_out(events.Released(number))
-            case messages.Drained():
+            case Drained():
                 handle.drained = message
             case messages.Stacks(text):
                 handle.tell_stacks(text)

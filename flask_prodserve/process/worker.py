@@ -27,7 +27,7 @@ from ..errors import ExitCode, ProdServeError
 from ..net import forked
 from ..net.listeners import Listener, from_descriptor
 from ..net.loads import Loads
-from ..observe.events import Activity
+from ..observe.events import Activity, Drained
 from ..units import parse_address
 from . import crash_dump
 from .exit_guard import COMMAND_SECONDS, ExitGuard
@@ -36,7 +36,6 @@ from .messages import (
     Abort,
     Appoint,
     Drain,
-    Drained,
     Failed,
     Loaded,
     Ready,

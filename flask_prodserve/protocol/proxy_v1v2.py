@@ -55,7 +55,7 @@ class MalformedHeaderError(Exception):
         self.reason = reason
 
 
-class Endpoint(NamedTuple):
+class SocketAddress(NamedTuple):
     """*address* is as :mod:`ipaddress` writes it; an IPv4-mapped IPv6 address is the IPv4 one."""
 
     address: str
@@ -68,8 +68,8 @@ class ProxyHeader(NamedTuple):
     """
 
     length: int
-    source: Endpoint | None = None
-    destination: Endpoint | None = None
+    source: SocketAddress | None = None
+    destination: SocketAddress | None = None
     local: bool = False
     over_tls: bool = False
 
@@ -106,7 +106,7 @@ def _read_line(data: bytes) -> ProxyHeader | None:
         source, destination = (read(match[name].decode("ascii")) for name in ("source", "destination"))
     except ValueError:
         raise MalformedHeaderError("an address is none of the family that it names") from None
-    return ProxyHeader(length, _endpoint(source, ports[0]), _endpoint(destination, ports[1]))
+    return ProxyHeader(length, _socket_address(source, ports[0]), _socket_address(destination, ports[1]))
 
 
 def _read_binary(data: bytes) -> ProxyHeader | None:
@@ -132,8 +132,8 @@ def _read_binary(data: bytes) -> ProxyHeader | None:
     source, destination, source_port, destination_port = layout.unpack_from(data, _FIXED.size)
     return ProxyHeader(
         length,
-        _endpoint(ipaddress.ip_address(source), source_port),
-        _endpoint(ipaddress.ip_address(destination), destination_port),
+        _socket_address(ipaddress.ip_address(source), source_port),
+        _socket_address(ipaddress.ip_address(destination), destination_port),
         over_tls=over_tls,
     )
 
@@ -176,9 +176,9 @@ def _tlvs(header: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
         yield kind, start, position
 
 
-def _endpoint(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Endpoint:
+def _socket_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> SocketAddress:
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return Endpoint(str(mapped or address), port)
+    return SocketAddress(str(mapped or address), port)
 
 
 def _crc_table() -> tuple[int, ...]:

@@ -24,7 +24,7 @@ LAYERS = [
     {"engine", "process"},
     {"wsgi", "protocol", "net", "observe"},
     {"settings"},
-    {"", "errors", "clock", "units"},  # "" is the package itself, which holds the version
+    {"", "errors", "clock", "units", "version"},  # "" is the package itself
 ]
 """The rooms (folders and modules of the package), from the top down. A room imports from the layers
 below it, not from its own."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from flask_prodserve.observe.events import Drained
 from flask_prodserve.process.link import MOST_BYTES, Broken, Link
 from flask_prodserve.process.messages import (
     Abort,
     Appoint,
     Drain,
-    Drained,
     Failed,
     Loaded,
     Ready,

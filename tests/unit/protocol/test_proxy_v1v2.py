@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from flask_prodserve.protocol.proxy_v1v2 import (
     MAX_HEADER,
     MAX_LINE,
-    Endpoint,
     MalformedHeaderError,
     ProxyHeader,
+    SocketAddress,
     crc32c,
     read_header,
 )
@@ -25,8 +25,8 @@ from proxy_header import frame as binary
 TCP4 = ipaddress.ip_address("203.0.113.9").packed + ipaddress.ip_address("192.0.2.1").packed + b"\xc8\x22\x01\xbb"
 TCP6 = ipaddress.ip_address("2001:db8::9").packed + ipaddress.ip_address("2001:db8::1").packed + b"\xc8\x22\x01\xbb"
 UNIX = b"/client".ljust(108, b"\0") + b"/proxy".ljust(108, b"\0")
-SOURCE, DESTINATION = Endpoint("203.0.113.9", 51234), Endpoint("192.0.2.1", 443)
-SOURCE6, DESTINATION6 = Endpoint("2001:db8::9", 51234), Endpoint("2001:db8::1", 443)
+SOURCE, DESTINATION = SocketAddress("203.0.113.9", 51234), SocketAddress("192.0.2.1", 443)
+SOURCE6, DESTINATION6 = SocketAddress("2001:db8::9", 51234), SocketAddress("2001:db8::1", 443)
 
 
 def tlv(kind: int, value: bytes) -> bytes:
@@ -63,7 +63,7 @@ READ: list[tuple[bytes, ProxyHeader]] = [
     (b"PROXY TCP6 ::ffff:203.0.113.9 ::ffff:c000:201 51234 443\r\n", ProxyHeader(57, SOURCE, DESTINATION)),
     (
         b"PROXY TCP4 0.0.0.0 255.255.255.255 0 65535\r\n",
-        ProxyHeader(44, Endpoint("0.0.0.0", 0), Endpoint("255.255.255.255", 65535)),
+        ProxyHeader(44, SocketAddress("0.0.0.0", 0), SocketAddress("255.255.255.255", 65535)),
     ),
     (b"PROXY UNKNOWN\r\n", ProxyHeader(15)),
     (b"PROXY UNKNOWN \r\n", ProxyHeader(16)),
