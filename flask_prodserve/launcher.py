@@ -1,6 +1,6 @@
-"""The composition root: from an app and its settings to a process that serves, or to a supervisor with workers, and back.
+"""The composition root: turns an app and its settings into one process that serves, or into a supervisor with workers.
 
-The only place that knows all the parts. It raises :class:`~.errors.ProdServeError` and returns exit codes; it never exits.
+Only this module knows all the parts. It raises :class:`~.errors.ProdServeError` and returns exit codes; it never exits.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from .version import __version__
 if TYPE_CHECKING:
     from .apps.main_app import MainApp
     from .process.environment import Environment
-    from .process.offer import Offer
+    from .process.generation_spec import GenerationSpec
 
 logger = logging.getLogger("flask_prodserve")
 
 Load = Callable[[bool], "tuple[MainApp, Resolved]"]
-"""Loads the app and resolves its settings; says what is to be said of it, if its argument is true."""
+"""Loads the app and resolves its settings. If its argument is true, it logs what is logged once per generation."""
 
 
 def can_supervise() -> bool:
-    """Whether this system has what a supervisor needs."""
+    """Return whether this system has what a supervisor needs."""
     return hasattr(os, "fork") and sys.platform != "win32"
 
 
@@ -55,13 +55,13 @@ def can_supervise() -> bool:
 def launch(
     main: MainApp, resolved: Resolved, *, import_path: str, ends_process: bool = False, keeps_signals: bool = False
 ) -> int:
-    """Serve *main* in this process until a signal says stop, and return the exit code. *resolved* is what holds without a supervisor.
+    """Serve *main* in this process until a signal stops it, and return the exit code. *resolved* are the settings without a supervisor.
 
-    *ends_process*: what the app has left running holds the process up for GRACEFUL_TIMEOUT at most, once its main thread has ended.
-    *keeps_signals*: nothing else comes afterwards; signals stay handled until the end.
+    *ends_process*: once the main thread has ended, what the app has left running delays the exit for GRACEFUL_TIMEOUT at most.
+    *keeps_signals*: the process exits after this call, so signals stay handled until its end.
 
-    What fails before the banner raises :class:`~.errors.ProdServeError` and leaves nothing open. Signals are handled only where this is
-    the main thread; elsewhere nothing stops it but the end of the process.
+    A failure before the banner raises :class:`~.errors.ProdServeError` and leaves nothing open. Signals are handled only in the main
+    thread; in another thread only the end of the process stops the server.
     """
     settings = resolved.settings
     notifier, inherited = _from_systemd()
@@ -115,22 +115,22 @@ def launch(
 
 
 def supervise(load: Load, resolved: Resolved, environment: Environment, *, import_path: str | None) -> int:
-    """Be the supervisor of workers that serve what *load* loads, until a signal says stop; in those, serve. Returns the exit code.
+    """Supervise workers that serve what *load* loads, until a signal stops the server. Returns the exit code, also in a worker.
 
-    *resolved* are the settings that are known without the app; *import_path* is what the app was called by. The supervisor's environment
-    becomes what the process was started with, and workers get what the app is to see. Raises :class:`~.errors.ProdServeError`, in a
-    worker what *load* and the service raise.
+    *resolved* are the settings that are known without the app; *import_path* is the app's import string. The supervisor's environment
+    becomes what the process started with, and workers get the environment of the app. Raises :class:`~.errors.ProdServeError`, and in
+    a worker what *load* and the service raise.
     """
+    from .process.preflight_check import StartCommand
     from .process.privileges import assume, identity
     from .process.readable import check, needed
-    from .process.rehearsal import Command
     from .process.supervisor import Supervisor
     from .process.worker import die_with, work
 
     early, origins = resolved.settings, resolved.origins
-    left = handover.take(environment.started)
+    handed_over = handover.take_over(environment.started)
     environment.keep_for_supervisor()
-    notifier, inherited = _from_systemd(taken_over=left is not None)
+    notifier, inherited = _from_systemd(taken_over=handed_over is not None)
     configure(early.observe.log_level, explicit=origins["LOG_LEVEL"] != DEFAULT_ORIGIN)
     account = identity(early.process.user, early.process.group)
     unprivileged = account is not None and account.uid != 0
@@ -138,32 +138,30 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         refuse_untrusted(resolved, environment.untrusted())
     folder = control.working_folder(os.environ)
 
-    def announce(offer: Offer, workers: int) -> None:
-        loaded = offer.loaded
-        _announce(
-            offer.settings, loaded.origins, loaded.app_name, loaded.import_path, offer.listeners, processes=workers
-        )
+    def announce(spec: GenerationSpec, workers: int) -> None:
+        loaded = spec.loaded
+        _announce(spec.settings, loaded.origins, loaded.app_name, loaded.import_path, spec.listeners, processes=workers)
         if account is None:
             _warn_of_root("Set USER (--user) to an account of its own")
 
     supervisor = Supervisor(
         early,
-        Command(_program(), tuple(sys.orig_argv), folder, environment.started),
+        StartCommand(_program(), tuple(sys.orig_argv), folder, environment.started),
         identity=account,
         inherited=inherited,
         notifier=notifier,
         control_path=_control_path(early, import_path, folder),
-        configure=lambda offer: configure(
-            offer.settings.observe.log_level, explicit=offer.loaded.origins["LOG_LEVEL"] != DEFAULT_ORIGIN
+        configure=lambda spec: configure(
+            spec.settings.observe.log_level, explicit=spec.loaded.origins["LOG_LEVEL"] != DEFAULT_ORIGIN
         ),
         announce=announce,
-        left=left,
+        handed_over=handed_over,
     )
-    # USER contradicts it, which is said where the app is loaded: in a worker, and so without the rights of root.
+    # PRELOAD with USER is an error, which loading the app reports: in a worker, and so without root's rights.
     preloads = early.workers.preload and early.process.user is None
     if preloads:
         environment.give_to_app()
-        if left is None:
+        if handed_over is None:
             install(signal.SIGTERM, _end_loading)
         load = _preload(load)
     with _holders_named():
@@ -174,13 +172,13 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         guard.leave()
         return outcome
 
-    birth = outcome
+    init = outcome
     line_writer.use_queues()
 
     def service() -> Service:
-        with contextlib.suppress(OSError):  # where the folder has gone, its worker's files may still be there
+        with contextlib.suppress(OSError):  # the directory may be gone while the app can still be imported
             os.chdir(folder)
-        # Before rights are given up, since maybe only root can read them. The supervisor, which is root, looks for newer ones.
+        # Read before root's rights are given up, because only root may be able to. The supervisor, which is root, watches for new files.
         as_root = account is not None and early.tls.pairs and not any(map(open_to_others, early.tls.files))
         certificates = Certificates(early.tls, renews=False) if as_root else None
         if not preloads:
@@ -188,50 +186,50 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         to_read = needed(import_path, folder) if unprivileged else None
         assume(account, early.process.umask)
         if to_read is not None:
-            check(to_read, log_notices=birth.pioneer)
-        die_with(birth.supervisor)
-        main, resolved = load(birth.pioneer)
+            check(to_read, log_notices=init.first_of_generation)
+        die_with(init.supervisor)
+        main, resolved = load(init.first_of_generation)
         return Service(
             main,
             resolved,
             import_path=import_path or main.flask.import_name,
             certificates=certificates if resolved.settings.tls == early.tls else None,
-            says=birth.pioneer,
+            says=init.first_of_generation,
         )
 
-    return work(birth, service)
+    return work(init, service)
 
 
 def _end_loading(number: int, frame: object) -> None:
-    """Exit as a server does that is told to stop. The default action would not end process 1 of a container."""
+    """Exit with the code of a server that was stopped. The default action of the signal does not end process 1 of a container."""
     raise SystemExit(ExitCode.STOPPED)
 
 
 def _preload(load: Load) -> Load:
-    """Load the app here and now, for all workers."""
+    """Load the app in this process, for all workers."""
     with forked.in_parent_only():
         main, resolved = load(True)
         AppsHooks(served_apps(main.flask, resolved.settings)).run_before_fork()
     line_writer.pause()  # its thread is not the app's
     if (threads := threading.active_count()) > 1:
         logger.warning(
-            "PRELOAD: the app has started %d thread%s while it was loaded, which workers do not have. Start them in worker_started",
+            "PRELOAD: the app started %d thread%s while it was loaded, which workers do not have. Start them in worker_started",
             threads - 1,
             "s"[: threads > 2],
         )
     gc.collect()
-    gc.freeze()  # what is never collected is never written to, and stays shared
+    gc.freeze()  # memory that the collector does not touch stays shared
     return lambda says: (main, resolved)
 
 
 def _program() -> str:
-    """The interpreter, by the name that it was started under: an upgrade may have put another one there."""
+    """Return the path under which the interpreter was started: after an update it may be another interpreter."""
     return sys.executable or shutil.which(sys.orig_argv[0]) or sys.orig_argv[0]
 
 
 @contextlib.contextmanager
 def _holders_named() -> Iterator[None]:
-    """Have an error about an address in use name the server of this account that has it."""
+    """Add the server of this account that has an address to an error about an address in use."""
     try:
         yield
     except BindError as error:
@@ -249,7 +247,7 @@ def _control_path(early: Settings, import_path: str | None, folder: str) -> str 
 
 
 def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[systemd.Inherited]]:
-    """What systemd gave this process. Its variables are removed from the environment. With *taken_over* the sockets are here already."""
+    """Return what systemd has passed, and remove its variables from the environment. With *taken_over* the sockets are open already."""
     notifier = systemd.Notifier.from_environment(os.environ)
     inherited = [] if taken_over else systemd.inherited_sockets(os.environ, os.getpid())
     for name in systemd.HIDDEN:
@@ -259,11 +257,11 @@ def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[s
 
 @contextlib.contextmanager
 def _signals(service: Service, drain_delay: float, *, restore: bool) -> Iterator[list[signal.Signals]]:
-    """Let SIGTERM and SIGINT stop *service*, and SIGHUP (a terminal that closes), unless it is ignored (``nohup``) or the app handles it;
-    SIGQUIT and a second SIGINT stop it at once; SIGUSR1 opens its logs again.
+    """Handle signals inside the block: SIGTERM, SIGINT and SIGHUP (a terminal that closes) stop *service*.
 
-    Yields the list of the signals that came. *restore*: put the handlers back that were there before. A handler sets flags; it logs
-    nothing, since it may have interrupted a log call of this very thread.
+    SIGQUIT and a second SIGINT stop it at once; SIGUSR1 reopens its logs. SIGHUP is left alone if it is ignored (``nohup``) or the app
+    handles it. Yields the list of the signals that have arrived. *restore*: set the previous handlers at the end. A handler sets flags
+    and logs nothing, because it may have interrupted a log call of the same thread.
     """
     received: list[signal.Signals] = []
 
@@ -334,7 +332,7 @@ def _announce(
         pid=os.getpid(),
     )
     if sys.stderr is not None and sys.stderr.isatty():
-        with contextlib.suppress(OSError):  # the terminal has just been closed
+        with contextlib.suppress(OSError):  # the terminal was closed just now
             sys.stderr.write(startup.banner(started, coloured=coloured(sys.stderr)))
             sys.stderr.flush()
     else:
@@ -343,4 +341,4 @@ def _announce(
 
 def _warn_of_root(remedy: str) -> None:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        logger.warning("the app runs as root: who takes it over has the machine. %s", remedy)
+        logger.warning("the app runs as root; anyone who compromises it controls this machine. %s", remedy)

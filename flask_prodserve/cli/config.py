@@ -6,7 +6,7 @@ import click
 from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
-from ..process.environment import TRIAL, Environment
+from ..process.environment import PREFLIGHT, Environment
 from ..settings import TABLE, render, resolve, unknown_setting
 from ..settings.for_root import refuse_from_app, refuse_untrusted
 from .serve import end_soon, fail, layers_without_app, load
@@ -26,7 +26,7 @@ def config(ctx: click.Context, info: ScriptInfo, style: str, explain: str | None
     try:
         layers = layers_without_app(ctx.parent.params, environment)
         _, resolved = load(info, layers)
-        if TRIAL in environment.started:  # what the next supervisor will refuse as root
+        if PREFLIGHT in environment.started:  # what the next supervisor will refuse as root
             early = resolve(layers, complete=False)
             refuse_untrusted(early, environment.untrusted())
             refuse_from_app(early.settings, resolved.settings)

@@ -1,84 +1,70 @@
-"""What the plan can want to have done."""
+"""What the plan decides: a message to a worker, or something that the supervisor itself does."""
 
 from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
 
+from .messages import SupervisorMessage
 from .state import Renewal
 
 
 @dataclass(frozen=True, slots=True)
+class ToWorker:
+    """Send *message* to worker *number*."""
+
+    number: int
+    message: SupervisorMessage
+
+
+@dataclass(frozen=True, slots=True)
 class Spawn:
+    """Fork a worker."""
+
     number: int
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """Tell a worker to be not ready now, to stop accepting after *delay*, and to end. *last*: nobody will listen after that."""
-
-    number: int
-    delay: float = 0.0
-    last: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Tell a worker to end now, whatever is running."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGABRT has a worker write the stacks of its threads before it ends."""
+    """Send a signal to a worker. On SIGABRT a worker writes the stacks of its threads before it dies."""
 
     number: int
     signal: signal.Signals
 
 
 @dataclass(frozen=True, slots=True)
-class Appoint:
-    """Have a worker do what exactly one does."""
-
-    number: int
+class CheckUpgrade:
+    """Check whether a new supervisor would start."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearse:
-    """See whether a new supervisor would start."""
+class ReplaceSupervisor:
+    """Execute the new supervisor in this process."""
 
 
 @dataclass(frozen=True, slots=True)
-class Replace:
-    """Become the new supervisor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Renewing:
-    """A renewal has begun."""
-
+class RenewalBegan:
     renewal: Renewal
 
 
 @dataclass(frozen=True, slots=True)
-class Renewed:
-    """A renewal is over; *why* it failed, ``""`` if it did not."""
+class RenewalEnded:
+    """*error* is ``""`` after a success."""
 
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Declined:
-    """A renewal will not even begin; *why*."""
-
-    why: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
-    """A message about a worker (0: none) for the log. *level* is one of ``logging``'s names."""
+class RenewalRejected:
+    """The renewal does not begin at all."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Log *text*, about worker *number* if that is not 0. *level* is the name of a level of ``logging``."""
 
     level: str
     text: str
@@ -90,4 +76,15 @@ class Exit:
     code: int
 
 
-Action = Spawn | Drain | Abort | Kill | Appoint | Rehearse | Replace | Renewing | Renewed | Declined | Say | Exit
+Action = (
+    ToWorker
+    | Spawn
+    | Kill
+    | CheckUpgrade
+    | ReplaceSupervisor
+    | RenewalBegan
+    | RenewalEnded
+    | RenewalRejected
+    | Log
+    | Exit
+)

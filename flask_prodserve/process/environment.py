@@ -1,10 +1,10 @@
-"""The environment of this process: what it was started with, and what Flask's CLI has added from ``.env`` files.
+"""The environment of this process: what it started with, and what Flask's CLI has added from ``.env`` files.
 
 Rules:
 
-- The supervisor keeps the environment that it was started with: what it executes, where it creates files, and what the C library reads
+- The supervisor keeps the environment that it started with: what it executes, where it creates files, and what the C library reads
   must not come from a ``.env`` file, which the app's account may be able to write.
-- The app gets both. A new supervisor is executed with the first and loads ``.env`` anew.
+- The app gets both. A new supervisor is executed with the initial environment and loads ``.env`` again.
 - Flask's CLI loads ``.env`` before it imports this package, so ``os.environ`` is too late. Linux keeps the initial environment in
   ``/proc/self/environ``, and ``putenv`` does not change it. Other systems do not: there it is known only without python-dotenv.
 """
@@ -23,15 +23,15 @@ from ..net.systemd import HIDDEN
 from ..settings import Layer, environment, platform
 from .handover import VARIABLE
 
-TRIAL = "_FLASK_SERVE_TRIAL"
-"""Set for the trial start before an upgrade of a supervisor that runs as root with USER."""
+PREFLIGHT = "_FLASK_SERVE_TRIAL"
+"""Set for the preflight check of an upgrade if the supervisor runs as root with USER."""
 
 _DOTENV = "dotenv"
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """*started* is what the process was started with, *app* what the app gets. *known*: whether *started* is certain."""
+    """*started* is what the process started with, *app* what the app gets. *known*: whether *started* is certain."""
 
     started: dict[str, str]
     app: dict[str, str]
@@ -39,8 +39,8 @@ class Environment:
 
     @classmethod
     def of_this_process(cls) -> Environment:
-        """Read it. To be called before anything changes ``os.environ`` on purpose."""
-        private = {*HIDDEN, VARIABLE, TRIAL}
+        """Read the environment. Call this before anything changes ``os.environ`` on purpose."""
+        private = {*HIDDEN, VARIABLE, PREFLIGHT}
         app = {name: value for name, value in os.environ.items() if name not in private}
         try:
             return cls(_parse(Path("/proc/self/environ").read_bytes()), app)
@@ -49,11 +49,11 @@ class Environment:
 
     @property
     def added(self) -> dict[str, str]:
-        """What was not there when the process was started."""
+        """What was added since the process started."""
         return {name: value for name, value in self.app.items() if self.started.get(name) != value}
 
     def layers(self) -> list[Layer]:
-        """What it says of the settings, strongest first."""
+        """Return the layers of settings that it contains, strongest first."""
         started = dict(self.started)
         if started.get("LISTEN_PID") != str(os.getpid()):
             started.pop("LISTEN_FDS", None)  # sockets for another process (sd_listen_fds(3))
@@ -65,16 +65,16 @@ class Environment:
         return "a .env file" if _DOTENV in sys.modules else "the environment"
 
     def untrusted(self) -> dict[str, str]:
-        """The origins in :meth:`layers` that root cannot trust, with the reason.
+        """Return the origins in :meth:`layers` that root cannot trust, each with the reason.
 
-        A variable that was added counts as trusted if a file that only root can write gives it the same value: then it does not matter
-        which file Flask has read it from.
+        An added variable is trusted if a file that only root can write gives it the same value: then it does not matter from which
+        file Flask has read it.
 
         Raises PrivilegeError if the initial environment is not known.
         """
         if not self.known:
             raise PrivilegeError(
-                "USER is set, python-dotenv is installed, and this system does not tell which variables come from .env files.",
+                "USER is set and python-dotenv is installed, but this system does not tell which variables come from .env files.",
                 "Uninstall python-dotenv, or start the server as that user instead of root.",
             )
         trusted: dict[str, str] = {}
@@ -90,7 +90,7 @@ class Environment:
         return {f"{name} in {place}": why for name, value in self.added.items() if trusted.get(name) != value}
 
     def _files(self) -> Iterator[str]:
-        """The files that Flask's CLI loads, strongest first. *See* ``flask.cli.load_dotenv``."""
+        """Yield the files that Flask's CLI loads, strongest first; see ``flask.cli.load_dotenv``."""
         arguments = sys.orig_argv
         for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
             if argument in ("-e", "--env-file"):
@@ -105,11 +105,11 @@ class Environment:
             yield from filter(None, (find_dotenv(name, usecwd=True) for name in (".env", ".flaskenv")))
 
     def keep_for_supervisor(self) -> None:
-        """Make ``os.environ`` what the process was started with."""
+        """Set ``os.environ`` to what the process started with."""
         _replace(self.started)
 
     def give_to_app(self) -> None:
-        """Make ``os.environ`` what the app is to see."""
+        """Set ``os.environ`` to what the app gets."""
         _replace(self.app)
 
 
@@ -118,12 +118,12 @@ def _parse(block: bytes) -> dict[str, str]:
     for entry in block.split(b"\0"):
         name, equals, value = entry.partition(b"=")
         if name and equals:
-            found.setdefault(os.fsdecode(name), os.fsdecode(value))  # as CPython does: the first one counts
+            found.setdefault(os.fsdecode(name), os.fsdecode(value))  # the first one counts, as in CPython
     return found
 
 
 def _read(path: str) -> dict[str, str]:
-    """The variables in the file *path*; none if it cannot be read."""
+    """Return the variables in the file *path*; none if it cannot be read."""
     from dotenv import dotenv_values
 
     try:

@@ -1,9 +1,10 @@
-"""What may happen to a server, as the plan is told of it."""
+"""What the plan reacts to: a message from a worker, or something that the supervisor itself has seen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .messages import WorkerMessage
 from .state import Renewal
 
 
@@ -13,104 +14,64 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A worker has loaded the app."""
+class FromWorker:
+    """Worker *number* has sent *message*."""
 
     number: int
-    has_once: bool
+    message: WorkerMessage
 
 
 @dataclass(frozen=True, slots=True)
 class Unservable:
-    """What a worker has loaded cannot be served: *why*, and the exit code that stands for it."""
+    """The supervisor cannot open what worker *number* has loaded. *error* says why; *exit_code* stands for it."""
 
     number: int
-    why: str
+    error: str
     exit_code: int
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """A sign of life."""
-
-    number: int
-    served: int
-    healthy: bool
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retiring:
-    """A worker asks to be replaced."""
-
-    number: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A worker has stopped doing what exactly one does."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
 class Exited:
-    """A worker has ended. *status* is its exit code, or the negative number of the signal that killed it; *why* its last words."""
+    """A worker has exited. *status* is its exit code or the negated signal that killed it; *error* is what it last reported."""
 
     number: int
     status: int
-    why: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """SIGTERM, SIGINT."""
+    """Stop gracefully: SIGTERM, or SIGINT (*interrupted*)."""
+
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StopNow:
+    """Stop at once: SIGQUIT, or a second SIGINT."""
+
     exit_code: int
 
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """SIGHUP, SIGUSR2."""
+    """Bring in new code: SIGHUP, SIGUSR2."""
 
     renewal: Renewal
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """A trial start of the new supervisor is over, or its real one has failed; *why* it failed, ``""`` if it did not."""
+class UpgradeChecked:
+    """The preflight check of an upgrade has ended, or replacing the supervisor has failed. *error* is ``""`` after a success."""
 
-    why: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Another number of workers is wanted."""
+    """Change the number of workers."""
 
     workers: int
 
 
-Event = (
-    Tick
-    | Loaded
-    | Unservable
-    | Ready
-    | Reported
-    | Retiring
-    | Released
-    | Exited
-    | Stop
-    | StopNow
-    | Renew
-    | Rehearsed
-    | Scale
-)
+Event = Tick | FromWorker | Unservable | Exited | Stop | StopNow | Renew | UpgradeChecked | Scale

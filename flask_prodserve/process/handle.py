@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: a process, the link to it, and what it last said."""
+"""A worker as its supervisor sees it: a process, the link to it, and what it last reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .messages import Report
 
 @dataclass(eq=False)
 class Handle:
-    """*slot* is its place in the memory of loads; *started_at* is on the monotonic clock."""
+    """*slot* is the worker's entry in the load table; *started_at* is on the monotonic clock."""
 
     number: int
     generation: int
@@ -27,20 +27,20 @@ class Handle:
     started_at: float
     report: Report | None = None
     drained: Drained | None = None
-    why: str = ""
+    error: str = ""
     """Why it could not serve."""
-    awaited: list[Callable[[int, str], None]] = field(default_factory=list)
-    """Who has asked for its stacks."""
+    stack_receivers: list[Callable[[int, str], None]] = field(default_factory=list)
+    """Called once with the worker's number and its stacks."""
     linked: bool = True
     dump: int | None = None
-    """The descriptor of what it writes if a signal ends it; not handed over to the next supervisor."""
+    """The descriptor to which it writes its stacks if a signal ends it; not handed over to the next supervisor."""
 
     def messages(self) -> list[Any]:
-        """What it has said since the last time; :attr:`linked` is False once it will say no more."""
+        """Return the messages that have arrived. Sets :attr:`linked` to False once no more can come."""
         try:
             messages = self.link.receive()
         except Broken as error:
-            self.why = f"it sent {error}"
+            self.error = f"it sent {error}"
             self.send_signal(signal.SIGKILL)
             messages = None
         if messages is None:
@@ -49,22 +49,22 @@ class Handle:
         return messages
 
     def last_messages(self) -> list[Any]:
-        """What has arrived of a worker that has ended. Another process may still hold its end of the link; nothing more is read."""
+        """Return the messages that have arrived from a worker that has exited. Another process may hold its end; no more is read."""
         self.linked = False
         try:
             return self.link.receive_rest()
         except Broken as error:
-            self.why = f"it sent {error}"
+            self.error = f"it sent {error}"
             return []
 
-    def tell_stacks(self, text: str) -> None:
-        """Pass its stacks on."""
-        awaited, self.awaited = self.awaited, []
-        for hear in awaited:
-            hear(self.number, text)
+    def deliver_stacks(self, text: str) -> None:
+        """Pass the worker's stacks to those who asked for them."""
+        receivers, self.stack_receivers = self.stack_receivers, []
+        for receive in receivers:
+            receive(self.number, text)
 
     def take_dump(self) -> str:
-        """What it wrote when a signal ended it, and close that."""
+        """Return the stacks that the worker wrote when a signal ended it, and close the dump."""
         if self.dump is None:
             return ""
         text = crash_dump.read(self.dump)
@@ -77,6 +77,6 @@ class Handle:
             self.dump = None
 
     def send_signal(self, number: signal.Signals) -> None:
-        """The process is there, or has not been reaped: its id belongs to nobody else."""
+        """Send a signal. Safe: the process has not been reaped, so no other process can have its id."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)

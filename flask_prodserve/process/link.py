@@ -1,10 +1,10 @@
-"""The connection between a supervisor and one of its workers: messages both ways, and descriptors to the worker.
+"""The connection between the supervisor and one worker: messages both ways, and descriptors to the worker.
 
-A stream socket of a pair. The supervisor's end never blocks; the worker's does, but for reports, which are dropped where the supervisor
-does not read.
+A pair of stream sockets. The supervisor's end never blocks. The worker's end blocks, except for reports, which are dropped if the
+supervisor does not read.
 
 The end of the stream is not the end of a process: a child that the app has forked, or a program that it has started, may hold the same
-end. The supervisor learns from ``waitpid`` that a worker has ended, and a worker from its parent's id that the supervisor has.
+end. The supervisor learns of a worker's exit from ``waitpid``, and a worker of its supervisor's exit from its parent's process id.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import socket
 import threading
 from typing import Any
 
-from .messages import FromSupervisor, FromWorker, decode, encode
+from .messages import SupervisorMessage, WorkerMessage, decode, encode
 
 MOST_BYTES = 4 << 20
-"""A line that does not end within so many bytes is no message; the longest are stacks."""
+"""Upper bound for a line. The longest messages are stacks."""
 
 MOST_DESCRIPTORS = 253
-"""As many as one message can carry (SCM_MAX_FD of Linux)."""
+"""How many descriptors one message can carry (SCM_MAX_FD of Linux)."""
 
 
 class Broken(Exception):
-    """The other end says what is no message, or more than it may."""
+    """The other end has sent something that is no message, or too long."""
 
 
 class Link:
-    """One end. *pending* is what has been read without being a whole message yet."""
+    """One end. *pending* is the beginning of a message whose rest has not arrived."""
 
     def __init__(self, sock: socket.socket, pending: bytes = b"") -> None:
         self.socket = sock
@@ -40,13 +40,13 @@ class Link:
 
     @classmethod
     def pair(cls) -> tuple[Link, Link]:
-        """The supervisor's end and the worker's."""
+        """Return the supervisor's end and the worker's."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         return cls(ours), cls(theirs)
 
-    def send(self, message: FromWorker | FromSupervisor, descriptors: list[int] | None = None) -> bool:
-        """Send *message*. Returns False where the other end has gone, or does not read."""
+    def send(self, message: WorkerMessage | SupervisorMessage, descriptors: list[int] | None = None) -> bool:
+        """Send *message*. Returns False if the other end is closed or does not read."""
         line = encode(message)
         rights = (
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())] if descriptors else []
@@ -58,32 +58,32 @@ class Link:
             return True
         return False
 
-    def offer(self, message: FromWorker) -> bool:
-        """Send *message* if that goes without waiting."""
+    def offer(self, message: WorkerMessage) -> bool:
+        """Send *message* if that does not block. Returns whether it was sent."""
         with self._sending, contextlib.suppress(OSError):
-            # Short enough for a socket's buffer to take it whole or not at all.
+            # A report is so short that a socket buffer takes it whole or not at all.
             self.socket.send(encode(message), socket.MSG_DONTWAIT)
             return True
         return False
 
     def receive(self) -> list[Any] | None:
-        """The messages that have arrived, after waiting for some where the end blocks; None at the end of the stream. Raises Broken."""
+        """Return the messages that have arrived; None at the end of the stream. An end that blocks waits for some. Raises Broken."""
         data = self._read()
         if data is None:
             return []
         return self._parse(data) if data else None
 
     def receive_rest(self) -> list[Any]:
-        """The messages that have arrived at an end that does not block, without waiting for the end of the stream. Raises Broken."""
+        """Return all messages that have arrived at an end that does not block. Raises Broken."""
         messages: list[Any] = []
-        left = MOST_BYTES  # a child that holds the other end may go on sending
+        left = MOST_BYTES  # a child that holds the other end may keep sending
         while left > 0 and (data := self._read()):
             left -= len(data)
             messages += self._parse(data)
         return messages
 
     def _read(self) -> bytes | None:
-        """What has arrived, ``b""`` at the end of the stream, None where there is nothing now."""
+        """Return what has arrived, ``b""`` at the end of the stream, and None if nothing has arrived."""
         try:
             data, ancillary, _, _ = self.socket.recvmsg(1 << 18, socket.CMSG_SPACE(MOST_DESCRIPTORS * 4))
         except (BlockingIOError, InterruptedError):
@@ -109,7 +109,7 @@ class Link:
             raise Broken(str(error)) from error
 
     def take_descriptors(self) -> list[int]:
-        """The descriptors that have come so far. The caller's to close."""
+        """Return the descriptors that have arrived. The caller closes them."""
         taken, self._descriptors = self._descriptors, []
         return taken
 

@@ -1,7 +1,7 @@
-"""What a supervisor and its workers say to one another: frozen dataclasses, a line of JSON each.
+"""Messages between the supervisor and its workers: frozen dataclasses, one line of JSON each.
 
-JSON, since a worker may have fewer privileges than its supervisor: reading a message must not be able to run anything. What is no
-message raises ValueError.
+JSON, because a worker may have fewer privileges than its supervisor: reading a message must not be able to run code. Names and
+fields are a wire format: after an upgrade the supervisor talks to workers of the previous release.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from ..observe.events import Drained
 
-# From the worker.
+# From a worker.
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The app is there. *values* and *origins* are the settings in force, as people write them; unset ones are left out of *values*."""
+    """The worker has loaded the app.
+
+    *values* and *origins* are the settings in force, as text; *values* omits those that are unset.
+    """
 
     app_name: str
     import_path: str
@@ -29,19 +32,19 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker cannot serve, and ends: *why*, with all that is wrong. For the log, and for whoever asked for a reload."""
+    """The worker cannot serve and exits. *why* is the complete error, for the log and for the caller of a reload."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """It accepts connections."""
+    """The worker accepts connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A sign of life, every half second. *memory* is resident memory in bytes; for the others see ``observe.events.Activity``."""
+    """The worker is alive; sent every half second. *memory* is resident memory in bytes, the rest as in ``observe.events.Activity``."""
 
     served: int
     connections: int
@@ -54,19 +57,19 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """It asks to be replaced."""
+    """The worker asks to be replaced."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """It has stopped doing what exactly one worker does."""
+    """The worker has stopped its ``once`` functions; another worker may start them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """Where its threads are, in answer to SendStacks."""
+    """The stacks of the worker's threads, in answer to SendStacks."""
 
     text: str
 
@@ -76,8 +79,10 @@ class Stacks:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Begin. With it come the descriptors of a listener for each of *addresses*, and of the memory in which the loads are, where *slot*
-    is its own.
+    """Start serving.
+
+    Carries one listener descriptor per address in *addresses*, and last that of the shared load table, in which *slot* is the worker's
+    own entry.
     """
 
     addresses: list[str]
@@ -86,58 +91,41 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Be not ready now, stop accepting after *delay* seconds, finish what is running, and end. *last*: nobody else goes on listening;
-    *interrupted*: that is a stop by CTRL+C.
+    """Report not ready now, stop accepting after *delay* seconds, finish running requests, and exit.
+
+    *last*: no other process keeps listening. *interrupted*: the stop was requested with CTRL+C.
     """
 
-    delay: float
-    last: bool
-    interrupted: bool
+    delay: float = 0.0
+    last: bool = False
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """End now; what is running is cut."""
+    """Exit now and cut running requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appoint:
-    """Do what exactly one worker does."""
+    """Run the ``once`` functions, which run in exactly one worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reopen:
-    """Open the log files again."""
+    """Reopen the log files."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendStacks:
-    """Say where the threads are."""
+    """Send the stacks of all threads."""
 
 
-FromWorker = Loaded | Failed | Ready | Report | Retire | Released | Stacks | Drained
-FromSupervisor = Serve | Drain | Abort | Appoint | Reopen | SendStacks
+WorkerMessage = Loaded | Failed | Ready | Report | Retire | Released | Stacks | Drained
+SupervisorMessage = Serve | Drain | Abort | Appoint | Reopen | SendStacks
 
 _KINDS: MappingProxyType[str, type[Any]] = MappingProxyType(
-    {
-        kind.__name__: kind
-        for kind in (
-            Loaded,
-            Failed,
-            Ready,
-            Report,
-            Retire,
-            Released,
-            Stacks,
-            Drained,
-            Serve,
-            Drain,
-            Abort,
-            Appoint,
-            Reopen,
-            SendStacks,
-        )
-    }
+    {kind.__name__: kind for kind in (*get_args(WorkerMessage), *get_args(SupervisorMessage))}
 )
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "str": str,
@@ -149,13 +137,13 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def encode(message: FromWorker | FromSupervisor) -> bytes:
-    """*message* as a line."""
+def encode(message: WorkerMessage | SupervisorMessage) -> bytes:
+    """Encode *message* as one line."""
     return json.dumps({"message": type(message).__name__, **asdict(message)}).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> Any:
-    """The message that *line* is. Raises ValueError where it is none."""
+    """Decode the message in *line*. Raises ValueError if it is not exactly a known message."""
     read = json.loads(line)
     kind = _KINDS.get(str(read.pop("message", ""))) if isinstance(read, dict) else None
     if kind is None:

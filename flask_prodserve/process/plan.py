@@ -1,234 +1,222 @@
-"""What the supervisor does next: a pure function of its state, what has happened, and the time.
+"""Decide what the supervisor does next: a pure function of its state, an event, and the time.
 
 Rules:
 
 - Nothing here forks, sends, logs or reads a clock. :func:`decide` returns the next state and the actions that lead there; ``supervisor``
-  carries them out. Times are seconds of one monotonic clock.
-- Ready workers are never fewer than wanted because of us: a worker is drained only when more are ready than wanted, or the server stops.
-- Whatever replaces a worker (new code, MAX_REQUESTS, memory, age, stuck requests) goes the same way: one worker more is started, and once
-  it is ready, one that has to go is drained. The next comes when that one is gone.
-- A renewal that is asked for before any worker is ready is carried out with the first tick after that.
-- Of a generation that nobody has been ready of, one worker is started at a time: if it fails, the others would, too.
+  executes them. Times are seconds on one monotonic clock.
+- The server never reduces ready workers below the number wanted: a worker is drained only if more are ready, or if the server stops.
+- Every replacement (new code, MAX_REQUESTS, memory, age, stuck requests) goes the same way: one extra worker starts, and once it is
+  ready, one outdated worker is drained. The next replacement starts when that one has exited.
+- A renewal requested before any worker is ready is carried out at the first tick after that.
+- Until a generation has had a ready worker, its workers start one at a time: if the first fails, so would the others.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import ExitCode
 from .actions import (
-    Abort,
     Action,
-    Appoint,
-    Declined,
-    Drain,
+    CheckUpgrade,
     Exit,
     Kill,
-    Rehearse,
-    Renewed,
-    Renewing,
-    Replace,
-    Say,
+    Log,
+    RenewalBegan,
+    RenewalEnded,
+    RenewalRejected,
+    ReplaceSupervisor,
     Spawn,
+    ToWorker,
 )
 from .events import (
     Event,
     Exited,
-    Loaded,
-    Ready,
-    Rehearsed,
-    Released,
+    FromWorker,
     Renew,
-    Reported,
-    Retiring,
     Scale,
     Stop,
     StopNow,
     Tick,
     Unservable,
+    UpgradeChecked,
 )
-from .state import Phase, Renewal, Rules, State, Worker
+from .exit_status import describe_exit, exit_code_after_boot
+from .messages import Abort, Appoint, Drain, Loaded, Ready, Released, Report, Retire, WorkerMessage
+from .state import Renewal, Rules, State, Worker, WorkerPhase
 
 KILL_SECONDS = 3.0
-"""How long a worker that has been told to end at once, or to write its stacks and end, may take to do so."""
+"""How long a worker may take to exit after Abort, SIGTERM or SIGABRT (which writes its stacks), before it gets SIGKILL."""
 
 DRAIN_MARGIN_SECONDS = 5.0
-"""How much longer than GRACEFUL_TIMEOUT a draining worker may take: for its hooks, and to end."""
+"""How long a draining worker may take beyond GRACEFUL_TIMEOUT, for its hooks and its exit."""
 
 FIRST_PAUSE_SECONDS = 0.25
-"""How long no worker is started after one has failed; twice as long for each that fails after it."""
+"""How long no worker is started after one has failed. Doubles with each further failure."""
 
 LONGEST_PAUSE_SECONDS = 15.0
 
-MOST_DOUBLINGS = 10
-"""More than it takes to get to the longest pause; the number of failures has no bound."""
+MAX_DOUBLINGS = 10
+"""More than it takes to reach the longest pause. The number of failures has no bound."""
 
-SOUND_SECONDS = 5.0
-"""A worker that has been ready for so long does not count as failed when it dies."""
+STABLE_SECONDS = 5.0
+"""A worker that has been ready for this long does not count as failed when it dies."""
 
-ATTEMPTS = 5
-"""Workers that may fail in a row before the server gives up, where it has never served a request."""
+MAX_ATTEMPTS = 5
+"""How many workers may fail in a row before the server gives up, if it has never served a request."""
 
 
 def decide(state: State, event: Event, now: float, rules: Rules) -> tuple[State, list[Action]]:
-    """The next state, and what to do, in this order."""
+    """Return the next state, and the actions to execute in this order."""
     turn = _Turn(state, now, rules)
     turn.take(event)
-    turn.watch()
+    turn.watch_deadlines()
     turn.arrange()
-    # Last: an address that a renewal gives up is closed by the supervisor before the last worker stops accepting there.
+    # Drains come last: the supervisor must close an address that a renewal gives up before the last worker stops accepting on it.
     return turn.state, turn.actions + turn.drains
 
 
-def next_look(state: State, rules: Rules) -> float | None:
-    """When time alone will bring something about; None if it will not."""
+def next_deadline(state: State, rules: Rules) -> float | None:
+    """Return the time at which a Tick will have an effect, or None if it will not have any."""
     times = [worker.deadline for worker in state.workers if worker.deadline is not None]
     if rules.max_worker_lifetime:
-        times += [worker.since + rules.max_worker_lifetime for worker in state.of(Phase.READY) if not worker.retiring]
-    if state.exit_code is None and len(state.of(Phase.BOOTING, Phase.READY)) < state.wanted:
+        ready = state.of(WorkerPhase.READY)
+        times += [worker.since + rules.max_worker_lifetime for worker in ready if not worker.retiring]
+    if state.exit_code is None and len(state.of(WorkerPhase.BOOTING, WorkerPhase.READY)) < state.wanted:
         times.append(state.not_before)
     return min(times, default=None)
 
 
 class _Turn:
-    """One step: *state* as far as it has come, and the *actions* and *drains* so far."""
+    """One step: the *state* so far, and the *actions* and *drains* so far."""
 
     def __init__(self, state: State, now: float, rules: Rules) -> None:
         self.state = state
         self.actions: list[Action] = []
-        self.drains: list[Drain] = []
+        self.drains: list[Action] = []
         self._now = now
         self._rules = rules
 
-    # The state.
-
-    def _worker(self, number: int) -> Worker | None:
-        return next((worker for worker in self.state.workers if worker.number == number), None)
-
-    def _set(self, worker: Worker) -> None:
-        workers = tuple(worker if other.number == worker.number else other for other in self.state.workers)
-        self.state = replace(self.state, workers=workers)
-
-    def _say(self, level: str, text: str, number: int = 0) -> None:
-        self.actions.append(Say(level, text, number))
+    def _log(self, level: str, text: str, number: int = 0) -> None:
+        self.actions.append(Log(level, text, number))
 
     # Events.
 
     def take(self, event: Event) -> None:
+        """Apply *event*."""
         match event:
             case Tick():
-                self._renew_as_asked_early()
-            case Loaded(_, has_once):
-                self.state = replace(self.state, has_once=has_once)
-            case Unservable(number, why, exit_code):
-                self._unservable(number, why, exit_code)
-            case Ready(number):
-                self._ready(number)
-            case Reported():
-                self._reported(event)
-            case Retiring(number, reason):
-                self._retire(number, reason)
-            case Released(number):
-                self._release(number)
-            case Exited(number, status, why):
-                self._exited(number, status, why)
-            case Stop():
-                self._stop()
+                self._start_pending_renewal()
+            case FromWorker(number, message):
+                if (worker := self.state.worker(number)) is not None:
+                    self._hear(worker, message)
+            case Unservable(number, error, exit_code):
+                if (worker := self.state.worker(number)) is not None:
+                    self._kill(worker, signal.SIGKILL)
+                    self._boot_failed(worker, error, exit_code)
+            case Exited(number, status, error):
+                if (worker := self.state.worker(number)) is not None:
+                    self._exited(worker, status, error)
+            case Stop(interrupted):
+                self._stop(interrupted)
             case StopNow(code):
                 self.state = replace(self.state, exit_code=code, renewal=None, next_renewal=None)
                 for worker in self.state.workers:
                     self._abort(worker)
             case Renew(renewal):
                 self._renew(renewal)
-            case Rehearsed(why):
-                self._rehearsed(why)
+            case UpgradeChecked(error):
+                self._upgrade_checked(error)
             case Scale(workers):
                 self.state = replace(self.state, wanted=workers)
 
-    def _unservable(self, number: int, why: str, exit_code: int) -> None:
-        worker = self._worker(number)
-        if worker is not None:
-            self._kill(worker, signal.SIGKILL)
-            self._boot_failed(worker, why, exit_code)
+    def _hear(self, worker: Worker, message: WorkerMessage) -> None:
+        match message:
+            case Loaded():
+                self.state = replace(self.state, has_once=message.has_once)
+            case Ready():
+                self._ready(worker)
+            case Report():
+                self._reported(worker, message)
+            case Retire(reason):
+                self._retire(worker.number, reason)
+            case Released():
+                self._release(worker)
 
-    def _ready(self, number: int) -> None:
-        worker = self._worker(number)
-        if worker is None:
-            return
-        if worker.phase is Phase.BOOTING:
-            self._set(replace(worker, phase=Phase.READY, since=self._now, deadline=self._report_deadline()))
-            self.state = replace(self.state, settled=max(self.state.settled, worker.generation))
-        elif worker.phase is Phase.KILLED and worker.deadline is not None and self.state.exit_code == ExitCode.STOPPED:
-            # It had begun to serve when it was told to end, and that signal does not end it any more.
+    def _ready(self, worker: Worker) -> None:
+        if worker.phase is WorkerPhase.BOOTING:
+            ready = replace(worker, phase=WorkerPhase.READY, since=self._now, deadline=self._report_deadline())
+            generation = max(self.state.ready_generation, worker.generation)
+            self.state = replace(self.state.updated(ready), ready_generation=generation)
+        elif (
+            worker.phase is WorkerPhase.KILLED
+            and worker.deadline is not None
+            and self.state.exit_code == ExitCode.STOPPED
+        ):
+            # It was already serving when SIGTERM arrived, so the signal does not end it.
             self._drain(worker, self._rules.drain_delay, last=True)
 
     def _report_deadline(self) -> float | None:
         return self._now + self._rules.worker_timeout if self._rules.worker_timeout else None
 
-    def _reported(self, report: Reported) -> None:
-        worker = self._worker(report.number)
-        if worker is None:
-            return
+    def _reported(self, worker: Worker, report: Report) -> None:
         if report.served and not worker.served:
             worker = replace(worker, served=True)
             self.state = replace(self.state, served=True, failures=0)
-        if worker.phase is Phase.READY:
+        if worker.phase is WorkerPhase.READY:
             worker = replace(worker, deadline=self._report_deadline())
-        self._set(worker)
+        self.state = self.state.updated(worker)
         limit = self._rules.max_worker_memory
         if not report.healthy:
-            self._retire(report.number, "too many of its requests are stuck (REQUEST_TIMEOUT)")
+            self._retire(worker.number, "too many of its requests are stuck (REQUEST_TIMEOUT)")
         elif limit and report.memory > limit:
-            self._retire(report.number, f"it takes {report.memory / 2**20:.0f} MiB of memory (MAX_WORKER_MEMORY)")
+            self._retire(worker.number, f"it uses {report.memory / 2**20:.0f} MiB of memory (MAX_WORKER_MEMORY)")
 
     def _retire(self, number: int, reason: str) -> None:
-        worker = self._worker(number)
-        if worker is not None and worker.phase is Phase.READY and not worker.retiring:
-            self._set(replace(worker, retiring=reason))
+        worker = self.state.worker(number)
+        if worker is not None and worker.phase is WorkerPhase.READY and not worker.retiring:
+            self.state = self.state.updated(replace(worker, retiring=reason))
             if self.state.exit_code is None:
-                self._say("info", f"will be replaced: {reason}", number)
+                self._log("info", f"will be replaced: {reason}", number)
 
-    def _release(self, number: int) -> None:
-        if self.state.once == number:
-            self.state = replace(self.state, once=None)
+    def _release(self, worker: Worker) -> None:
+        if self.state.once_worker == worker.number:
+            self.state = replace(self.state, once_worker=None)
 
-    def _exited(self, number: int, status: int, why: str) -> None:
-        worker = self._worker(number)
-        if worker is None:
+    def _exited(self, worker: Worker, status: int, error: str) -> None:
+        self._release(worker)
+        others = tuple(other for other in self.state.workers if other.number != worker.number)
+        self.state = replace(self.state, workers=others)
+        if worker.phase is WorkerPhase.DRAINING and status != 0:
+            self._log("error", f"{describe_exit(status)} while draining", worker.number)
+        if self.state.exit_code is not None or worker.phase in (WorkerPhase.DRAINING, WorkerPhase.KILLED):
             return
-        self._release(number)
-        self.state = replace(self.state, workers=tuple(other for other in self.state.workers if other.number != number))
-        if worker.phase is Phase.DRAINING and status != 0:
-            self._say("error", f"{_ending(status)} while it was draining", number)
-        if self.state.exit_code is not None or worker.phase in (Phase.DRAINING, Phase.KILLED):
+        if worker.phase is WorkerPhase.BOOTING:
+            self._boot_failed(worker, error or describe_exit(status), exit_code_after_boot(status))
             return
-        if worker.phase is Phase.BOOTING:
-            self._boot_failed(worker, why or _ending(status), _boot_exit_code(status))
-            return
-        self._say("error", f"{_ending(status)}; another takes its place", number)
-        if not worker.served and self._now - worker.since < SOUND_SECONDS:
+        self._log("error", f"{describe_exit(status)} and will be replaced", worker.number)
+        if not worker.served and self._now - worker.since < STABLE_SECONDS:
             self._failed()
 
     def _failed(self) -> None:
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self.state.failures, MOST_DOUBLINGS), LONGEST_PAUSE_SECONDS)
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self.state.failures, MAX_DOUBLINGS), LONGEST_PAUSE_SECONDS)
         self.state = replace(
             self.state, failures=self.state.failures + 1, failed_at=self._now, not_before=self._now + pause
         )
-        if not self.state.served and self.state.failures >= ATTEMPTS:
-            self._say("critical", f"{ATTEMPTS} workers in a row have died before they served a request: giving up")
+        if not self.state.served and self.state.failures >= MAX_ATTEMPTS:
+            self._log("critical", f"giving up: {MAX_ATTEMPTS} workers in a row died before they served a request")
             self._end(ExitCode.BOOT)
 
-    def _boot_failed(self, worker: Worker, why: str, exit_code: int) -> None:
+    def _boot_failed(self, worker: Worker, error: str, exit_code: int) -> None:
         state = self.state
-        if not state.settled:
+        if not state.ready_generation:
             self._end(exit_code)
-        elif worker.generation > state.settled:
-            self.state = replace(state, generation=state.settled)
-            self._renewal_over(why)
+        elif worker.generation > state.ready_generation:
+            self.state = replace(state, generation=state.ready_generation)
+            self._end_renewal(error)
         else:
-            self._say("error", f"did not start: {why}", worker.number)
+            self._log("error", f"failed to start: {error}", worker.number)
             self._failed()
 
     def _end(self, exit_code: int) -> None:
@@ -236,61 +224,64 @@ class _Turn:
         for worker in self.state.workers:
             self._kill(worker, signal.SIGKILL)
 
-    def _stop(self) -> None:
+    def _stop(self, interrupted: bool) -> None:
+        self.state = replace(self.state, interrupted=self.state.interrupted or interrupted)
         if self.state.exit_code is not None:
             return
         self.state = replace(self.state, exit_code=ExitCode.STOPPED, renewal=None, next_renewal=None)
         for worker in self.state.workers:
-            if worker.phase is Phase.BOOTING:
+            if worker.phase is WorkerPhase.BOOTING:
                 self._kill(worker, signal.SIGTERM)
-            elif worker.phase is Phase.READY:
+            elif worker.phase is WorkerPhase.READY:
                 self._drain(worker, self._rules.drain_delay, last=True)
 
     def _drain(self, worker: Worker, delay: float = 0.0, *, last: bool = False) -> None:
         deadline = self._now + delay + self._rules.graceful_timeout + DRAIN_MARGIN_SECONDS
-        self._set(replace(worker, phase=Phase.DRAINING, since=self._now, deadline=deadline))
-        self.drains.append(Drain(worker.number, delay, last))
+        draining = replace(worker, phase=WorkerPhase.DRAINING, since=self._now, deadline=deadline)
+        self.state = self.state.updated(draining)
+        self.drains.append(ToWorker(worker.number, Drain(delay, last, self.state.interrupted)))
 
     def _abort(self, worker: Worker) -> None:
-        if worker.phase in (Phase.READY, Phase.DRAINING):
-            self._set(replace(worker, phase=Phase.KILLED, since=self._now, deadline=self._now + KILL_SECONDS))
-            self.actions.append(Abort(worker.number))
+        if worker.phase in (WorkerPhase.READY, WorkerPhase.DRAINING):
+            self._set_killed(worker, self._now + KILL_SECONDS)
+            self.actions.append(ToWorker(worker.number, Abort()))
         else:
             self._kill(worker, signal.SIGKILL)
 
     def _kill(self, worker: Worker, number: signal.Signals) -> None:
-        if worker.phase is Phase.KILLED and worker.deadline is None:
+        if worker.phase is WorkerPhase.KILLED and worker.deadline is None:
             return
-        deadline = None if number is signal.SIGKILL else self._now + KILL_SECONDS
-        self._set(replace(worker, phase=Phase.KILLED, since=self._now, deadline=deadline))
+        self._set_killed(worker, None if number is signal.SIGKILL else self._now + KILL_SECONDS)
         self.actions.append(Kill(worker.number, number))
 
-    # New code.
+    def _set_killed(self, worker: Worker, deadline: float | None) -> None:
+        killed = replace(worker, phase=WorkerPhase.KILLED, since=self._now, deadline=deadline)
+        self.state = self.state.updated(killed)
+
+    # Renewals.
 
     def _renew(self, renewal: Renewal) -> None:
         state = self.state
         if self._rules.preload:
             renewal = Renewal.UPGRADE
         if state.exit_code is not None:
-            self.actions.append(Declined("the server is stopping"))
-        elif state.renewal is not None or not state.settled:
-            if not state.settled and state.next_renewal is None:
-                self._say(
-                    "info", f"{renewal.value} asked for while the server starts; it follows once the server is ready"
-                )
+            self.actions.append(RenewalRejected("the server is stopping"))
+        elif state.renewal is not None or not state.ready_generation:
+            if not state.ready_generation and state.next_renewal is None:
+                self._log("info", f"{renewal.value} requested during startup; it will begin once the server is ready")
             self.state = replace(state, next_renewal=renewal)
         else:
-            self.actions.append(Renewing(renewal))
+            self.actions.append(RenewalBegan(renewal))
             self.state = replace(state, renewal=renewal)
             if renewal is Renewal.UPGRADE:
-                self.state = replace(self.state, rehearsing=True)
-                self.actions.append(Rehearse())
+                self.state = replace(self.state, checking_upgrade=True)
+                self.actions.append(CheckUpgrade())
             else:
                 self._begin_generation()
 
-    def _renew_as_asked_early(self) -> None:
+    def _start_pending_renewal(self) -> None:
         following = self.state.next_renewal
-        if following is not None and self.state.settled and self.state.renewal is None:
+        if following is not None and self.state.ready_generation and self.state.renewal is None:
             self.state = replace(self.state, next_renewal=None)
             self._renew(following)
 
@@ -300,140 +291,106 @@ class _Turn:
             self.state, generation=generation, last_generation=generation, failures=0, not_before=self._now
         )
 
-    def _rehearsed(self, why: str) -> None:
-        if not self.state.rehearsing or self.state.exit_code is not None:
+    def _upgrade_checked(self, error: str) -> None:
+        if not self.state.checking_upgrade or self.state.exit_code is not None:
             return
-        if why:
-            self.state = replace(self.state, rehearsing=False)
-            self._renewal_over(why)
+        if error:
+            self.state = replace(self.state, checking_upgrade=False)
+            self._end_renewal(error)
         else:
-            self.actions.append(Replace())
+            self.actions.append(ReplaceSupervisor())
 
-    def _renewal_over(self, why: str) -> None:
+    def _end_renewal(self, error: str) -> None:
         following = self.state.next_renewal
         self.state = replace(self.state, renewal=None, next_renewal=None)
-        self.actions.append(Renewed(why))
+        self.actions.append(RenewalEnded(error))
         if following is not None:
             self._renew(following)
 
     # Time.
 
-    def watch(self) -> None:
+    def watch_deadlines(self) -> None:
+        """Kill or retire the workers that are too late or too old."""
         for worker in self.state.workers:
-            if worker.phase is Phase.READY:
+            if worker.phase is WorkerPhase.READY:
                 self._watch_age(worker)
             if worker.deadline is None or self._now < worker.deadline:
                 continue
-            if worker.phase is Phase.KILLED:
+            if worker.phase is WorkerPhase.KILLED:
                 self._kill(worker, signal.SIGKILL)
                 continue
-            self._say("critical", f"{self._lateness(worker)}; its stacks follow, and it is killed", worker.number)
+            self._log("critical", f"{self._lateness(worker)}; writing its stacks and killing it", worker.number)
             self._kill(worker, signal.SIGABRT)
-            if worker.phase is Phase.BOOTING:
-                why = f"it took longer than BOOT_TIMEOUT ({self._rules.boot_timeout:g}s) to start"
-                self._boot_failed_late(worker, why)
+            if worker.phase is WorkerPhase.BOOTING:
+                self._boot_timed_out(worker)
 
-    def _boot_failed_late(self, worker: Worker, why: str) -> None:
-        """As :meth:`_boot_failed`, for one that is still there, writing its stacks."""
-        if not self.state.settled:
-            self.state = replace(self.state, exit_code=ExitCode.BOOT)
+    def _boot_timed_out(self, worker: Worker) -> None:
+        if not self.state.ready_generation:
+            self.state = replace(self.state, exit_code=ExitCode.BOOT)  # not _end(): it is still writing its stacks
         else:
-            self._boot_failed(worker, why, ExitCode.BOOT)
+            error = f"it took longer than BOOT_TIMEOUT ({self._rules.boot_timeout:g}s) to start"
+            self._boot_failed(worker, error, ExitCode.BOOT)
 
     def _watch_age(self, worker: Worker) -> None:
         age = self._now - worker.since
-        if self.state.failures and worker.since >= self.state.failed_at and age >= SOUND_SECONDS:
+        if self.state.failures and worker.since >= self.state.failed_at and age >= STABLE_SECONDS:
             self.state = replace(self.state, failures=0)
         if self._rules.max_worker_lifetime and age >= self._rules.max_worker_lifetime:
             self._retire(worker.number, f"it is {age:.0f}s old (MAX_WORKER_LIFETIME)")
 
     def _lateness(self, worker: Worker) -> str:
         match worker.phase:
-            case Phase.BOOTING:
-                return f"has not started within BOOT_TIMEOUT ({self._rules.boot_timeout:g}s)"
-            case Phase.DRAINING:
-                return f"has not ended within GRACEFUL_TIMEOUT ({self._rules.graceful_timeout:g}s)"
+            case WorkerPhase.BOOTING:
+                return f"did not start within BOOT_TIMEOUT ({self._rules.boot_timeout:g}s)"
+            case WorkerPhase.DRAINING:
+                return f"did not exit within GRACEFUL_TIMEOUT ({self._rules.graceful_timeout:g}s)"
             case _:
-                return f"has not reported for WORKER_TIMEOUT ({self._rules.worker_timeout:g}s)"
+                return f"did not report within WORKER_TIMEOUT ({self._rules.worker_timeout:g}s)"
 
     # Numbers.
 
     def arrange(self) -> None:
+        """Start, drain and appoint workers so that the state comes nearer to what is wanted."""
         if self.state.exit_code is not None:
             if not self.state.workers:
                 self.actions.append(Exit(self.state.exit_code))
             return
-        self._drain_excess()
+        for worker in self.state.excess():
+            self._drain(worker)
         self._spawn_missing()
         self._finish_renewal()
         self._appoint()
 
-    def _outdated(self) -> list[Worker]:
-        """Ready workers that have to go, the most urgent first."""
-        outdated = [
-            worker
-            for worker in self.state.of(Phase.READY)
-            if worker.retiring or worker.generation < self.state.generation
-        ]
-        return sorted(outdated, key=lambda worker: (not worker.retiring, worker.generation, worker.number))
-
     def _spawn_missing(self) -> None:
         if self._now < self.state.not_before:
             return
-        booting = len(self.state.of(Phase.BOOTING))
-        missing = self.state.wanted - len(self.state.of(Phase.READY)) - booting
-        if missing <= 0 and not booting and self._outdated() and not self.state.of(Phase.DRAINING, Phase.KILLED):
+        booting = len(self.state.of(WorkerPhase.BOOTING))
+        missing = self.state.wanted - len(self.state.of(WorkerPhase.READY)) - booting
+        leaving = self.state.of(WorkerPhase.DRAINING, WorkerPhase.KILLED)
+        if missing <= 0 and not booting and self.state.outdated() and not leaving:
             missing = 1
-        if self.state.settled < self.state.generation or self.state.failures:
+        if self.state.ready_generation < self.state.generation or self.state.failures:
             missing = min(missing, 1 - booting)
         for _ in range(missing):
             number = self.state.last_number + 1
             deadline = self._now + self._rules.boot_timeout
-            worker = Worker(number, self.state.generation, Phase.BOOTING, self._now, deadline)
+            worker = Worker(number, self.state.generation, WorkerPhase.BOOTING, self._now, deadline)
             self.state = replace(self.state, last_number=number, workers=(*self.state.workers, worker))
             self.actions.append(Spawn(number, self.state.generation))
 
-    def _drain_excess(self) -> None:
-        for worker in list(self._excess()):
-            self._drain(worker)
-
-    def _excess(self) -> Iterator[Worker]:
-        ready = self.state.of(Phase.READY)
-        count = len(ready) - self.state.wanted
-        outdated = self._outdated()
-        newest_first = sorted((worker for worker in ready if worker not in outdated), key=lambda one: -one.number)
-        yield from [*outdated, *newest_first][: max(0, count)]
-
     def _finish_renewal(self) -> None:
         state = self.state
-        if state.renewal is None or state.rehearsing or state.settled < state.generation:
+        if state.renewal is None or state.checking_upgrade or state.ready_generation < state.generation:
             return
-        ready = state.of(Phase.READY)
+        ready = state.of(WorkerPhase.READY)
         if len(ready) >= state.wanted and all(worker.generation == state.generation for worker in ready):
-            self._renewal_over("")
+            self._end_renewal("")
 
     def _appoint(self) -> None:
-        if not self.state.has_once or self.state.once is not None:
+        if not self.state.has_once or self.state.once_worker is not None:
             return
-        outdated = self._outdated()
-        ready = sorted(self.state.of(Phase.READY), key=lambda worker: (worker in outdated, worker.number))
+        outdated = self.state.outdated()
+        ready = sorted(self.state.of(WorkerPhase.READY), key=lambda worker: (worker in outdated, worker.number))
         if ready:
-            self.state = replace(self.state, once=ready[0].number)
-            self.actions.append(Appoint(ready[0].number))
-
-
-def _boot_exit_code(status: int) -> int:
-    """What a server exits with whose first worker has ended so: with its code, where that says why."""
-    known = (ExitCode.FAILURE, ExitCode.USAGE, ExitCode.APP)
-    return status if status in known else ExitCode.BOOT
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
+            self.state = replace(self.state, once_worker=ready[0].number)
+            self.actions.append(ToWorker(ready[0].number, Appoint()))

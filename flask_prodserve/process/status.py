@@ -1,4 +1,4 @@
-"""How the server is: for ``flask serve status``, and in a few words for systemd and the log."""
+"""Describe the server: for ``flask serve status``, and in a few words for systemd and the log."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import os
 
 from ..clock import monotonic
 from ..version import __version__
-from .handover import Estate
+from .handover import HandoverState
 from .messages import Report
-from .state import Phase
+from .state import WorkerPhase
 
 _NOTHING_YET = Report(served=0, connections=0, busy=0, queued=0, stuck=0, healthy=True, memory=0)
 
 
-def in_short(estate: Estate) -> str:
-    """``2 workers, generation 3``"""
-    ready = len(estate.state.of(Phase.READY))
-    return f"{ready} worker{'s'[: ready != 1]}, generation {estate.state.settled}"
+def in_short(handover: HandoverState) -> str:
+    """Return a text such as ``2 workers, generation 3``."""
+    ready = len(handover.state.of(WorkerPhase.READY))
+    return f"{ready} worker{'s'[: ready != 1]}, generation {handover.state.ready_generation}"
 
 
-def describe(estate: Estate, folder: str) -> dict[str, object]:
-    """All that can be told, as docs/reference/control-socket has it."""
-    state = estate.state
-    offer = estate.offers.get(state.settled)
+def describe(handover: HandoverState, folder: str) -> dict[str, object]:
+    """Return the answer to the control request ``status``, see docs/reference/control-socket."""
+    state = handover.state
+    spec = handover.specs.get(state.ready_generation)
     now = monotonic()
-    doing = "serving" if state.renewal is None else "reloading"
+    server_state = "serving" if state.renewal is None else "reloading"
     if state.exit_code is not None:
-        doing = "stopping"
+        server_state = "stopping"
     return {
         "pid": os.getpid(),
         "version": __version__,
-        "app": None if offer is None else offer.loaded.import_path,
+        "app": None if spec is None else spec.loaded.import_path,
         "folder": folder,
-        "state": doing,
-        "uptime_seconds": now - estate.started_at,
-        "listen": [] if offer is None else offer.urls,
+        "state": server_state,
+        "uptime_seconds": now - handover.started_at,
+        "listen": [] if spec is None else spec.urls,
         "wanted": state.wanted,
-        "generation": state.settled,
+        "generation": state.ready_generation,
         "workers": [
             {
                 "number": worker.number,
@@ -52,7 +52,7 @@ def describe(estate: Estate, folder: str) -> dict[str, object]:
                 "memory_bytes": report.memory,
             }
             for worker in state.workers
-            for handle in (estate.handles[worker.number],)
+            for handle in (handover.handles[worker.number],)
             for report in (handle.report or _NOTHING_YET,)
         ],
     }

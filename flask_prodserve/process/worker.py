@@ -1,12 +1,12 @@
-"""A worker: the process in which the app is served, as seen from inside.
+"""A worker: the process that serves the app, as seen from inside.
 
-The main thread loads the app and is the engine's steward; a thread of its own listens to the supervisor. What is served, and how, is
+The main thread loads the app and then is the engine's steward; another thread listens to the supervisor. What is served, and how, is
 behind :class:`Service`: nothing here knows Flask or the engine.
 
-A worker never outlives its supervisor for long: the end of the link makes it drain and end, or, if something else holds the other end of
-that, its parent's id, which it checks with each report. Until it listens there the system's parent-death signal ends it.
+A worker does not outlive its supervisor for long. When the link ends, it drains and exits. If another process keeps the link open, it
+notices by its parent's process id, which it checks with each report. Before it listens, the system's parent-death signal ends it.
 
-What the app leaves running delays the end of a worker until GRACEFUL_TIMEOUT is over, see ``exit_guard``.
+What the app leaves running delays the exit of a worker until GRACEFUL_TIMEOUT is over, see ``exit_guard``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Service(Protocol):
-    """What a worker serves."""
+    """What a worker serves. Methods that say so may be called from any thread."""
 
     @property
     def loaded(self) -> Loaded: ...
@@ -65,55 +65,58 @@ class Service(Protocol):
         checked: Callable[[Activity], None],
         retire: Callable[[str], None],
     ) -> None:
-        """Begin to serve. *checked* is told every half second what is going on, *retire* that another process would do better, and why."""
+        """Start serving.
+
+        *checked* is called every half second with the current activity, *retire* with a reason if the process should be replaced.
+        """
 
     def run(self) -> Drained:
         """Serve until :meth:`stop`."""
 
     def time_to_exit(self) -> Deadline:
-        """Until when the process may live on after :meth:`run`, for what the app does at its end."""
+        """Return until when the process may live on after :meth:`run`, for what the app does at its end."""
 
     def stop(self, delay: float, *, last: bool = False, interrupted: bool = False) -> None:
-        """Begin to stop. *last*: nobody else goes on listening. *interrupted*: it was CTRL+C. From any thread."""
+        """Begin to stop, with the arguments of :class:`~.messages.Drain`. From any thread."""
 
     def abort(self) -> None:
-        """Stop now; what is running is cut. From any thread."""
+        """Stop now and cut running requests. From any thread."""
 
     def start_once(self) -> None:
-        """Do what exactly one worker does."""
+        """Start the ``once`` functions."""
 
     def stop_once(self) -> bool:
-        """Stop that, and wait for its end. Returns whether another process may begin now."""
+        """Stop the ``once`` functions and wait for their end. Returns whether another process may start them now."""
 
     def reopen_logs(self) -> None: ...
 
     def stacks(self) -> str:
-        """Where every thread is."""
+        """Return the stacks of all threads."""
 
     def close(self) -> None:
-        """Tell the app that it is over."""
+        """Run the app's hooks for the end of a process, and close the logs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
-    """What a worker knows of itself when it begins. *pioneer*: the first of its generation, and so the one that says what is to be said
-    once. *settled*: others have been ready before it, so that the supervisor goes on, and says why this one cannot serve.
-    """
+class WorkerInit:
+    """What a worker must know when it starts."""
 
     number: int
     generation: int
-    pioneer: bool
+    first_of_generation: bool
+    """It logs what is logged once per generation."""
     link: Link
     supervisor: int
-    """The process id."""
-    settled: bool
+    """The supervisor's process id."""
+    others_ready: bool
+    """The supervisor goes on without this worker, and logs why it cannot serve."""
     dump: int | None
-    """The descriptor for its stacks if a signal ends it."""
+    """The descriptor to which it writes its stacks if a signal ends it."""
 
 
 def begin() -> None:
-    """Have signals do what they should in a worker that is loading its app. They are blocked until then, see ``signals``."""
-    # These come from a terminal, to all processes at once; the supervisor knows what to do.
+    """Set the signals for a worker that loads its app, and unblock them; the fork left them blocked, see ``signals``."""
+    # A terminal sends these to all processes at once; the supervisor decides what happens.
     ignored = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
     for number in ignored:
         install(number, nothing)
@@ -122,37 +125,37 @@ def begin() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
-def work(birth: Birth, load: Callable[[], Service]) -> int:
-    """Be a worker, and return the exit code. Raises what *load* and the service raise, but for what the supervisor says."""
+def work(init: WorkerInit, load: Callable[[], Service]) -> int:
+    """Be a worker, and return its exit code. Raises what *load* and the service raise, unless the supervisor logs it."""
     # The supervisor sends SIGABRT to a worker that does not report.
-    crash_dump.enable(birth.dump)
-    forked.call_in_child(birth.link.close)
+    crash_dump.enable(init.dump)
+    forked.call_in_child(init.link.close)
     try:
         with forked.in_parent_only():
             service = load()
-        return _Work(birth, service).run()  # the link stays open, and is heard, until the process ends
+        return _Work(init, service).run()  # the link stays open, and is read, until the process ends
     except BaseException as error:
-        said = isinstance(error, ProdServeError) and birth.link.send(Failed(str(error))) and birth.settled
-        birth.link.close()
-        if said and isinstance(error, ProdServeError):
+        reported = isinstance(error, ProdServeError) and init.link.send(Failed(str(error))) and init.others_ready
+        init.link.close()
+        if reported and isinstance(error, ProdServeError):
             ExitGuard(Deadline(COMMAND_SECONDS), error.exit_code, limit="").leave()
             return error.exit_code
         raise
 
 
 def die_with(supervisor: int) -> None:
-    """Have the system end this process when the supervisor dies, as far as it can. To be called again after a change of the user."""
+    """Ask the system to end this process when its supervisor dies, where it can. Must be called again after a change of the user."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # a libc without it
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != supervisor:
-        os._exit(ExitCode.BOOT)  # it died before
+        os._exit(ExitCode.BOOT)  # it has died already
 
 
 class _Work:
-    def __init__(self, birth: Birth, service: Service) -> None:
-        self._link = birth.link
-        self._supervisor = birth.supervisor
+    def __init__(self, init: WorkerInit, service: Service) -> None:
+        self._link = init.link
+        self._supervisor = init.supervisor
         self._service = service
         self._guard: ExitGuard | None = None
         self._asked_to_retire = False
@@ -161,7 +164,7 @@ class _Work:
         self._link.send(self._service.loaded)
         serve = self._await_start()
         if serve is None:
-            return ExitCode.BOOT  # the supervisor has gone
+            return ExitCode.BOOT  # the supervisor has died
         *descriptors, memory = self._link.take_descriptors()
         loads = Loads(memory, serve.slot)
         os.close(memory)
@@ -175,7 +178,7 @@ class _Work:
             for listener in listeners:
                 listener.socket.close()
 
-        forked.call_in_child(abandon)  # the app's hooks come before the engine
+        forked.call_in_child(abandon)  # now: the app's hooks may fork before the engine has the listeners
         self._service.start(listeners, loads, self._report, self._retire)
         threading.Thread(target=self._listen, name="prodserve-link", daemon=True).start()
         self._link.send(Ready())
@@ -195,13 +198,13 @@ class _Work:
         return None
 
     def _on_sigterm(self, number: int, frame: object) -> None:
-        # The next report tells the supervisor: a handler takes no locks.
+        # A signal handler must take no locks, so the next report passes it on.
         self._asked_to_retire = True
 
     def _report(self, activity: Activity) -> None:
         if self._asked_to_retire:
             self._asked_to_retire = False
-            self._retire("it got SIGTERM")
+            self._retire("it received SIGTERM")
         if os.getppid() != self._supervisor:
             self._service.stop(0.0, last=True)
         self._link.offer(
@@ -234,7 +237,7 @@ class _Work:
         match message:
             case Drain(delay, last, interrupted):
                 self._service.stop(delay, last=last, interrupted=interrupted)
-                # In a thread of its own: it may take its time, and there may be more to hear.
+                # In a thread of its own: it may take long, and this thread must go on listening.
                 threading.Thread(target=self._stop_once, name="prodserve-stop-once", daemon=True).start()
             case Abort():
                 self._service.abort()
@@ -253,7 +256,7 @@ class _Work:
 
 
 def resident_bytes() -> int:
-    """How much memory this process has; 0 where the system does not say."""
+    """Return the resident memory of this process in bytes; 0 if the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     except (OSError, ValueError, IndexError):

@@ -135,10 +135,10 @@ def test_key_that_only_root_can_read(folder: Path, everybodys: dict[str, str]) -
         os.chmod(fresh.key, 0o600)
         os.replace(fresh.cert, pair.cert)
         os.replace(fresh.key, pair.key)
-        server.command.wait_for("there are new files, which new workers will read")
+        server.command.wait_for("TLS_CLIENT_CA have changed; reloading")
         wait_until(lambda: len(server.workers) == 2 and not server.workers & old, "new workers")
         assert ssl.get_server_certificate(address).split() == Path(pair.cert).read_text().split() != first
-        assert server.command.output.count("reload asked for") == 2
+        assert server.command.output.count("reload requested") == 2
 
 
 AS_NOBODY = """

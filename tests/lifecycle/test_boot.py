@@ -97,7 +97,7 @@ def test_crash_loop(tmp_path: Path) -> None:
     with serving(tmp_path, workers=1, more=DIES_WHEN_IT_SERVES) as server:
         assert server.command.exit_code() == 3
         assert 2 < len((tmp_path / "starts").read_text()) < 10
-        assert "ended with exit code 7" in server.command.output
+        assert "exited with code 7" in server.command.output
 
 
 def test_hanging_import(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_new_code_that_is_ready_too_late(tmp_path: Path) -> None:
             old = server.workers
         server.deploy("2", READY_AT.format(signal="SIGABRT"))
         server.signal(signal.SIGHUP)
-        server.command.wait_for("the new code is not served")
+        server.command.wait_for("reload failed; the previous workers keep serving")
         wait_until(lambda: server.workers == old, "the new worker to be killed, with whom it has accepted")
         with server.under_load() as load:
             load.wait_for(20)

@@ -151,7 +151,7 @@ def test_a_worker_that_cannot_be_replaced(tmp_path: Path) -> None:
         os.kill(min(server.workers), signal.SIGKILL)
         server.command.wait_for("THREADS takes a whole number such as 16.")
         output = server.command.output
-        assert output.count("did not start: One setting is wrong:\n") == output.count("One setting is wrong:")
+        assert output.count("failed to start: One setting is wrong:\n") == output.count("One setting is wrong:")
 
 
 def test_after_an_upgrade(tmp_path: Path) -> None:

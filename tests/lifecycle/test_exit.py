@@ -153,12 +153,12 @@ def test_reload(tmp_path: Path) -> None:
         server.command.wait_for("waiting for thread Thread-1 (loop)")
         assert get(address, "/echo/1").body.split()[1] != str(old).encode()
         wait_until(lambda: not is_alive(old), "the old worker to end")
-        assert "while it was draining" not in server.command.output
+        assert "while draining" not in server.command.output
         assert "CRITICAL" not in server.command.output
 
 
 def test_upgrade(tmp_path: Path) -> None:
-    """The trial start of an upgrade ends although the app has started a thread."""
+    """The preflight check of an upgrade ends although the app has started a thread."""
     with serving(tmp_path, "--graceful-timeout", "100ms", workers=1, more=THREAD) as server:
         server.wait_for_workers(1)
         server.command.url  # noqa: B018  # waits until it serves

@@ -181,7 +181,7 @@ def test_address_of_the_app_at_a_reload(folder: Path, everybodys: dict[str, str]
 
 
 def test_upgrade_to_settings_that_root_refuses(folder: Path, everybodys: dict[str, str]) -> None:
-    """A .env that would keep the next supervisor from starting is found by the trial start, and the server goes on."""
+    """A .env that would keep the next supervisor from starting is found by the preflight check, and the server goes on."""
     with serving(folder, "--user", "nobody", workers=1, **everybodys) as server:
         server.wait_for_workers(1)
         assert get(server.command.address, "/echo/1").status == 200
@@ -189,7 +189,7 @@ def test_upgrade_to_settings_that_root_refuses(folder: Path, everybodys: dict[st
         _write(folder / ".env", "PRODSERVE_GROUP=daemon\n")
         server.signal(signal.SIGUSR2)
         server.command.wait_for("PRODSERVE_GROUP in a .env file is for root to decide")
-        wait_until(lambda: server.workers == old, "the trial start to end")
+        wait_until(lambda: server.workers == old, "the preflight check to end")
         assert get(server.command.address, "/echo/1").status == 200
 
 

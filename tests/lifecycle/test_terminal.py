@@ -190,7 +190,7 @@ def test_outliving_the_terminal(tmp_path: Path) -> None:
 import os, signal, sys, time
 from flask_prodserve.process import terminal
 
-watched = terminal.Terminal(immune=False)
+watched = terminal.Terminal(ignores_hangup=False)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the session's leader always gets it
 output = open("said", "w", buffering=1)
 watched.check()

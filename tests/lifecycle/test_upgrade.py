@@ -85,7 +85,7 @@ def test_upgrade_that_would_fail(tmp_path: Path) -> None:
             server.deploy("2", "raise RuntimeError('the database is away')")
             server.signal(signal.SIGUSR2)
             server.command.wait_for("the database is away")
-            wait_until(lambda: server.workers == old, "the trial start to end")
+            wait_until(lambda: server.workers == old, "the preflight check to end")
             load.wait_for(50)
             assert server.workers == old
             server.deploy("3")
@@ -94,15 +94,15 @@ def test_upgrade_that_would_fail(tmp_path: Path) -> None:
 
 
 def test_upgrade_that_hangs(tmp_path: Path) -> None:
-    """A trial start that takes longer than BOOT_TIMEOUT is ended, and the old workers go on."""
+    """A preflight check that takes longer than BOOT_TIMEOUT is ended, and the old workers go on."""
     with serving(tmp_path, "--boot-timeout", BOOT_TIMEOUT) as server:
         server.wait_for_workers(2)
         with server.under_load() as load:
             old = server.workers
             server.deploy("2", "time.sleep(1000)")
             server.signal(signal.SIGUSR2)
-            server.command.wait_for(f"its trial start took longer than BOOT_TIMEOUT ({BOOT_TIMEOUT})")
-            wait_until(lambda: server.workers == old, "the trial start to end")
+            server.command.wait_for(f"the preflight check took longer than BOOT_TIMEOUT ({BOOT_TIMEOUT})")
+            wait_until(lambda: server.workers == old, "the preflight check to end")
             load.wait_for(20)
 
 

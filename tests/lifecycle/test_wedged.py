@@ -106,7 +106,7 @@ def test_stacks_of_two_workers_are_two_blocks(tmp_path: Path) -> None:
         server.signal(signal.SIGTERM)
         assert server.command.exit_code() == 0
     output = server.command.output
-    blocks = re.findall(r"worker \d+ \(pid (\d+)\) wrote when it ended:\n((?:  .*\n)+)", output)
+    blocks = re.findall(r"worker \d+ \(pid (\d+)\) wrote its stacks when it died:\n((?:  .*\n)+)", output)
     assert {int(pid) for pid, _ in blocks} == victims
     for _, block in blocks:
         assert [block.count(text) for text in ("Fatal Python error", "Current thread", "in_a_c_call")] == [1, 1, 1]

@@ -11,38 +11,33 @@ import pytest
 
 from flask_prodserve.errors import ExitCode
 from flask_prodserve.process.actions import (
-    Abort,
     Action,
-    Appoint,
-    Declined,
-    Drain,
+    CheckUpgrade,
     Exit,
     Kill,
-    Rehearse,
-    Renewed,
-    Renewing,
-    Replace,
-    Say,
+    Log,
+    RenewalBegan,
+    RenewalEnded,
+    RenewalRejected,
+    ReplaceSupervisor,
     Spawn,
+    ToWorker,
 )
 from flask_prodserve.process.events import (
     Event,
     Exited,
-    Loaded,
-    Ready,
-    Rehearsed,
-    Released,
+    FromWorker,
     Renew,
-    Reported,
-    Retiring,
     Scale,
     Stop,
     StopNow,
     Tick,
     Unservable,
+    UpgradeChecked,
 )
-from flask_prodserve.process.plan import ATTEMPTS, KILL_SECONDS, LONGEST_PAUSE_SECONDS, decide, next_look
-from flask_prodserve.process.state import Phase, Renewal, Rules, State
+from flask_prodserve.process.messages import Abort, Appoint, Drain, Loaded, Ready, Released, Report, Retire
+from flask_prodserve.process.plan import KILL_SECONDS, LONGEST_PAUSE_SECONDS, MAX_ATTEMPTS, decide, next_deadline
+from flask_prodserve.process.state import Renewal, Rules, State, WorkerPhase
 
 RULES = Rules(boot_timeout=60, worker_timeout=30, graceful_timeout=25)
 RELOAD, UPGRADE = Renew(Renewal.RELOAD), Renew(Renewal.UPGRADE)
@@ -55,40 +50,68 @@ class Server:
         self.rules = rules
         self.state = State()
         self.now = 1000.0
-        self.said: list[str] = []
+        self.logged: list[str] = []
 
     def happen(self, *events: Event) -> list[Action]:
-        """What is done about *events*, but for messages, which are kept."""
+        """The actions decided on *events*, except for Log, whose texts are kept."""
         done: list[Action] = []
         for event in events:
             self.state, actions = decide(self.state, event, self.now, self.rules)
-            self.said += [action.text for action in actions if isinstance(action, Say)]
-            done += [action for action in actions if not isinstance(action, Say)]
+            self.logged += [action.text for action in actions if isinstance(action, Log)]
+            done += [action for action in actions if not isinstance(action, Log)]
         return done
 
     def wait(self, seconds: float) -> list[Action]:
         self.now += seconds
         return self.happen(Tick())
 
-    def numbers(self, *phases: Phase) -> list[int]:
+    def numbers(self, *phases: WorkerPhase) -> list[int]:
         return [worker.number for worker in self.state.of(*phases)]
 
     @property
     def ready(self) -> list[int]:
-        return self.numbers(Phase.READY)
+        return self.numbers(WorkerPhase.READY)
 
 
 def started(workers: int, rules: Rules = RULES) -> Server:
     """A server with *workers* that are ready."""
     server = Server(rules)
     assert server.happen(Tick()) == [Spawn(1, 1)]
-    server.happen(Loaded(1, has_once=False), Scale(workers), *(Ready(number) for number in range(1, workers + 1)))
+    server.happen(loaded(1, has_once=False), Scale(workers), *(ready(number) for number in range(1, workers + 1)))
     assert len(server.ready) == workers
     return server
 
 
-def report(number: int, **different: object) -> Reported:
-    return replace(Reported(number, served=1, healthy=True, memory=0), **different)  # type: ignore[arg-type]  # any of them
+def loaded(number: int, *, has_once: bool) -> FromWorker:
+    return FromWorker(number, Loaded("app", "module:app", {}, {}, has_once))
+
+
+def ready(number: int) -> FromWorker:
+    return FromWorker(number, Ready())
+
+
+def retiring(number: int, reason: str) -> FromWorker:
+    return FromWorker(number, Retire(reason))
+
+
+def released(number: int) -> FromWorker:
+    return FromWorker(number, Released())
+
+
+def report(number: int, *, healthy: bool = True, memory: int = 0) -> FromWorker:
+    return FromWorker(number, Report(1, connections=0, busy=0, queued=0, stuck=0, healthy=healthy, memory=memory))
+
+
+def drain(number: int, delay: float = 0.0, last: bool = False, interrupted: bool = False) -> ToWorker:
+    return ToWorker(number, Drain(delay, last, interrupted))
+
+
+def abort(number: int) -> ToWorker:
+    return ToWorker(number, Abort())
+
+
+def appoint(number: int) -> ToWorker:
+    return ToWorker(number, Appoint())
 
 
 # Starting.
@@ -97,10 +120,10 @@ def report(number: int, **different: object) -> Reported:
 def test_one_worker_is_started_until_one_is_ready() -> None:
     """The first worker shows whether the app can be served at all; the others follow together."""
     server = Server()
-    assert server.happen(Tick(), Tick(), Loaded(1, has_once=False)) == [Spawn(1, 1)]
+    assert server.happen(Tick(), Tick(), loaded(1, has_once=False)) == [Spawn(1, 1)]
     assert server.happen(Scale(3)) == []
-    assert server.happen(Ready(1)) == [Spawn(2, 1), Spawn(3, 1)]
-    assert server.happen(Ready(2), Ready(3)) == []
+    assert server.happen(ready(1)) == [Spawn(2, 1), Spawn(3, 1)]
+    assert server.happen(ready(2), ready(3)) == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +139,7 @@ def test_first_worker_fails(status: int, code: int) -> None:
 def test_first_worker_cannot_be_served() -> None:
     """Where the address of the first worker is in use, the worker is killed, and the server ends with the code for that."""
     server = Server()
-    server.happen(Tick(), Loaded(1, has_once=False))
+    server.happen(Tick(), loaded(1, has_once=False))
     assert server.happen(Unservable(1, "in use", ExitCode.FAILURE)) == [Kill(1, signal.SIGKILL)]
     assert server.happen(Exited(1, -signal.SIGKILL)) == [Exit(ExitCode.FAILURE)]
 
@@ -125,7 +148,7 @@ def test_first_worker_hangs() -> None:
     """At BOOT_TIMEOUT a worker writes its stacks, is killed, and the server ends with 3."""
     server = Server()
     server.happen(Tick())
-    assert next_look(server.state, server.rules) == server.now + 60
+    assert next_deadline(server.state, server.rules) == server.now + 60
     assert server.wait(59.9) == []
     assert server.wait(0.1) == [Kill(1, signal.SIGABRT)]
     assert server.wait(KILL_SECONDS) == [Kill(1, signal.SIGKILL)]
@@ -137,17 +160,17 @@ def test_crash_loop_before_anything_was_served() -> None:
     """Workers that die as soon as they are ready are started in growing intervals, and not for ever."""
     server = started(1)
     times = [server.now]
-    for number in range(1, ATTEMPTS):
+    for number in range(1, MAX_ATTEMPTS):
         assert server.happen(Exited(number, 1)) == []
-        at = next_look(server.state, server.rules)
+        at = next_deadline(server.state, server.rules)
         assert at is not None
         assert server.wait(at - server.now) == [Spawn(number + 1, 1)]
         times.append(server.now)
-        server.happen(Ready(number + 1))
+        server.happen(ready(number + 1))
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert pauses == sorted(pauses)
     assert pauses[-1] > pauses[0] > 0
-    assert server.happen(Exited(ATTEMPTS, 1)) == [Exit(ExitCode.BOOT)]
+    assert server.happen(Exited(MAX_ATTEMPTS, 1)) == [Exit(ExitCode.BOOT)]
 
 
 def test_crash_loop_of_a_server_that_has_served() -> None:
@@ -155,8 +178,8 @@ def test_crash_loop_of_a_server_that_has_served() -> None:
     server = started(1)
     server.happen(report(1), Exited(1, 1))
     for number in range(2, 50):
-        assert server.numbers(Phase.BOOTING) == [number]
-        server.happen(Ready(number), Exited(number, 1))
+        assert server.numbers(WorkerPhase.BOOTING) == [number]
+        server.happen(ready(number), Exited(number, 1))
         server.wait(20)
     assert server.state.exit_code is None
 
@@ -169,18 +192,18 @@ def test_worker_that_fails_beside_one_that_is_well() -> None:
     server.happen(Exited(2, -11))
     pauses = []
     for number in range(3, 1500):
-        assert server.numbers(Phase.BOOTING) == [number]
+        assert server.numbers(WorkerPhase.BOOTING) == [number]
         server.happen(Exited(number, 4))
-        at = next_look(server.state, server.rules)
+        at = next_deadline(server.state, server.rules)
         assert at is not None
         pauses.append(at - server.now)
         server.wait(at - server.now)
     assert pauses == sorted(pauses)
     assert pauses[-1] == LONGEST_PAUSE_SECONDS
-    server.happen(Ready(1500))
+    server.happen(ready(1500))
     server.wait(1000)
     server.happen(Exited(1500, -11))
-    assert server.numbers(Phase.BOOTING) == [1501]
+    assert server.numbers(WorkerPhase.BOOTING) == [1501]
 
 
 def test_one_start_at_a_time_after_a_failure() -> None:
@@ -189,9 +212,9 @@ def test_one_start_at_a_time_after_a_failure() -> None:
     server.happen(report(1), report(2), report(3), Exited(3, -11), Exited(4, 4))
     assert server.happen(Exited(1, -signal.SIGKILL), Exited(2, -signal.SIGKILL)) == []
     server.wait(LONGEST_PAUSE_SECONDS)
-    assert server.numbers(Phase.BOOTING) == [5]
-    assert server.happen(Ready(5)) == [Spawn(6, 1)]
-    assert server.happen(Ready(6)) == [Spawn(7, 1)]
+    assert server.numbers(WorkerPhase.BOOTING) == [5]
+    assert server.happen(ready(5)) == [Spawn(6, 1)]
+    assert server.happen(ready(6)) == [Spawn(7, 1)]
 
 
 # Workers that die or hang.
@@ -202,7 +225,7 @@ def test_killed_worker_is_replaced_at_once() -> None:
     server = started(2)
     server.happen(report(1), report(2))
     assert server.happen(Exited(2, -signal.SIGKILL)) == [Spawn(3, 1)]
-    assert server.said == ["was killed by SIGKILL (out of memory?); another takes its place"]
+    assert server.logged == ["was killed by SIGKILL (out of memory?) and will be replaced"]
 
 
 def test_silent_worker() -> None:
@@ -212,9 +235,9 @@ def test_silent_worker() -> None:
     server.happen(report(1))
     assert server.wait(29) == []
     assert server.wait(1) == [Kill(1, signal.SIGABRT), Spawn(2, 1)]
-    assert server.numbers(Phase.KILLED) == [1]
-    assert server.numbers(Phase.BOOTING) == [2]
-    server.happen(Exited(1, -signal.SIGABRT), Ready(2))
+    assert server.numbers(WorkerPhase.KILLED) == [1]
+    assert server.numbers(WorkerPhase.BOOTING) == [2]
+    server.happen(Exited(1, -signal.SIGABRT), ready(2))
     assert server.ready == [2]
 
 
@@ -222,13 +245,13 @@ def test_no_worker_timeout() -> None:
     """WORKER_TIMEOUT 0 waits for ever."""
     server = started(1, replace(RULES, worker_timeout=0))
     assert server.wait(1e6) == []
-    assert next_look(server.state, server.rules) is None
+    assert next_deadline(server.state, server.rules) is None
 
 
 @pytest.mark.parametrize(
     ("reason", "rules"),
     [
-        (Retiring(1, "MAX_REQUESTS"), RULES),
+        (retiring(1, "MAX_REQUESTS"), RULES),
         (report(1, healthy=False), RULES),
         (report(1, memory=2000), replace(RULES, max_worker_memory=1000)),
         (Tick(), replace(RULES, max_worker_lifetime=10, worker_timeout=0)),
@@ -239,11 +262,11 @@ def test_recycling(reason: Event, rules: Rules) -> None:
     server = started(2, rules)
     server.now += 10
     assert server.happen(reason) == [Spawn(3, 1)]
-    assert server.happen(Retiring(2, "MAX_REQUESTS")) == []
-    assert server.happen(Ready(3)) == [Drain(1)]
-    assert server.happen(Tick(), reason, Retiring(2, "again")) == []
+    assert server.happen(retiring(2, "MAX_REQUESTS")) == []
+    assert server.happen(ready(3)) == [drain(1)]
+    assert server.happen(Tick(), reason, retiring(2, "again")) == []
     assert server.happen(Exited(1, 0)) == [Spawn(4, 1)]
-    assert server.happen(Ready(4)) == [Drain(2)]
+    assert server.happen(ready(4)) == [drain(2)]
     assert server.happen(Exited(2, 0)) == []
     assert server.ready == [3, 4]
 
@@ -251,7 +274,7 @@ def test_recycling(reason: Event, rules: Rules) -> None:
 def test_worker_that_does_not_end() -> None:
     """A draining worker that is still there some time after GRACEFUL_TIMEOUT is killed, with its stacks."""
     server = started(1)
-    server.happen(Retiring(1, "MAX_REQUESTS"), Ready(2), report(2))
+    server.happen(retiring(1, "MAX_REQUESTS"), ready(2), report(2))
     server.now += 25
     assert server.happen(report(2)) == []
     server.now += 5
@@ -262,7 +285,7 @@ def test_worker_that_does_not_end() -> None:
 def test_reports_do_not_prolong_a_drain(worker_timeout: float) -> None:
     """A draining worker is killed at its deadline although it goes on reporting, whatever WORKER_TIMEOUT is."""
     server = started(2, replace(RULES, worker_timeout=worker_timeout))
-    assert server.happen(report(1), report(2), Stop()) == [Drain(1, 0, True), Drain(2, 0, True)]
+    assert server.happen(report(1), report(2), Stop()) == [drain(1, 0, True), drain(2, 0, True)]
     for _ in range(29):
         server.now += 1
         assert server.happen(report(1), report(2)) == []
@@ -277,9 +300,9 @@ def test_reload_is_rolling() -> None:
     """A reload starts one worker more, drains one old when it is ready, and waits for its end before the next."""
     server = started(2)
     assert [action for action in server.happen(RELOAD) if isinstance(action, Spawn)] == [Spawn(3, 2)]
-    assert server.happen(Ready(3)) == [Drain(1)]
+    assert server.happen(ready(3)) == [drain(1)]
     assert server.happen(Exited(1, 0)) == [Spawn(4, 2)]
-    assert server.happen(Ready(4)) == [Renewed(""), Drain(2)]
+    assert server.happen(ready(4)) == [RenewalEnded(""), drain(2)]
     assert server.happen(Exited(2, 0)) == []
     assert server.ready == [3, 4]
 
@@ -288,18 +311,18 @@ def test_reload_that_fails() -> None:
     """A generation whose first worker fails leaves the old one serving, says why, and the next reload may succeed."""
     server = started(2)
     server.happen(RELOAD)
-    assert server.happen(Exited(3, 4, "SyntaxError")) == [Renewed("SyntaxError")]
+    assert server.happen(Exited(3, 4, "SyntaxError")) == [RenewalEnded("SyntaxError")]
     assert server.ready == [1, 2]
     assert server.wait(1) == []
     assert Spawn(4, 3) in server.happen(RELOAD)
-    assert server.happen(Ready(4)) == [Drain(1)]
+    assert server.happen(ready(4)) == [drain(1)]
 
 
 def test_reload_that_cannot_be_bound() -> None:
     """A generation whose addresses cannot be had is given up."""
     server = started(1)
     server.happen(RELOAD)
-    assert server.happen(Unservable(2, "in use", 1)) == [Kill(2, signal.SIGKILL), Renewed("in use")]
+    assert server.happen(Unservable(2, "in use", 1)) == [Kill(2, signal.SIGKILL), RenewalEnded("in use")]
     assert server.happen(Exited(2, -9)) == []
     assert server.ready == [1]
 
@@ -310,8 +333,8 @@ def test_reload_that_hangs() -> None:
     server.happen(RELOAD)
     actions = server.wait(60)
     assert actions[0] == Kill(2, signal.SIGABRT)
-    assert isinstance(actions[1], Renewed)
-    assert "BOOT_TIMEOUT" in actions[1].why
+    assert isinstance(actions[1], RenewalEnded)
+    assert "BOOT_TIMEOUT" in actions[1].error
     assert server.ready == [1]
 
 
@@ -319,8 +342,8 @@ def test_reload_during_a_reload() -> None:
     """Code that is changed while a reload is under way needs another one, which follows."""
     server = started(1)
     server.happen(RELOAD, RELOAD, RELOAD)
-    actions = server.happen(Ready(2))
-    assert actions == [Renewed(""), Renewing(Renewal.RELOAD), Drain(1)]
+    actions = server.happen(ready(2))
+    assert actions == [RenewalEnded(""), RenewalBegan(Renewal.RELOAD), drain(1)]
     assert server.happen(Exited(1, 0)) == [Spawn(3, 3)]
 
 
@@ -329,32 +352,32 @@ def test_worker_that_dies_during_a_reload() -> None:
     server = started(3)
     server.happen(report(1), report(2), report(3), RELOAD)
     server.happen(Exited(2, -11))
-    assert server.numbers(Phase.BOOTING) == [4]
-    server.happen(Ready(4))
+    assert server.numbers(WorkerPhase.BOOTING) == [4]
+    server.happen(ready(4))
     assert server.ready == [1, 3, 4]
 
 
-def test_upgrade_is_rehearsed() -> None:
-    """The supervisor is replaced only after a trial start; one that fails changes nothing."""
+def test_upgrade_is_checked_first() -> None:
+    """The supervisor is replaced only after a preflight check; one that fails changes nothing."""
     server = started(1)
-    assert Rehearse() in server.happen(UPGRADE)
-    assert server.happen(Rehearsed("no module")) == [Renewed("no module")]
-    assert Rehearse() in server.happen(UPGRADE)
-    assert server.happen(Rehearsed("")) == [Replace()]
-    assert server.happen(Rehearsed("cannot be executed")) == [Renewed("cannot be executed")]
+    assert CheckUpgrade() in server.happen(UPGRADE)
+    assert server.happen(UpgradeChecked("no module")) == [RenewalEnded("no module")]
+    assert CheckUpgrade() in server.happen(UPGRADE)
+    assert server.happen(UpgradeChecked("")) == [ReplaceSupervisor()]
+    assert server.happen(UpgradeChecked("cannot be executed")) == [RenewalEnded("cannot be executed")]
 
 
 def test_reload_with_preload_is_an_upgrade() -> None:
     """Where the supervisor has loaded the app, new code needs a new supervisor."""
     server = started(1, replace(RULES, preload=True))
-    assert Rehearse() in server.happen(RELOAD)
+    assert CheckUpgrade() in server.happen(RELOAD)
 
 
 def test_reload_while_stopping() -> None:
     """A server that stops declines to be renewed."""
     server = started(1)
     server.happen(Stop())
-    assert server.happen(RELOAD) == [Declined("the server is stopping")]
+    assert server.happen(RELOAD) == [RenewalRejected("the server is stopping")]
 
 
 @pytest.mark.parametrize("early", [[RELOAD], [RELOAD, RELOAD], [UPGRADE, RELOAD]])
@@ -363,10 +386,10 @@ def test_reload_while_starting(early: list[Event]) -> None:
     server = Server()
     server.happen(Tick())
     assert server.happen(*early) == []
-    assert sum("asked for while the server starts" in text for text in server.said) == 1
-    assert server.happen(Tick(), Loaded(1, has_once=False), Ready(1)) == []
-    assert server.happen(Tick()) == [Renewing(Renewal.RELOAD), Spawn(2, 2)]
-    assert server.happen(Ready(2)) == [Renewed(""), Drain(1)]
+    assert sum("requested during startup" in text for text in server.logged) == 1
+    assert server.happen(Tick(), loaded(1, has_once=False), ready(1)) == []
+    assert server.happen(Tick()) == [RenewalBegan(Renewal.RELOAD), Spawn(2, 2)]
+    assert server.happen(ready(2)) == [RenewalEnded(""), drain(1)]
     assert server.happen(Tick(), Exited(1, 0), Tick()) == []
     assert server.state.next_renewal is None
 
@@ -376,7 +399,7 @@ def test_stop_after_an_early_reload(end: Event) -> None:
     """A server that is stopped before any worker is ready forgets the reload that it was asked for."""
     server = Server()
     server.happen(Tick(), RELOAD, end)
-    assert Renewing(Renewal.RELOAD) not in server.happen(Loaded(1, has_once=False), Ready(1), Tick())
+    assert RenewalBegan(Renewal.RELOAD) not in server.happen(loaded(1, has_once=False), ready(1), Tick())
 
 
 # Numbers.
@@ -386,8 +409,8 @@ def test_scale() -> None:
     """More workers are started together; fewer go together, the newest first."""
     server = started(2)
     assert server.happen(Scale(4)) == [Spawn(3, 1), Spawn(4, 1)]
-    server.happen(Ready(3), Ready(4))
-    assert server.happen(Scale(1)) == [Drain(4), Drain(3), Drain(2)]
+    server.happen(ready(3), ready(4))
+    assert server.happen(Scale(1)) == [drain(4), drain(3), drain(2)]
 
 
 # Stopping.
@@ -396,9 +419,21 @@ def test_scale() -> None:
 def test_stop() -> None:
     """A stop drains workers after DRAIN_DELAY, and ends with 0 once all have gone."""
     server = started(2, replace(RULES, drain_delay=5))
-    assert server.happen(Stop()) == [Drain(1, 5, last=True), Drain(2, 5, last=True)]
+    assert server.happen(Stop()) == [drain(1, 5, last=True), drain(2, 5, last=True)]
     assert server.happen(Stop(), Exited(1, 0)) == []
     assert server.happen(Exited(2, 0)) == [Exit(0)]
+
+
+def test_stop_by_ctrl_c() -> None:
+    """Workers that drain after CTRL+C learn of it, also those that become ready only then, and also if a stop was under way."""
+    server = started(1)
+    server.happen(Scale(2))
+    assert server.happen(Stop(interrupted=True)) == [Kill(2, signal.SIGTERM), drain(1, last=True, interrupted=True)]
+    assert server.happen(Stop(), ready(2)) == [drain(2, last=True, interrupted=True)]
+    server = started(1)
+    server.happen(Scale(2))
+    assert server.happen(Stop()) == [Kill(2, signal.SIGTERM), drain(1, last=True)]
+    assert server.happen(Stop(interrupted=True), ready(2)) == [drain(2, last=True, interrupted=True)]
 
 
 def test_stop_while_starting() -> None:
@@ -413,14 +448,14 @@ def test_stop_while_a_worker_gets_ready() -> None:
     """A worker that has begun to serve by then is told to drain, and may take as long as any; what is to be killed is not held up."""
     server = started(1, replace(RULES, drain_delay=5))
     assert server.happen(Scale(2)) == [Spawn(2, 1)]
-    assert server.happen(Stop()) == [Kill(2, signal.SIGTERM), Drain(1, 5, last=True)]
-    assert server.happen(Ready(2)) == [Drain(2, 5, last=True)]
+    assert server.happen(Stop()) == [Kill(2, signal.SIGTERM), drain(1, 5, last=True)]
+    assert server.happen(ready(2)) == [drain(2, 5, last=True)]
     assert server.wait(34.9) == []
     assert server.happen(Exited(1, 0), Exited(2, 0)) == [Exit(0)]
     server = started(1)
     server.happen(Scale(2), Stop())
     assert server.wait(KILL_SECONDS) == [Kill(2, signal.SIGKILL)]
-    assert server.happen(Ready(2)) == []
+    assert server.happen(ready(2)) == []
 
 
 def test_stop_that_takes_too_long() -> None:
@@ -435,13 +470,13 @@ def test_stop_that_takes_too_long() -> None:
 def test_stop_now() -> None:
     """Every worker is told to end now, also one that is draining, and killed if it does not; the exit code is the signal's."""
     server = started(2)
-    server.happen(Retiring(1, "r"), Ready(3), Retiring(2, "r"), Exited(1, 0))
-    assert server.numbers(Phase.BOOTING) == [4]
-    assert server.happen(StopNow(131)) == [Abort(2), Abort(3), Kill(4, signal.SIGKILL)]
+    server.happen(retiring(1, "r"), ready(3), retiring(2, "r"), Exited(1, 0))
+    assert server.numbers(WorkerPhase.BOOTING) == [4]
+    assert server.happen(StopNow(131)) == [abort(2), abort(3), Kill(4, signal.SIGKILL)]
     assert server.wait(KILL_SECONDS) == [Kill(2, signal.SIGKILL), Kill(3, signal.SIGKILL)]
     assert server.happen(*(Exited(number, -9) for number in (2, 3, 4))) == [Exit(131)]
     server = started(1)
-    assert server.happen(Stop(), StopNow(130)) == [Drain(1, last=True), Abort(1)]
+    assert server.happen(Stop(), StopNow(130)) == [drain(1, last=True), abort(1)]
     assert server.happen(StopNow(130)) == [Kill(1, signal.SIGKILL)]
     assert server.happen(Exited(1, 0)) == [Exit(130)]
 
@@ -452,14 +487,14 @@ def test_stop_now() -> None:
 def test_once_moves() -> None:
     """One worker is appointed; another one when it has released that, or has died."""
     server = Server()
-    server.happen(Tick(), Loaded(1, has_once=True), Scale(2))
-    assert Appoint(1) in server.happen(Ready(1))
-    assert server.happen(Ready(2)) == []
+    server.happen(Tick(), loaded(1, has_once=True), Scale(2))
+    assert appoint(1) in server.happen(ready(1))
+    assert server.happen(ready(2)) == []
     server.happen(RELOAD)
-    assert server.happen(Ready(3)) == [Drain(1)]
-    assert server.happen(Released(1)) == [Appoint(3)]
+    assert server.happen(ready(3)) == [drain(1)]
+    assert server.happen(released(1)) == [appoint(3)]
     server.happen(report(3))
-    assert Appoint(2) in server.happen(Exited(3, -9))
+    assert appoint(2) in server.happen(Exited(3, -9))
 
 
 # Whatever happens.
@@ -482,40 +517,40 @@ def test_whatever_happens(seed: int) -> None:
         event = chance.choice(
             [
                 Tick(),
-                Loaded(number, True),
-                Ready(number),
-                Ready(number),
-                Ready(number),
+                loaded(number, has_once=True),
+                ready(number),
+                ready(number),
+                ready(number),
                 report(number),
-                Retiring(number, "r"),
-                Released(number),
+                retiring(number, "r"),
+                released(number),
                 Exited(number, chance.choice([0, 1, -9])),
                 RELOAD,
                 UPGRADE,
-                Rehearsed("why"),
+                UpgradeChecked("why"),
                 Scale(chance.randint(1, 4)),
                 Unservable(number, "u", 1) if chance.random() < 0.1 else Tick(),
             ]
         )
-        if not before.settled and isinstance(event, Exited | Unservable):
-            event = Ready(number)
+        if not before.ready_generation and isinstance(event, Exited | Unservable):
+            event = ready(number)
         actions = server.happen(event)
         for action in actions:
             if isinstance(action, Exit):
                 return
             if isinstance(action, Spawn):
                 assert action.number > before.last_number
-            if isinstance(action, Appoint):
+            if isinstance(action, ToWorker) and action.message == Appoint():
                 appointed.add(action.number)
-        drained = [action for action in actions if isinstance(action, Drain)]
+        drained = [action for action in actions if isinstance(action, ToWorker) and isinstance(action.message, Drain)]
         if drained:
             assert len(server.ready) >= server.state.wanted
-        if isinstance(event, Released | Exited):
+        if isinstance(event, Exited) or event == released(number):
             appointed.discard(number)
         assert len(appointed & set(server.ready)) <= 1
-        spare = len(server.numbers(Phase.BOOTING, Phase.READY)) - server.state.wanted
+        spare = len(server.numbers(WorkerPhase.BOOTING, WorkerPhase.READY)) - server.state.wanted
         if not isinstance(event, Scale) and before.wanted == server.state.wanted:
-            spare_before = len(before.of(Phase.BOOTING, Phase.READY)) - before.wanted
+            spare_before = len(before.of(WorkerPhase.BOOTING, WorkerPhase.READY)) - before.wanted
             assert spare <= max(1, spare_before)
     server.happen(Stop())
     for _ in range(10):

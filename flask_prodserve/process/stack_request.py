@@ -1,31 +1,31 @@
-"""Somebody wants to know where the threads of all workers are."""
+"""A request for the stacks of all workers, such as ``flask serve stacks`` makes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from ..clock import Deadline
-from . import messages
 from .handle import Handle
+from .messages import SendStacks
 
-SECONDS = 3.0
-"""How long workers may take to say it."""
+ANSWER_SECONDS = 3.0
+"""How long workers may take to answer."""
 
 
-class Inquiry:
-    """Asks workers for their stacks, and passes them on to *respond* once all have answered; or when :attr:`deadline` has passed."""
+class StackRequest:
+    """Asks workers for their stacks, and calls *respond* once all have answered or :attr:`deadline` has passed."""
 
     def __init__(self, handles: list[Handle], respond: Callable[[Mapping[str, object]], None]) -> None:
-        self.deadline = Deadline(SECONDS)
+        self.deadline = Deadline(ANSWER_SECONDS)
         self._respond = respond
         self._pids = {handle.number: handle.pid for handle in handles}
         self._texts: dict[int, str] = {}
         for handle in handles:
-            handle.awaited.append(self._hear)
-            handle.link.send(messages.SendStacks())
+            handle.stack_receivers.append(self._receive)
+            handle.link.send(SendStacks())
         self._answer_if_complete()
 
-    def _hear(self, number: int, text: str) -> None:
+    def _receive(self, number: int, text: str) -> None:
         self._texts[number] = text
         self._answer_if_complete()
 
@@ -34,12 +34,12 @@ class Inquiry:
             self.answer()
 
     def answer(self) -> None:
-        """Answer with what has come."""
-        silent = "(no answer: it may be stuck inside a call that does not return)"
+        """Respond with the stacks that have arrived."""
+        missing = "(no answer; the worker may be stuck in a call that does not return)"
         self._respond(
             {
                 "workers": [
-                    {"number": number, "pid": pid, "stacks": self._texts.get(number, silent)}
+                    {"number": number, "pid": pid, "stacks": self._texts.get(number, missing)}
                     for number, pid in self._pids.items()
                 ]
             }
