@@ -1,6 +1,7 @@
 """Serve Flask apps in production: ``flask serve``, ``ProdServe(app)`` or ``serve(app)``.
 
-The names are imported on first use: every ``flask`` command imports this package for its entry point and must not wait.
+The names are imported on first use: every ``flask`` command imports this package for its entry
+point and must not wait.
 """
 
 from __future__ import annotations

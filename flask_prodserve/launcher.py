@@ -1,6 +1,8 @@
-"""The composition root: turns an app and its settings into one process that serves, or into a supervisor with workers.
+"""The composition root: turns an app and its settings into one process that serves, or into a
+supervisor with workers.
 
-Only this module knows all the parts. It raises :class:`~.errors.ProdServeError` and returns exit codes; it never exits.
+Only this module knows all the parts. It raises :class:`~.errors.ProdServeError` and returns exit
+codes; it never exits.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_prodserve")
 
 Load = Callable[[bool], "tuple[MainApp, Resolved]"]
-"""Loads the app and resolves its settings. If its argument is true, it logs what is logged once per generation."""
+"""Loads the app and resolves its settings.
+
+If its argument is true, it logs what is logged once per generation.
+"""
 
 
 def can_supervise() -> bool:
@@ -55,13 +60,17 @@ def can_supervise() -> bool:
 def launch(
     main: MainApp, resolved: Resolved, *, import_path: str, ends_process: bool = False, keeps_signals: bool = False
 ) -> int:
-    """Serve *main* in this process until a signal stops it, and return the exit code. *resolved* are the settings without a supervisor.
+    """Serve *main* in this process until a signal stops it, and return the exit code.
 
-    *ends_process*: once the main thread has ended, what the app has left running delays the exit for GRACEFUL_TIMEOUT at most.
-    *keeps_signals*: the process exits after this call, so signals stay handled until its end.
+    *resolved* are the settings without a supervisor.
 
-    A failure before the banner raises :class:`~.errors.ProdServeError` and leaves nothing open. Signals are handled only in the main
-    thread; in another thread only the end of the process stops the server.
+    *ends_process*: once the main thread has ended, what the app has left running delays the exit
+    for GRACEFUL_TIMEOUT at most. *keeps_signals*: the process exits after this call, so signals
+    stay handled until its end.
+
+    A failure before the banner raises :class:`~.errors.ProdServeError` and leaves nothing open.
+    Signals are handled only in the main thread; in another thread only the end of the process stops
+    the server.
     """
     settings = resolved.settings
     notifier, inherited = _from_systemd()
@@ -115,11 +124,14 @@ def launch(
 
 
 def supervise(load: Load, resolved: Resolved, environment: Environment, *, import_path: str | None) -> int:
-    """Supervise workers that serve what *load* loads, until a signal stops the server. Returns the exit code, also in a worker.
+    """Supervise workers that serve what *load* loads, until a signal stops the server.
 
-    *resolved* are the settings that are known without the app; *import_path* is the app's import string. The supervisor's environment
-    becomes what the process started with, and workers get the environment of the app. Raises :class:`~.errors.ProdServeError`, and in
-    a worker what *load* and the service raise.
+    Returns the exit code, also in a worker.
+
+    *resolved* are the settings that are known without the app; *import_path* is the app's import
+    string. The supervisor's environment becomes what the process started with, and workers get the
+    environment of the app. Raises :class:`~.errors.ProdServeError`, and in a worker what *load* and
+    the service raise.
     """
     from .process.preflight_check import StartCommand
     from .process.privileges import assume, identity
@@ -157,7 +169,8 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         announce=announce,
         handed_over=handed_over,
     )
-    # PRELOAD with USER is an error, which loading the app reports: in a worker, and so without root's rights.
+    # PRELOAD with USER is an error, which loading the app reports: in a worker, and so without
+    # root's rights.
     preloads = early.workers.preload and early.process.user is None
     if preloads:
         environment.give_to_app()
@@ -176,9 +189,11 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
     line_writer.use_queues()
 
     def service() -> Service:
-        with contextlib.suppress(OSError):  # the directory may be gone while the app can still be imported
+        # The directory may be gone while the app can still be imported.
+        with contextlib.suppress(OSError):
             os.chdir(folder)
-        # Read before root's rights are given up, because only root may be able to. The supervisor, which is root, watches for new files.
+        # Read before root's rights are given up, because only root may be able to. The supervisor,
+        # which is root, watches for new files.
         as_root = account is not None and early.tls.pairs and not any(map(open_to_others, early.tls.files))
         certificates = Certificates(early.tls, renews=False) if as_root else None
         if not preloads:
@@ -201,7 +216,10 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
 
 
 def _end_loading(number: int, frame: object) -> None:
-    """Exit with the code of a server that was stopped. The default action of the signal does not end process 1 of a container."""
+    """Exit with the code of a server that was stopped.
+
+    The default action of the signal does not end process 1 of a container.
+    """
     raise SystemExit(ExitCode.STOPPED)
 
 
@@ -223,7 +241,9 @@ def _preload(load: Load) -> Load:
 
 
 def _program() -> str:
-    """Return the path under which the interpreter was started: after an update it may be another interpreter."""
+    """Return the path under which the interpreter was started: after an update it may be another
+    interpreter.
+    """
     return sys.executable or shutil.which(sys.orig_argv[0]) or sys.orig_argv[0]
 
 
@@ -247,7 +267,10 @@ def _control_path(early: Settings, import_path: str | None, folder: str) -> str 
 
 
 def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[systemd.Inherited]]:
-    """Return what systemd has passed, and remove its variables from the environment. With *taken_over* the sockets are open already."""
+    """Return what systemd has passed, and remove its variables from the environment.
+
+    With *taken_over* the sockets are open already.
+    """
     notifier = systemd.Notifier.from_environment(os.environ)
     inherited = [] if taken_over else systemd.inherited_sockets(os.environ, os.getpid())
     for name in systemd.HIDDEN:
@@ -257,11 +280,13 @@ def _from_systemd(*, taken_over: bool = False) -> tuple[systemd.Notifier, list[s
 
 @contextlib.contextmanager
 def _signals(service: Service, drain_delay: float, *, restore: bool) -> Iterator[list[signal.Signals]]:
-    """Handle signals inside the block: SIGTERM, SIGINT and SIGHUP (a terminal that closes) stop *service*.
+    """Handle signals inside the block: SIGTERM, SIGINT and SIGHUP (a terminal that closes) stop
+    *service*.
 
-    SIGQUIT and a second SIGINT stop it at once; SIGUSR1 reopens its logs. SIGHUP is left alone if it is ignored (``nohup``) or the app
-    handles it. Yields the list of the signals that have arrived. *restore*: set the previous handlers at the end. A handler sets flags
-    and logs nothing, because it may have interrupted a log call of the same thread.
+    SIGQUIT and a second SIGINT stop it at once; SIGUSR1 reopens its logs. SIGHUP is left alone if
+    it is ignored (``nohup``) or the app handles it. Yields the list of the signals that have
+    arrived. *restore*: set the previous handlers at the end. A handler sets flags and logs nothing,
+    because it may have interrupted a log call of the same thread.
     """
     received: list[signal.Signals] = []
 

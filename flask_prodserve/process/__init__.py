@@ -1,1 +1,4 @@
-"""Many processes that serve: the supervisor, its workers, and what they say to each other. Knows neither waitress nor Flask."""
+"""Serve with many processes: the supervisor, its workers, and their messages.
+
+Knows neither waitress nor Flask.
+"""

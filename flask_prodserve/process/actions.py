@@ -27,7 +27,10 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Send a signal to a worker. On SIGABRT a worker writes the stacks of its threads before it dies."""
+    """Send a signal to a worker.
+
+    On SIGABRT a worker writes the stacks of its threads before it dies.
+    """
 
     number: int
     signal: signal.Signals
@@ -64,7 +67,10 @@ class RenewalRejected:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Log *text*, about worker *number* if that is not 0. *level* is the name of a level of ``logging``."""
+    """Log *text*, about worker *number* if that is not 0.
+
+    *level* is the name of a level of ``logging``.
+    """
 
     level: str
     text: str

@@ -13,10 +13,11 @@ logger = logging.getLogger("flask_prodserve.supervisor")
 
 
 def control_listener(handover: HandoverState, path: str | None, *, automatic: bool) -> socket.socket | None:
-    """Return the listener of the control socket at *path*, and note it in *handover*; None if there is to be none.
+    """Return the listener of the control socket at *path*, and note it in *handover*; None if there
+    is to be none.
 
-    *automatic*: CONTROL_SOCKET is ``auto``. Then the server runs without one if it cannot be opened, and says so; otherwise that raises
-    ControlSocketError.
+    *automatic*: CONTROL_SOCKET is ``auto``. Then the server runs without one if it cannot be
+    opened, and logs why; otherwise that raises ControlSocketError.
     """
     if handover.control is not None:
         return socket.socket(fileno=handover.control)

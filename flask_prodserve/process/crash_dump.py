@@ -1,7 +1,8 @@
-"""The stacks that a dying worker writes (``faulthandler``): into a file of its own, which the supervisor logs as one block.
+"""The stacks that a dying worker writes (``faulthandler``) into a file of its own, which the
+supervisor logs as one block.
 
-Written to standard error, the lines of two workers that are killed at the same time would mix. The supervisor reads a bounded amount and
-trusts none of it: the app can write there, too.
+On standard error, the lines of two workers that die at the same time would mix. The supervisor
+reads a bounded amount and does not trust it: the app can write to the file too.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import tempfile
 from ..observe.printable import printable
 
 MOST_BYTES = 1 << 16
-"""Of a dump that are logged. The stacks of 100 threads have half as much."""
+"""How much of a dump is logged. The stacks of 100 threads take half of it."""
 
 
 def open_dump() -> int | None:
-    """A descriptor of an unnamed file for one worker; None if there can be none."""
+    """Return the descriptor of an unnamed file for one worker; None if none can be made."""
     with contextlib.suppress(OSError):
         if hasattr(os, "memfd_create"):
             return os.memfd_create("prodserve-stacks")
@@ -29,8 +30,10 @@ def open_dump() -> int | None:
 
 
 def enable(dump: int | None) -> None:
-    """In a worker: have SIGABRT, SIGSEGV and the like write all stacks to *dump*, whatever the interpreter is doing. Its forked children
-    write to standard error.
+    """In a worker: write all stacks to *dump* on SIGABRT, SIGSEGV and the like, whatever the
+    interpreter is doing.
+
+    Children that it forks write to standard error.
     """
     if dump is None:
         _enable_to_standard_error()
@@ -40,7 +43,9 @@ def enable(dump: int | None) -> None:
 
 
 def read(dump: int) -> str:
-    """What was written to *dump*, with each line indented, so that none can pass for another log line."""
+    """Return what was written to *dump*, with each line indented, so that none can pass for a log
+    line.
+    """
     try:
         data = os.pread(dump, MOST_BYTES, 0)
     except OSError:

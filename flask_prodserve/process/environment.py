@@ -1,12 +1,16 @@
-"""The environment of this process: what it started with, and what Flask's CLI has added from ``.env`` files.
+"""The environment of this process: what it started with, and what Flask's CLI has added from
+``.env`` files.
 
 Rules:
 
-- The supervisor keeps the environment that it started with: what it executes, where it creates files, and what the C library reads
-  must not come from a ``.env`` file, which the app's account may be able to write.
-- The app gets both. A new supervisor is executed with the initial environment and loads ``.env`` again.
-- Flask's CLI loads ``.env`` before it imports this package, so ``os.environ`` is too late. Linux keeps the initial environment in
-  ``/proc/self/environ``, and ``putenv`` does not change it. Other systems do not: there it is known only without python-dotenv.
+- The supervisor keeps the environment that it started with: what it executes, where it creates
+  files, and what the C library reads must not come from a ``.env`` file, which the app's account
+  may be able to write.
+- The app gets both. A new supervisor is executed with the initial environment and loads ``.env``
+  again.
+- Flask's CLI loads ``.env`` before it imports this package, so ``os.environ`` is too late. Linux
+  keeps the initial environment in ``/proc/self/environ``, and ``putenv`` does not change it. Other
+  systems do not: there it is known only without python-dotenv.
 """
 
 from __future__ import annotations
@@ -31,7 +35,10 @@ _DOTENV = "dotenv"
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """*started* is what the process started with, *app* what the app gets. *known*: whether *started* is certain."""
+    """*started* is what the process started with, *app* what the app gets.
+
+    *known*: whether *started* is certain.
+    """
 
     started: dict[str, str]
     app: dict[str, str]
@@ -67,8 +74,8 @@ class Environment:
     def untrusted(self) -> dict[str, str]:
         """Return the origins in :meth:`layers` that root cannot trust, each with the reason.
 
-        An added variable is trusted if a file that only root can write gives it the same value: then it does not matter from which
-        file Flask has read it.
+        An added variable is trusted if a file that only root can write gives it the same value:
+        then it does not matter from which file Flask has read it.
 
         Raises PrivilegeError if the initial environment is not known.
         """
@@ -90,7 +97,7 @@ class Environment:
         return {f"{name} in {place}": why for name, value in self.added.items() if trusted.get(name) != value}
 
     def _files(self) -> Iterator[str]:
-        """Yield the files that Flask's CLI loads, strongest first; see ``flask.cli.load_dotenv``."""
+        """Yield the files that Flask's CLI loads (``flask.cli.load_dotenv``), strongest first."""
         arguments = sys.orig_argv
         for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
             if argument in ("-e", "--env-file"):
@@ -118,7 +125,8 @@ def _parse(block: bytes) -> dict[str, str]:
     for entry in block.split(b"\0"):
         name, equals, value = entry.partition(b"=")
         if name and equals:
-            found.setdefault(os.fsdecode(name), os.fsdecode(value))  # the first one counts, as in CPython
+            # The first one counts, as in CPython.
+            found.setdefault(os.fsdecode(name), os.fsdecode(value))
     return found
 
 

@@ -1,4 +1,6 @@
-"""What the plan reacts to: a message from a worker, or something that the supervisor itself has seen."""
+"""What the plan reacts to: a message from a worker, or something that the supervisor itself has
+seen.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ class FromWorker:
 
 @dataclass(frozen=True, slots=True)
 class Unservable:
-    """The supervisor cannot open what worker *number* has loaded. *error* says why; *exit_code* stands for it."""
+    """The supervisor cannot open what worker *number* has loaded.
+
+    *error* says why; *exit_code* stands for it.
+    """
 
     number: int
     error: str
@@ -32,7 +37,11 @@ class Unservable:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A worker has exited. *status* is its exit code or the negated signal that killed it; *error* is what it last reported."""
+    """A worker has exited.
+
+    *status* is its exit code or the negated signal that killed it; *error* is what it last
+    reported.
+    """
 
     number: int
     status: int
@@ -62,7 +71,10 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeChecked:
-    """The preflight check of an upgrade has ended, or replacing the supervisor has failed. *error* is ``""`` after a success."""
+    """The preflight check of an upgrade has ended, or replacing the supervisor has failed.
+
+    *error* is ``""`` after a success.
+    """
 
     error: str
 

@@ -1,9 +1,11 @@
-"""The end of a process: what the app has left running may delay it, and cannot prevent it.
+"""The exit of a process: what the app has left running may delay it, but not prevent it.
 
-When the main thread has ended, Python waits for threads that are no daemons and for processes of multiprocessing, for ever. A guard names
-what it waits for in the log, and ends the process at a deadline, with the exit code that it would have had.
+When the main thread has ended, Python waits without limit for threads that are no daemons and for
+processes of multiprocessing. A guard logs what it waits for, and ends the process at a deadline,
+with the exit code that it would have had.
 
-Two threads, since a handler of the app may block: one watches and ends the process, the other one writes.
+It has two threads, because a log handler of the app may block: one watches and ends the process,
+the other one logs.
 """
 
 from __future__ import annotations
@@ -27,22 +29,25 @@ logger = logging.getLogger("flask_prodserve.exit")
 TURN_SECONDS = 0.05
 
 SETTLE_SECONDS = 0.2
-"""What ends by itself within this time is not worth a line: idle threads of executors, daemon processes."""
+"""What ends within this time is not logged: idle threads of executors, daemon processes."""
 
 COMMAND_SECONDS = 1.0
-"""How long what the app has started may hold up a command that does not serve, or has failed."""
+"""How long what the app has started may delay the exit of a command that does not serve, or has
+failed.
+"""
 
 WRITE_SECONDS = 1.0
-"""How long the last lines and buffers may take to be written."""
+"""How long writing the last log lines and buffers may take."""
 
 _AT_ONCE = (2, 3)  # SIGINT and SIGQUIT, everywhere
 
 
 class ExitGuard:
-    """Ends this process with *code* at *deadline*, if it still runs. Before :meth:`leave` that holds for the app's hooks, which run in the
-    main thread; after that only once the main thread has ended.
+    """Ends this process with *code* if it still runs at *deadline*.
 
-    *limit* is the setting that the deadline comes from, ``""`` if it is none. If no thread can be started, there is no guard.
+    Before :meth:`leave` this bounds the app's hooks, which run in the main thread. After
+    :meth:`leave` it waits for the end of the main thread first. *limit* is the setting that the
+    deadline comes from, or ``""``. If no thread can be started, there is no guard.
     """
 
     def __init__(self, deadline: Deadline, code: int, limit: str = "GRACEFUL_TIMEOUT") -> None:
@@ -59,15 +64,18 @@ class ExitGuard:
                 threading.Thread(target=target, name="prodserve-exit", daemon=True).start()
 
     def take_signals(self) -> None:
-        """From now on, SIGINT and SIGQUIT end the process at once, and other signals change nothing. From the main thread."""
+        """From now on, end the process at once on SIGINT and SIGQUIT, and ignore other signals.
+
+        From the main thread.
+        """
         self._inbox.open()
 
     def leave(self) -> None:
-        """The main thread has nothing more to do than to end."""
+        """Tell the guard that the main thread only has to end now."""
         self._leaving = True
 
     def end_now(self, number: int = _AT_ONCE[1]) -> None:
-        """Act as at SIGQUIT or SIGINT. From any thread and signal handler."""
+        """Act as on signal *number*, SIGQUIT or SIGINT. From any thread and signal handler."""
         self._inbox.post(number)
 
     def _watch(self) -> None:
@@ -98,7 +106,8 @@ class ExitGuard:
             self._written.set()
 
     def _name(self) -> None:
-        # Python has ended daemons by now, but not those that a Pool started in place of others meanwhile.
+        # Python has ended daemon processes by now, but not those with which a Pool has replaced
+        # them meanwhile.
         end_daemons()
         if left := left_running():
             logger.info(
@@ -109,7 +118,7 @@ class ExitGuard:
             )
 
     def _end(self, code: int) -> None:
-        """End the process. What is written last may have to wait, but not for long."""
+        """End the process, after the last log lines if they can be written within WRITE_SECONDS."""
         at_deadline = code == self._code
 
         def last() -> None:
@@ -128,20 +137,22 @@ class ExitGuard:
 
 
 def left_running() -> list[str]:
-    """What keeps this process alive, for the log: threads that are no daemons, and processes of multiprocessing."""
+    """Describe what keeps this process alive: threads that are no daemons, and processes of
+    multiprocessing.
+    """
     main = threading.main_thread()
     threads = [thread for thread in threading.enumerate() if not thread.daemon and thread is not main]
     found = [_described(thread) for thread in threads]
     if main.is_alive():
         found.insert(0, "the main thread (a hook of the app?)")
     processes = _processes()
-    # Daemons are ended at the end: they keep it only if they take no notice of that.
+    # Python ends daemon processes at exit: they keep the process alive only if they ignore that.
     named = [process for process in processes if not process.daemon] or ([] if found else processes)
     return found + [f"process {process.name} (pid {process.pid})" for process in named]
 
 
 def flush() -> None:
-    """Write what is buffered by handlers of loggers and by the standard streams."""
+    """Write what log handlers and the standard streams have buffered."""
     loggers = [
         logging.root,
         *(one for one in list(logging.root.manager.loggerDict.values()) if isinstance(one, logging.Logger)),
@@ -159,8 +170,10 @@ def _described(thread: threading.Thread) -> str:
 
 
 def _processes() -> list[Any]:
-    """Processes of multiprocessing that this process has started, and that live. Not :func:`multiprocessing.active_children`: that reaps
-    them, and the main thread waits for them at the same time.
+    """Return the running processes of multiprocessing that this process has started.
+
+    Unlike :func:`multiprocessing.active_children` this does not reap them: the main thread waits
+    for them at the same time.
     """
     started = getattr(sys.modules.get("multiprocessing.process"), "_children", None) or ()
     return [process for process in list(started) if process.pid is not None and _lives(process.pid)]
@@ -175,7 +188,10 @@ def _lives(pid: int) -> bool:
 
 
 def end_daemons() -> None:
-    """End daemon processes of multiprocessing, as Python does at the end of a process. For one that becomes another program."""
+    """End daemon processes of multiprocessing, as Python does at exit.
+
+    For a process that is about to become another program.
+    """
     _end([process for process in _processes() if process.daemon])
 
 

@@ -1,4 +1,6 @@
-"""What the exit status of a worker means: an exit code, or the negated number of the signal that killed it."""
+"""What the exit status of a worker means: an exit code, or the negated number of the signal that
+killed it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from ..errors import ExitCode
 
 
 def exit_code_after_boot(status: int) -> int:
-    """Return the exit code of a server whose first worker ended with *status*: the worker's own code if it names a cause."""
+    """Return the exit code of a server whose first worker ended with *status*: the worker's own
+    code if it names a cause.
+    """
     known = (ExitCode.FAILURE, ExitCode.USAGE, ExitCode.APP)
     return status if status in known else ExitCode.BOOT
 

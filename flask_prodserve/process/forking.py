@@ -32,8 +32,8 @@ def fork_worker(
 ) -> Handle | WorkerInit:
     """Fork worker *number*. Returns its handle, or, in the worker, what the worker must know.
 
-    *abandon* closes what belongs to the supervisor; it is called in the worker. For the others see :class:`Handle` and
-    :class:`WorkerInit`. Raises ForkError.
+    *abandon* closes what belongs to the supervisor; it is called in the worker. For the others see
+    :class:`Handle` and :class:`WorkerInit`. Raises ForkError.
     """
     ours, theirs = Link.pair()
     for stream in (sys.stdout, sys.stderr):

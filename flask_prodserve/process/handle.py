@@ -33,10 +33,15 @@ class Handle:
     """Called once with the worker's number and its stacks."""
     linked: bool = True
     dump: int | None = None
-    """The descriptor to which it writes its stacks if a signal ends it; not handed over to the next supervisor."""
+    """The descriptor to which it writes its stacks if a signal ends it; not handed over to the next
+    supervisor.
+    """
 
     def messages(self) -> list[Any]:
-        """Return the messages that have arrived. Sets :attr:`linked` to False once no more can come."""
+        """Return the messages that have arrived.
+
+        Sets :attr:`linked` to False once no more can come.
+        """
         try:
             messages = self.link.receive()
         except Broken as error:
@@ -49,7 +54,10 @@ class Handle:
         return messages
 
     def last_messages(self) -> list[Any]:
-        """Return the messages that have arrived from a worker that has exited. Another process may hold its end; no more is read."""
+        """Return the messages that have arrived from a worker that has exited.
+
+        Another process may hold its end; no more is read.
+        """
         self.linked = False
         try:
             return self.link.receive_rest()
@@ -77,6 +85,9 @@ class Handle:
             self.dump = None
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal. Safe: the process has not been reaped, so no other process can have its id."""
+        """Send a signal.
+
+        Safe: the process has not been reaped, so no other process can have its id.
+        """
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)

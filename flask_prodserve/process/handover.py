@@ -1,8 +1,9 @@
 """What one supervisor hands over to the next, which takes its place in the same process (``exec``).
 
-A JSON document in an unlinked file, whose descriptor is named in the environment, and the descriptors that the document names, which
-stay open. The document is read by other releases: its keys stay, whatever the fields are called here. FORMAT counts up when an older
-release could no longer read it.
+A JSON document in an unlinked file, whose descriptor is named in the environment, and the
+descriptors that the document names, which stay open. The document is read by other releases: its
+keys stay, whatever the fields are called here. FORMAT counts up when an older release could no
+longer read it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ _KEPT = {
     "has_once": "has_once",
     "once": "once_worker",
 }
-"""The fields of the plan's state that are handed over, by their keys. The others describe work in progress, which ends here."""
+"""The fields of the plan's state that are handed over, by their keys.
+
+The others describe work in progress, which ends here.
+"""
 
 
 class HandoverError(ProdServeError):
@@ -90,7 +94,9 @@ class HandoverState:
 
 
 def hand_over(handover: HandoverState, environ: MutableMapping[str, str]) -> None:
-    """Keep the descriptors of *handover* open across ``exec``, and name its description in *environ*."""
+    """Keep the descriptors of *handover* open across ``exec``, and name its description in
+    *environ*.
+    """
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps({"format": FORMAT, **_written(handover)}).encode("ascii"))
         file.flush()
@@ -109,7 +115,8 @@ def take_back(handover: HandoverState, environ: MutableMapping[str, str]) -> Non
 
 
 def take_over(environ: MutableMapping[str, str]) -> HandoverState | None:
-    """Return what was handed over to this process, which starts a new generation; None if the process was started afresh.
+    """Return what was handed over to this process, which starts a new generation; None if the
+    process was started afresh.
 
     Raises HandoverError.
     """

@@ -1,7 +1,9 @@
-"""What an app wants to be told of its processes: functions that are registered while it is set up, and when they are run.
+"""The app's hooks: functions that the app registers, and that run when its processes start and
+stop.
 
-Rules: a function is called with the app and nothing else. What an app registers is only kept here, so that it can be forked; threads
-begin in :meth:`Hooks.start_once`. What goes wrong in a function is the app's, and logged by the app's logger, unless it must stop the boot.
+Rules: a function is called with the app as its only argument. Registering only stores it, so that
+the process can still fork; threads start in :meth:`Hooks.start_once`. An exception of a function is
+logged by the app's logger, unless it must stop the start of a worker.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ Hook = Callable[[Any], object]
 """A function of the app, with the app as its only argument."""
 
 EXTENSION = "prodserve"
-"""Under which ``app.extensions`` has what the extension knows of the app."""
+"""The key of ``app.extensions`` under which the extension keeps its state."""
 
 logger = logging.getLogger("flask_prodserve")
 
 
 class App(Protocol):
-    """What is known here of an app."""
+    """The part of an app that is used here."""
 
     extensions: dict[str, Any]
 
@@ -35,7 +37,10 @@ class App(Protocol):
 
 
 class Hooks:
-    """The functions of one app, or of several that share a ``ProdServe``; see :class:`flask_prodserve.ProdServe` for when they run."""
+    """The functions of one app, or of several apps that share a ``ProdServe``.
+
+    :class:`flask_prodserve.ProdServe` says when they run.
+    """
 
     def __init__(self) -> None:
         self._before_fork: list[Hook] = []
@@ -43,7 +48,7 @@ class Hooks:
         self._worker_stopping: list[Hook] = []
         self._once: list[Hook] = []
 
-    # Registration. Each raises TypeError for what cannot be called so.
+    # Registration. Each method raises TypeError for a function that cannot be called like this.
 
     def before_fork(self, function: Hook) -> None:
         self._before_fork.append(_runs_to_its_end(function, "before_fork"))
@@ -60,17 +65,23 @@ class Hooks:
     # Running.
 
     def run_before_fork(self, app: App) -> None:
-        """In the process that forks, with the app loaded and before the first fork. Raises what a function raises."""
+        """Run them in the process that forks, after the app is loaded and before the first fork.
+
+        Raises what a function raises.
+        """
         for function in self._before_fork:
             function(app)
 
     def run_worker_started(self, app: App) -> None:
-        """In each process that serves, before it does. Raises what a function raises; those after it are not run."""
+        """Run them in each process before it serves.
+
+        Raises what a function raises, and does not run the functions after it.
+        """
         for function in self._worker_started:
             function(app)
 
     def run_worker_stopping(self, app: App) -> None:
-        """In each process that has served, before it ends; the last one registered first. Raises no Exception."""
+        """Run them in each process after it has served, in reverse order. Raises no Exception."""
         for function in reversed(self._worker_stopping):
             try:
                 function(app)
@@ -79,31 +90,33 @@ class Hooks:
 
     @property
     def has_once(self) -> bool:
-        """Whether there is something that one process only is to do."""
+        """Whether there are ``once`` functions."""
         return bool(self._once)
 
     def start_once(self, app: App) -> OnceRunning:
-        """Start what one process only does, each function in a thread of its own. Returns at once."""
+        """Start each ``once`` function in a thread of its own. Returns at once."""
         running = []
         for function in self._once:
             one = _Once(function, app)
             try:
                 one.start()
-            except RuntimeError:  # of threading, where a limit of the system is reached
-                app.logger.exception("once: %s gets no thread", _name(function))
+            except RuntimeError:  # from threading, at a limit of the system
+                app.logger.exception("once: could not start a thread for %s", _name(function))
             else:
                 running.append(one)
         return OnceRunning(running)
 
 
 def hooks_of(app: App) -> Hooks:
-    """What is to be run in the processes of *app*."""
+    """Return the hooks of *app*; none if the extension is not attached."""
     state = app.extensions.get(EXTENSION)
     return Hooks() if state is None else state.hooks
 
 
 class AppsHooks:
-    """The functions of all *apps* that one server has in its processes, each called with its own app; those of the first app first."""
+    """The functions of all *apps* of a server, each called with its own app, in the order of the
+    apps.
+    """
 
     def __init__(self, apps: Iterable[App]) -> None:
         self._apps = [(app, hooks_of(app)) for app in apps]
@@ -129,17 +142,20 @@ class AppsHooks:
 
 
 class OnceRunning:
-    """What :meth:`Hooks.start_once` has started."""
+    """The functions that :meth:`Hooks.start_once` has started."""
 
     def __init__(self, running: Sequence[_Once]) -> None:
         self.running = running
 
     def stop(self, deadline: Deadline) -> bool:
-        """Run what follows the ``yield`` of generators, and wait for its end until *deadline*; functions without one are not waited for.
+        """Run the part of generators behind their ``yield``, and wait for its end until *deadline*.
 
-        Returns whether nothing of all that runs any more, which is when another process may begin. May be called again.
+        Does not wait for plain functions.
+
+        Returns whether all functions have ended, so that another process may start them. May be
+        called again.
         """
-        for one in self.running:  # all at the same time, so that the deadline is for each of them
+        for one in self.running:  # all at the same time, so that each has until the deadline
             one.begin_to_stop()
         for one in self.running:
             one.wait(deadline)
@@ -147,7 +163,9 @@ class OnceRunning:
 
 
 class _Once:
-    """One function, in its thread. A daemon: what cannot be stopped does not keep the process."""
+    """One function in its thread, a daemon: a function that cannot be stopped does not keep the
+    process alive.
+    """
 
     def __init__(self, function: Hook, app: App) -> None:
         self._function = function
@@ -155,7 +173,8 @@ class _Once:
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._can_stop = inspect.isgeneratorfunction(function)
-        # An empty context: where threads inherit one, it would be that of whatever has started the server.
+        # An empty context: a thread that inherits one would get that of the code that started the
+        # server.
         self._thread = threading.Thread(
             target=contextvars.Context().run,
             args=(self._run,),
@@ -164,20 +183,20 @@ class _Once:
         )
 
     def start(self) -> None:
-        """Raises RuntimeError where there can be no thread."""
+        """Raises RuntimeError if no thread can be started."""
         self._thread.start()
 
     def begin_to_stop(self) -> None:
         self._stopping.set()
 
     def wait(self, deadline: Deadline) -> None:
-        """Wait for the end, if it can be expected."""
+        """Wait until *deadline* for the end of a generator."""
         if not self._can_stop:
             return
         self._thread.join(deadline.remaining())
         if self.is_running():
             logger.warning(
-                "once: %s has not stopped in time (GRACEFUL_TIMEOUT), and goes on until its process ends",
+                "once: %s did not stop within GRACEFUL_TIMEOUT; it keeps running until its process exits",
                 _name(self._function),
             )
 
@@ -190,20 +209,23 @@ class _Once:
                 result = self._function(self._app)
                 if isinstance(result, Generator):
                     self._can_stop = (
-                        True  # known before it begins: a decorated generator function does not look like one
+                        # Known before it begins: a decorated generator function does not look like
+                        # one.
+                        True
                     )
                     self._drive(result)
-        except BaseException:  # a thread would end without a word on SystemExit
-            self._app.logger.exception("once: %s failed, and is not run again by this process", _name(self._function))
+        except BaseException:  # a thread that gets SystemExit would end without a message
+            self._app.logger.exception("once: %s failed; this process does not run it again", _name(self._function))
         finally:
             self._ended.set()
 
     def _drive(self, generator: Generator[object, None, object]) -> None:
-        if self._stopping.is_set() or _has_ended(generator):  # stopped before it began, or there is nothing to stop
+        # It was stopped before it began, or has nothing to stop.
+        if self._stopping.is_set() or _has_ended(generator):
             return
         self._stopping.wait()
         if not _has_ended(generator):
-            self._app.logger.error("once: %s yields more than once; what follows is not run", _name(self._function))
+            self._app.logger.error("once: %s yielded more than once; the rest is not run", _name(self._function))
             generator.close()
 
 
@@ -220,7 +242,10 @@ def _runs_to_its_end(function: Hook, hook: str) -> Hook:
 
 
 def _takes_the_app(function: Hook, hook: str) -> Hook:
-    """*function*, if it is callable with one argument. Found here, a mistake does not wait until the process stops."""
+    """Return *function* if it can be called with one argument.
+
+    Checked now: some hooks run only when the process stops.
+    """
     if not callable(function):
         raise TypeError(f"{hook} takes a function of the app, not {function!r}")
     if _is(inspect.iscoroutinefunction, function) or _is(inspect.isasyncgenfunction, function):
@@ -230,14 +255,14 @@ def _takes_the_app(function: Hook, hook: str) -> Hook:
     try:
         inspect.signature(function).bind(None)
     except ValueError:
-        pass  # written in C, and says nothing of its arguments
+        pass  # written in C without a signature
     except TypeError as error:
         raise TypeError(f"{hook} calls {_name(function)} with the app as its only argument: {error}") from None
     return function
 
 
 def _is(kind: Callable[[object], bool], function: Hook) -> bool:
-    """Whether *function* is of a kind, or is an object whose call is."""
+    """Return whether *function*, or the ``__call__`` of its type, is of a *kind* of ``inspect``."""
     return kind(function) or kind(type(function).__call__)
 
 

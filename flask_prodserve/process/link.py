@@ -1,10 +1,12 @@
-"""The connection between the supervisor and one worker: messages both ways, and descriptors to the worker.
+"""The connection between the supervisor and one worker: messages both ways, and descriptors to the
+worker.
 
-A pair of stream sockets. The supervisor's end never blocks. The worker's end blocks, except for reports, which are dropped if the
-supervisor does not read.
+A pair of stream sockets. The supervisor's end never blocks. The worker's end blocks, except for
+reports, which are dropped if the supervisor does not read.
 
-The end of the stream is not the end of a process: a child that the app has forked, or a program that it has started, may hold the same
-end. The supervisor learns of a worker's exit from ``waitpid``, and a worker of its supervisor's exit from its parent's process id.
+The end of the stream is not the end of a process: a child that the app has forked, or a program
+that it has started, may hold the same end. The supervisor learns of a worker's exit from
+``waitpid``, and a worker of its supervisor's exit from its parent's process id.
 """
 
 from __future__ import annotations
@@ -67,7 +69,10 @@ class Link:
         return False
 
     def receive(self) -> list[Any] | None:
-        """Return the messages that have arrived; None at the end of the stream. An end that blocks waits for some. Raises Broken."""
+        """Return the messages that have arrived; None at the end of the stream.
+
+        An end that blocks waits for some. Raises Broken.
+        """
         data = self._read()
         if data is None:
             return []
@@ -83,7 +88,9 @@ class Link:
         return messages
 
     def _read(self) -> bytes | None:
-        """Return what has arrived, ``b""`` at the end of the stream, and None if nothing has arrived."""
+        """Return what has arrived, ``b""`` at the end of the stream, and None if nothing has
+        arrived.
+        """
         try:
             data, ancillary, _, _ = self.socket.recvmsg(1 << 18, socket.CMSG_SPACE(MOST_DESCRIPTORS * 4))
         except (BlockingIOError, InterruptedError):

@@ -1,7 +1,8 @@
 """Messages between the supervisor and its workers: frozen dataclasses, one line of JSON each.
 
-JSON, because a worker may have fewer privileges than its supervisor: reading a message must not be able to run code. Names and
-fields are a wire format: after an upgrade the supervisor talks to workers of the previous release.
+JSON, because a worker may have fewer privileges than its supervisor: reading a message must not be
+able to run code. Names and fields are a wire format: after an upgrade the supervisor talks to
+workers of the previous release.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker cannot serve and exits. *why* is the complete error, for the log and for the caller of a reload."""
+    """The worker cannot serve and exits.
+
+    *why* is the complete error, for the log and for the caller of a reload.
+    """
 
     why: str
 
@@ -44,7 +48,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The worker is alive; sent every half second. *memory* is resident memory in bytes, the rest as in ``observe.events.Activity``."""
+    """The worker is alive; sent every half second.
+
+    *memory* is resident memory in bytes, the rest as in ``observe.events.Activity``.
+    """
 
     served: int
     connections: int
@@ -81,8 +88,8 @@ class Stacks:
 class Serve:
     """Start serving.
 
-    Carries one listener descriptor per address in *addresses*, and last that of the shared load table, in which *slot* is the worker's
-    own entry.
+    Carries one listener descriptor per address in *addresses*, and last that of the shared load
+    table, in which *slot* is the worker's own entry.
     """
 
     addresses: list[str]
@@ -91,7 +98,8 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Report not ready now, stop accepting after *delay* seconds, finish running requests, and exit.
+    """Report not ready now, stop accepting after *delay* seconds, finish running requests, and
+    exit.
 
     *last*: no other process keeps listening. *interrupted*: the stop was requested with CTRL+C.
     """

@@ -1,6 +1,7 @@
-"""PIDFILE: who runs here, for those who send signals.
+"""PIDFILE: the supervisor's process id, for scripts that send signals.
 
-Rules: its folder may be writable by another account, so nothing that stands there is followed, opened for writing, or waited for.
+Rules: another account may be able to write to its directory, so nothing in there is followed,
+opened for writing, or waited for.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import sys
 from ..errors import ProdServeError
 
 _LONGEST = 32
-"""Bytes of a process id with blanks around it."""
+"""Most bytes of a process id with blanks around it."""
 
 
 def write_pidfile(path: str) -> None:
-    """Put this process's id into the file *path*. Raises ProdServeError where a living process has put its own, or it cannot be written."""
+    """Write this process's id to *path*.
+
+    Raises ProdServeError if it names another running process or cannot be written.
+    """
     owner = read_pidfile(path)
     if owner is not None and owner != os.getpid() and _lives(owner):
         raise ProdServeError(
-            f"PIDFILE: {path} says that the server runs already, as process {owner}.",
-            "Stop that one, or give this one another PIDFILE. If that process is something else, remove the file.",
+            f"PIDFILE: {path} names process {owner}, which is running: the server has been started already.",
+            "Stop it, or give this server another PIDFILE. If that process is no server, remove the file.",
         )
-    # Renamed into place: no reader sees half a number, and a link at *path* is replaced, not followed.
+    # Renamed into place, so that no reader sees half a number, and a link at *path* is replaced,
+    # not followed.
     folder, name = os.path.split(os.path.abspath(path))
     draft = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
     try:
@@ -41,12 +46,12 @@ def write_pidfile(path: str) -> None:
     except OSError as error:
         raise ProdServeError(
             f"PIDFILE: {path} cannot be written: {error.strerror}.",
-            "Set PIDFILE to a file in a folder that exists and that this user may write to.",
+            "Set PIDFILE to a file in an existing directory that this user can write to.",
         ) from error
 
 
 def read_pidfile(path: str) -> int | None:
-    """The process id in the file; None if there is none, or if it is not a regular file."""
+    """Return the process id in the file; None if it has none or is not a regular file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:
@@ -63,7 +68,7 @@ def read_pidfile(path: str) -> int | None:
 
 
 def remove_pidfile(path: str) -> None:
-    """Remove it, if it is still ours."""
+    """Remove the file if it still names this process."""
     if read_pidfile(path) == os.getpid():
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -71,7 +76,7 @@ def remove_pidfile(path: str) -> None:
 
 def _lives(process: int) -> bool:
     if sys.platform == "win32":
-        return False  # not known: signal 0 asks nothing there, it is CTRL+C
+        return False  # unknown: signal 0 is CTRL+C there
     try:
         os.kill(process, 0)
     except ProcessLookupError:

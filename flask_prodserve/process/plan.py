@@ -2,13 +2,16 @@
 
 Rules:
 
-- Nothing here forks, sends, logs or reads a clock. :func:`decide` returns the next state and the actions that lead there; ``supervisor``
-  executes them. Times are seconds on one monotonic clock.
-- The server never reduces ready workers below the number wanted: a worker is drained only if more are ready, or if the server stops.
-- Every replacement (new code, MAX_REQUESTS, memory, age, stuck requests) goes the same way: one extra worker starts, and once it is
-  ready, one outdated worker is drained. The next replacement starts when that one has exited.
+- Nothing here forks, sends, logs or reads a clock. :func:`decide` returns the next state and the
+  actions that lead there; ``supervisor`` executes them. Times are seconds on one monotonic clock.
+- The server never reduces ready workers below the number wanted: a worker is drained only if more
+  are ready, or if the server stops.
+- Every replacement (new code, MAX_REQUESTS, memory, age, stuck requests) goes the same way: one
+  extra worker starts, and once it is ready, one outdated worker is drained. The next replacement
+  starts when that one has exited.
 - A renewal requested before any worker is ready is carried out at the first tick after that.
-- Until a generation has had a ready worker, its workers start one at a time: if the first fails, so would the others.
+- Until a generation has had a ready worker, its workers start one at a time: if the first fails, so
+  would the others.
 """
 
 from __future__ import annotations
@@ -30,24 +33,15 @@ from .actions import (
     Spawn,
     ToWorker,
 )
-from .events import (
-    Event,
-    Exited,
-    FromWorker,
-    Renew,
-    Scale,
-    Stop,
-    StopNow,
-    Tick,
-    Unservable,
-    UpgradeChecked,
-)
+from .events import Event, Exited, FromWorker, Renew, Scale, Stop, StopNow, Tick, Unservable, UpgradeChecked
 from .exit_status import describe_exit, exit_code_after_boot
 from .messages import Abort, Appoint, Drain, Loaded, Ready, Released, Report, Retire, WorkerMessage
 from .state import Renewal, Rules, State, Worker, WorkerPhase
 
 KILL_SECONDS = 3.0
-"""How long a worker may take to exit after Abort, SIGTERM or SIGABRT (which writes its stacks), before it gets SIGKILL."""
+"""How long a worker may take to exit after Abort, SIGTERM or SIGABRT (which writes its stacks),
+before it gets SIGKILL.
+"""
 
 DRAIN_MARGIN_SECONDS = 5.0
 """How long a draining worker may take beyond GRACEFUL_TIMEOUT, for its hooks and its exit."""
@@ -64,7 +58,9 @@ STABLE_SECONDS = 5.0
 """A worker that has been ready for this long does not count as failed when it dies."""
 
 MAX_ATTEMPTS = 5
-"""How many workers may fail in a row before the server gives up, if it has never served a request."""
+"""How many workers may fail in a row before the server gives up, if it has never served a request.
+
+"""
 
 
 def decide(state: State, event: Event, now: float, rules: Rules) -> tuple[State, list[Action]]:
@@ -73,7 +69,8 @@ def decide(state: State, event: Event, now: float, rules: Rules) -> tuple[State,
     turn.take(event)
     turn.watch_deadlines()
     turn.arrange()
-    # Drains come last: the supervisor must close an address that a renewal gives up before the last worker stops accepting on it.
+    # Drains come last: the supervisor must close an address that a renewal gives up before the last
+    # worker stops accepting on it.
     return turn.state, turn.actions + turn.drains
 
 
@@ -326,7 +323,8 @@ class _Turn:
 
     def _boot_timed_out(self, worker: Worker) -> None:
         if not self.state.ready_generation:
-            self.state = replace(self.state, exit_code=ExitCode.BOOT)  # not _end(): it is still writing its stacks
+            # Not _end(): it is still writing its stacks.
+            self.state = replace(self.state, exit_code=ExitCode.BOOT)
         else:
             error = f"it took longer than BOOT_TIMEOUT ({self._rules.boot_timeout:g}s) to start"
             self._boot_failed(worker, error, ExitCode.BOOT)

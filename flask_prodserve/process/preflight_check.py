@@ -1,4 +1,6 @@
-"""The preflight check of an upgrade: a new supervisor that does not start would take the whole server down."""
+"""The preflight check of an upgrade: a new supervisor that does not start would take the whole
+server down.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from .privileges import Identity
 
 @dataclass(frozen=True, slots=True)
 class StartCommand:
-    """How this server was started, so that it can be started again. *environ* is the environment that this process started with."""
+    """How this server was started, so that it can be started again.
+
+    *environ* is the environment that this process started with.
+    """
 
     program: str
     arguments: tuple[str, ...]
@@ -28,7 +33,8 @@ class StartCommand:
 
 
 class PreflightCheck:
-    """Runs ``flask serve ... config``: the new interpreter loads the new code and resolves the settings, and serves nothing.
+    """Runs ``flask serve ... config``: the new interpreter loads the new code and resolves the
+    settings, and serves nothing.
 
     It runs as *identity*, the account of the workers, for at most *seconds*.
     """
@@ -57,12 +63,16 @@ class PreflightCheck:
 
     def kill(self) -> None:
         """Kill the process; the supervisor reaps it."""
-        # Popen.kill() would reap a process that has just ended, and the supervisor would never learn of its end.
+        # Popen.kill() would reap a process that has just ended, and the supervisor would never
+        # learn of its end.
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
     def result(self, code: int) -> str:
-        """Return the error, ``""`` after a success. *code* is the exit code of the process, which has been reaped."""
+        """Return the error, ``""`` after a success.
+
+        *code* is the exit code of the process, which has been reaped.
+        """
         self._process.returncode = code
         with self._errors as errors:
             errors.seek(0)

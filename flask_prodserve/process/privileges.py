@@ -1,11 +1,12 @@
-"""USER, GROUP and UMASK: who a worker is.
+"""USER, GROUP and UMASK: the account that a worker runs as.
 
 Rules:
 
-- Accounts are looked up once, before anything is started, so that a wrong name is an error of the settings and not of a worker.
-- Rights are given up for good: groups first, since afterwards there is no right to change them; then it is tried to get them back, which
-  must fail.
-- Called while the process has one thread: another would run with half of it done.
+- Accounts are looked up once, before anything starts, so that a wrong name is an error of the
+  settings and not of a worker.
+- Rights are given up for good. Groups come first, because afterwards there is no right to change
+  them. Then the code tries to get the rights back, which must fail.
+- The process has one thread: another would run while the change is half done.
 """
 
 from __future__ import annotations
@@ -18,23 +19,26 @@ from ..errors import PrivilegeError
 from ..net.socket_owner import Owner
 
 _LARGEST = 2**32 - 2
-"""Of the numbers of users and groups; the next one means "no change" to the system."""
+"""The largest number of a user or group. The next one means "no change" to the system."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user and a group to become, by number. *name* and *home* are None for a user of whom the system has only heard the number."""
+    """A user and a group to become, by number.
+
+    *name* and *home* are None for a number without an account.
+    """
 
     uid: int
     gid: int
     name: str | None
     home: str | None
     groups: tuple[int, ...]
-    """All groups that the user is in."""
+    """All groups of the user."""
 
     @property
     def owner(self) -> Owner:
-        """As the owner of sockets."""
+        """The same account as the owner of sockets."""
         return Owner(self.uid, self.gid, self.groups)
 
 
@@ -47,16 +51,18 @@ class _Account:
 
 
 def identity(user: str | None, group: str | None) -> Identity | None:
-    """Who *user* and *group* (names or numbers, a name first) are; None where this process is that already.
+    """Look up *user* and *group*, each a name or a number; a name wins.
 
-    Without *group* the user's own is meant, without *user* the one that this process has. Raises PrivilegeError where there is no such
-    account, and where this process may not become it.
+    Returns None if this process runs as them already.
+
+    *group* defaults to the user's own, *user* to the one of this process. Raises PrivilegeError if
+    there is no such account, or if this process may not become it.
     """
     if user is None and group is None:
         return None
     if not hasattr(os, "setgroups"):
         given = f"USER is {user!r}" if user is not None else f"GROUP is {group!r}"
-        raise PrivilegeError(f"{given}, and this system has no accounts to change to.", "Drop it.")
+        raise PrivilegeError(f"{given}, but this system has no accounts to change to.", "Unset it.")
     account = _current_user() if user is None else _user(user)
     gid = account.gid if group is None else _group(group)
     if account.uid == os.geteuid() and (group is None or gid == os.getegid()):
@@ -64,12 +70,12 @@ def identity(user: str | None, group: str | None) -> Identity | None:
     if os.geteuid() != 0:
         name, wanted = ("GROUP", group) if account.uid == os.geteuid() else ("USER", user)
         raise PrivilegeError(
-            f"{name} is {wanted!r}, and this process runs as {_current_user().name or os.geteuid()}: only root may change that.",
-            f"Drop {name}, or start the server as root.",
+            f"{name} is {wanted!r}, but this process runs as {_current_user().name or os.geteuid()}: only root may change accounts.",
+            f"Unset {name}, or start the server as root.",
         )
     if gid is None:
         raise PrivilegeError(
-            f"USER is {user!r}, a number without an account, so that its group is not known.",
+            f"USER is {user!r}, a number without an account, so its group is unknown.",
             "Set GROUP as well, by name or number.",
         )
     groups = (gid,) if account.name is None else tuple(os.getgrouplist(account.name, gid))
@@ -77,9 +83,11 @@ def identity(user: str | None, group: str | None) -> Identity | None:
 
 
 def assume(identity: Identity | None, umask: int | None) -> None:
-    """Become *identity* for good, where it is one, with the environment that a login would give it, and take *umask* where it is not None.
+    """Become *identity* for good, with the environment of a login, and set *umask*.
 
-    Raises PrivilegeError; the process must not go on then, as it may have done half of it.
+    Does nothing for what is None.
+
+    Raises PrivilegeError. The process must then exit: the change may be half done.
     """
     if identity is not None:
         _become(identity)
@@ -95,17 +103,18 @@ def _become(identity: Identity) -> None:
         os.setgid(identity.gid)
         os.setuid(identity.uid)
     except OSError as error:
-        # In a container root may be without the capability, or the number outside of what its user namespace has.
+        # In a container, root may lack the capability, or the number may be outside its user
+        # namespace.
         raise PrivilegeError(
-            f"This process may not become {shown}: {error.strerror}.",
-            "Start it as root with the capabilities SETUID and SETGID, or drop USER and GROUP.",
+            f"Cannot become {shown}: {error.strerror}.",
+            "Start it as root with the capabilities SETUID and SETGID, or unset USER and GROUP.",
         ) from error
     if identity.uid == former_uid:
         return  # still root, in another group
     if _allowed(os.setuid, former_uid) or (former_gid != identity.gid and _allowed(os.setgid, former_gid)):
         raise PrivilegeError(
-            f"This process became {shown}, and could take back what it had been.",
-            "It keeps its capabilities (securebits, ambient capabilities): start it without, or drop USER and GROUP.",
+            f"This process became {shown}, but can still regain the rights that it had.",
+            "It keeps its capabilities (securebits, ambient capabilities). Start it without them, or unset USER and GROUP.",
         )
     os.environ["HOME"] = identity.home or "/"
     for variable in ("USER", "LOGNAME"):
@@ -159,6 +168,6 @@ def _number(name: str, text: str, what: str) -> int:
     if text.isascii() and text.isdecimal() and len(text) <= len(str(_LARGEST)) and int(text) <= _LARGEST:
         return int(text)
     raise PrivilegeError(
-        f"{name} is {text!r}, and this system has no {what} of that name.",
-        f"Give the name or number of a {what} that is there: `getent {'passwd' if what == 'user' else 'group'}` lists them.",
+        f"{name} is {text!r}, but this system has no {what} of that name.",
+        f"Use the name or number of an existing {what}; `getent {'passwd' if what == 'user' else 'group'}` lists them.",
     )

@@ -1,7 +1,8 @@
-"""Whether the account in USER can read Python, the installed packages and the app.
+"""Check that the account in USER can read Python, the installed packages and the app.
 
-Without this check a worker fails somewhere inside an import, with a traceback that does not name the cause. Rules: what has to be
-readable is listed with root's rights (:func:`needed`), checked after they are given up (:func:`check`), and no module is imported then.
+Without this check a worker fails somewhere inside an import, with a traceback that does not name
+the cause. Rules: :func:`needed` lists the paths with root's rights, :func:`check` checks them after
+the rights are given up, and neither imports a module.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..net.root_only import account_name
 
 logger = logging.getLogger("flask_prodserve")
 
-_PACKAGES = (
+PACKAGES = (
     "blinker",
     "click",
     "flask",
@@ -31,12 +32,15 @@ _PACKAGES = (
     "waitress",
     "werkzeug",
 )
+"""What a worker imports before it loads the app."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What is *required*, each with what it is to a person, and directories without which the app may still load. All are resolved paths,
-    which the account itself may be unable to do.
+    """*required* are pairs of a description and a path; *useful* are directories without which the
+    app may still load.
+
+    All paths are resolved, which the account itself may be unable to do.
     """
 
     required: tuple[tuple[str, str], ...]
@@ -44,11 +48,14 @@ class Needed:
 
 
 def needed(import_path: str | None, folder: str) -> Needed:
-    """What a worker has to read to serve the app *import_path*, which is looked for in *folder*. To be called with root's rights."""
+    """List what a worker must read to serve the app *import_path*, looked up in *folder*.
+
+    Call it with root's rights.
+    """
     required = [("Python", sys.executable), ("Python", os.path.dirname(os.__file__))]
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and name.partition(".")[0] in _PACKAGES:
+        if isinstance(file, str) and name.partition(".")[0] in PACKAGES:
             required += [("the installed packages", os.path.dirname(file)), ("the installed packages", file)]
     required += [("the app", path) for path in _app(import_path, folder)]
     resolved = dict.fromkeys((what, os.path.realpath(path)) for what, path in required if os.path.exists(path))
@@ -57,9 +64,10 @@ def needed(import_path: str | None, folder: str) -> Needed:
 
 
 def check(needed: Needed, *, log_notices: bool) -> None:
-    """See that this process can read all that is *needed*. To be called after rights are given up.
+    """Check that this process can read all that is *needed*. Call it after the rights are given up.
 
-    Raises PrivilegeError if it cannot read what is required. *log_notices*: log which directories of ``sys.path`` it cannot read.
+    Raises PrivilegeError if it cannot read what is required. *log_notices*: log which directories
+    of ``sys.path`` it cannot read.
     """
     closed: dict[str, dict[str, str]] = {}
     for what, path in needed.required:
@@ -81,7 +89,7 @@ def check(needed: Needed, *, log_notices: bool) -> None:
         for entry in needed.useful:
             if (blocked := _blocked(entry)) is not None:
                 logger.warning(
-                    "USER: %s cannot read %s, so modules in it are not found: see the permissions of %s",
+                    "USER: %s cannot read %s, so Python finds no modules in it. Check the permissions of %s",
                     user,
                     entry,
                     _described(blocked),
@@ -89,7 +97,9 @@ def check(needed: Needed, *, log_notices: bool) -> None:
 
 
 def _app(import_path: str | None, folder: str) -> Iterator[str]:
-    """Where Flask will find the app, as far as that is a file below *folder* or a path."""
+    """Yield the files from which Flask will load the app, if they are below *folder* or given as a
+    path.
+    """
     names = ["wsgi.py", "app.py"] if import_path is None else [re.split(r":(?![\\/])", import_path, maxsplit=1)[0]]
     found = False
     for name in names:
@@ -104,7 +114,9 @@ def _app(import_path: str | None, folder: str) -> Iterator[str]:
 
 
 def _blocked(path: str) -> str | None:
-    """The first component of *path* that this process may not pass or read; None if it can read *path*."""
+    """Return the first component of *path* that this process cannot pass or read; None if it can
+    read *path*.
+    """
     components = [path]
     while (parent := os.path.dirname(components[-1])) not in ("", components[-1]):
         components.append(parent)

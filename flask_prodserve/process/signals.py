@@ -1,9 +1,12 @@
-"""Signals of a process with one thread: none is missed, and each is dealt with in the loop, not inside a handler.
+"""Signals of a process with one thread: none is lost, and each is handled in the loop, not inside a
+signal handler.
 
-Handlers do nothing; the interpreter writes the number of each signal into a socket (``signal.set_wakeup_fd``), which the loop reads.
+Handlers do nothing. The interpreter writes the number of each signal into a socket
+(``signal.set_wakeup_fd``), which the loop reads.
 
-Handlers are set by :func:`install`, so that a child that the app forks gets those back that were there before (see ``net.forked``). Signals
-wait while a thread forks: one that reached the child before it has its handlers back would be lost.
+:func:`install` sets handlers, so that a child that the app forks gets the previous handlers back
+(see ``net.forked``). Signals are blocked while a thread forks: a signal that reached the child
+before it has its handlers back would be lost.
 """
 
 from __future__ import annotations
@@ -26,19 +29,22 @@ HANDLED = frozenset(
 
 
 ENDING = frozenset(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name))
-"""Those that end a process."""
+"""Signals that end a process."""
 
 
 def nothing(number: int, frame: object) -> None:
-    """A handler that does nothing. Unlike SIG_IGN it is not passed on to the programs that a process starts."""
+    """Handle a signal by doing nothing.
+
+    Unlike SIG_IGN, programs that the process starts do not inherit it.
+    """
 
 
 _installed: dict[int, tuple[Any, Any]] = {}
-"""By signal: our handler, and the one that was there before."""
+"""By signal: our handler and the previous one."""
 
 
 def install(number: int, handler: Callable[[int, Any], object]) -> None:
-    """Have *handler* called for the signal *number*. Only in a main thread."""
+    """Call *handler* for the signal *number*. Only in the main thread."""
     if not _installed and hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)
     before = signal.signal(number, handler)
@@ -48,16 +54,16 @@ def install(number: int, handler: Callable[[int, Any], object]) -> None:
 
 
 def _give_back() -> None:
-    """In a child of the app: handle signals as before :func:`install`."""
+    """Set the previous handlers in a child that the app has forked. Undoes :func:`install`."""
     for number, (ours, before) in _installed.items():
-        if signal.getsignal(number) is ours:  # or the app has set its own since
+        if signal.getsignal(number) is ours:  # otherwise the app has set its own since
             signal.signal(number, signal.SIG_DFL if before is None else before)
     signal.set_wakeup_fd(-1)
     _held.mask = getattr(_held, "mask", set()) - HANDLED
 
 
 _held = threading.local()
-"""Of a thread that forks: the signals that were blocked before."""
+"""Of a thread that forks: the signals that were blocked before the fork."""
 
 
 def _hold() -> None:
@@ -65,22 +71,23 @@ def _hold() -> None:
 
 
 def _release() -> None:
-    # In a child this comes after :func:`_give_back`: what ``net.forked`` has registered with the system, it has registered first.
+    # In a child this runs after :func:`_give_back`: ``net.forked`` registers its at-fork function
+    # before this module does.
     signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
 
 
 class SignalInbox:
-    """Collects HANDLED. Only in a main thread."""
+    """Collects the signals in HANDLED. Only in the main thread."""
 
     def __init__(self) -> None:
         self.socket, self._entrance = socket.socketpair()
         self.socket.setblocking(False)
         self._entrance.setblocking(False)
         self.ignored = {number for number in HANDLED if signal.getsignal(number) is signal.SIG_IGN}
-        """What was ignored when this process was started: SIGHUP under ``nohup``."""
+        """The signals that were ignored when this process started: SIGHUP under ``nohup``."""
 
     def open(self, numbers: Iterable[signal.Signals] = HANDLED) -> None:
-        """Collect *numbers* from now on. Signals that were blocked until now arrive."""
+        """Collect *numbers* from now on, and unblock all of HANDLED: pending signals arrive."""
         for number in numbers:
             install(number, nothing)
         signal.set_wakeup_fd(self._entrance.fileno(), warn_on_full_buffer=False)
@@ -88,12 +95,12 @@ class SignalInbox:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def post(self, number: int) -> None:
-        """Act as if the signal *number* had come. From any thread."""
+        """Act as if the signal *number* had arrived. From any thread."""
         with contextlib.suppress(OSError):  # full, or closed
             self._entrance.send(bytes([number]))
 
     def received(self) -> list[signal.Signals]:
-        """The signals that have come since the last time, in their order."""
+        """Return the signals that have arrived since the last call, in order."""
         numbers = b""
         with contextlib.suppress(BlockingIOError):
             while data := self.socket.recv(4096):
@@ -101,12 +108,17 @@ class SignalInbox:
         return [signal.Signals(number) for number in numbers]
 
     def ignore_again(self) -> None:
-        """Ignore what was ignored at the start, which a program that replaces this one is to find as this one did."""
+        """Ignore what was ignored at the start, so that a program that replaces this one starts
+        with the same signals.
+        """
         for number in self.ignored:
             signal.signal(number, signal.SIG_IGN)
 
     def close(self) -> None:
-        """Let go of signals. To be called in a worker right after the fork, where they are blocked."""
+        """Stop collecting signals.
+
+        A worker calls this right after the fork, with signals blocked.
+        """
         signal.set_wakeup_fd(-1)
         self.socket.close()
         self._entrance.close()
@@ -114,7 +126,10 @@ class SignalInbox:
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Keep HANDLED waiting inside the block; a process forked or executed there starts with them blocked."""
+    """Block the signals in HANDLED inside the block.
+
+    A process that is forked or executed there starts with them blocked.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
         yield

@@ -13,7 +13,9 @@ ANSWER_SECONDS = 3.0
 
 
 class StackRequest:
-    """Asks workers for their stacks, and calls *respond* once all have answered or :attr:`deadline` has passed."""
+    """Asks workers for their stacks, and calls *respond* once all have answered or :attr:`deadline`
+    has passed.
+    """
 
     def __init__(self, handles: list[Handle], respond: Callable[[Mapping[str, object]], None]) -> None:
         self.deadline = Deadline(ANSWER_SECONDS)

@@ -1,4 +1,7 @@
-"""What the plan remembers of the server and its workers, and the rules it follows. Immutable: each step makes a new state."""
+"""What the plan remembers of the server and its workers, and the rules it follows.
+
+Immutable: each step makes a new state.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ class Rules:
     max_worker_lifetime: float = 0.0
     max_worker_memory: int = 0
     preload: bool = False
-    """The supervisor has loaded the app, so new code needs a new supervisor and a reload is an upgrade."""
+    """The supervisor has loaded the app, so new code needs a new supervisor and a reload is an
+    upgrade.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ class State:
         return sorted(outdated, key=lambda worker: (not worker.retiring, worker.generation, worker.number))
 
     def excess(self) -> list[Worker]:
-        """Return the ready workers beyond the number wanted: outdated ones first, then the newest."""
+        """Return the surplus of ready workers: outdated ones first, then the newest."""
         ready = self.of(WorkerPhase.READY)
         outdated = self.outdated()
         newest_first = sorted((worker for worker in ready if worker not in outdated), key=lambda one: -one.number)

@@ -1,7 +1,8 @@
 """The supervisor's loop: whatever wakes it appends a *step*, and the steps run one after the other.
 
-A step is a generator of events. Each event is executed before its step goes on, so a step always sees the state after its own events.
-Callbacks only append steps, so the code that executes the events, and forks, is called by nothing but the supervisor's ``run``.
+A step is a generator of events. Each event is executed before its step goes on, so a step always
+sees the state after its own events. Callbacks only append steps, so the code that executes the
+events, and forks, is called by nothing but the supervisor's ``run``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class StepLoop:
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        """What is registered has a function without arguments as its data, which is called when the socket is ready."""
+        """What is registered has a function without arguments as its data, which is called when the
+        socket is ready.
+        """
         self._steps: deque[Step] = deque()
 
     def append(self, step: Step) -> None:

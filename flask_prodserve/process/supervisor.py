@@ -1,8 +1,10 @@
-"""The supervisor: binds the listeners, starts and stops workers, and never imports the app (unless PRELOAD).
+"""The supervisor: binds the listeners, starts and stops workers, and never imports the app (unless
+PRELOAD).
 
-It executes what ``plan`` decides, in one thread and one loop (``step_loop``). Only :meth:`Supervisor.run` asks the plan and executes
-its decisions, so a worker is forked there, and ``run`` returns in the child too: the caller goes on as a worker, whose process ends as
-every Python process does.
+It executes what ``plan`` decides, in one thread and one loop (``step_loop``). Only
+:meth:`Supervisor.run` asks the plan and executes its decisions, so a worker is forked there, and
+``run`` returns in the child too: the caller goes on as a worker, whose process ends as every Python
+process does.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from ..clock import Deadline, monotonic
 from ..errors import ExitCode
@@ -42,7 +43,7 @@ from .worker_pool import MAX_WORKERS, WorkerPool
 logger = logging.getLogger("flask_prodserve.supervisor")
 
 EXIT_SECONDS = 1.0
-"""How long the process may live on after :meth:`Supervisor.run`, at least, for what the app has started in it (PRELOAD)."""
+"""How long at least what the app has started in the supervisor (PRELOAD) may run on at the end."""
 
 CERTIFICATES_SECONDS = 1.0
 """How often the supervisor looks for new certificates if only it can read them."""
@@ -51,9 +52,10 @@ Respond = Callable[[Mapping[str, object]], None]
 
 
 class Supervisor:
-    """*early* are the settings that are known without the app, *handed_over* is what the previous supervisor has handed over.
+    """Supervises the workers of one server.
 
-    *configure* sets logging up for the settings of a generation. *announce* logs that the server is ready, with the number of workers.
+    *early* are the settings that are known without the app. *configure* sets logging up for the
+    settings of a generation. *announce* logs that the server is ready, with the number of workers.
     """
 
     def __init__(
@@ -99,13 +101,14 @@ class Supervisor:
         self._control: control.ControlServer | None = None
         self._graceful: Deadline | None = None
         forked.call_in_child(self._abandon)  # now: with PRELOAD the app is loaded before run()
-        # Before a preloaded app is imported. After an upgrade the previous supervisor has left all signals blocked, and processes that
-        # the app starts would inherit that. At a start the signals in ENDING end the process, and the others wait for run().
+        # Before a preloaded app is imported. After an upgrade the previous supervisor has left all
+        # signals blocked, and processes that the app starts would inherit that. At a start the
+        # signals in ENDING end the process, and the others wait for run().
         self._inbox.open(HANDLED if self._taken_over else HANDLED - ENDING)
 
     @property
     def time_to_exit(self) -> Deadline:
-        """Until when the process may live on after :meth:`run`: with PRELOAD the app may have started something in it."""
+        """Until when the process may live on after :meth:`run`, for what a preloaded app started."""
         graceful = None if self._pool.end_report.at_once else self._graceful
         return Deadline(max(EXIT_SECONDS, 0.0 if graceful is None else graceful.remaining()))
 
@@ -114,9 +117,11 @@ class Supervisor:
         return self._handover.state
 
     def run(self) -> int | WorkerInit:
-        """Run the server and return its exit code; or, in a worker, return what the worker must know.
+        """Run the server and return its exit code; or, in a worker, return what the worker must
+        know.
 
-        Raises ProdServeError if PIDFILE, CONTROL_SOCKET or the first worker's addresses cannot be had.
+        Raises ProdServeError if PIDFILE, CONTROL_SOCKET or the first worker's addresses cannot be
+        had.
         """
         self._begin()
         self._loop.append(self._reap())
@@ -164,10 +169,12 @@ class Supervisor:
         if self._preflight is not None:
             self._preflight.kill()
         if self._control is not None:
-            self._control.close()  # last: it tells `flask serve stop` that nothing is in the way of the next server
+            # Last: it tells `flask serve stop` that nothing is in the way of the next server.
+            self._control.close()
 
     def _abandon(self) -> None:
-        """Close everything in a child, which is no supervisor: a worker, or a process that the app has forked (see ``net.forked``).
+        """Close everything in a child, which is no supervisor: a worker, or a process that the app
+        has forked (see ``net.forked``).
 
         Nothing is removed or unregistered: paths and selector belong to the parent.
         """
@@ -218,7 +225,7 @@ class Supervisor:
         yield Tick()
 
     def _carry_out(self, event: Event) -> WorkerInit | None:
-        """Let the plan decide on *event*, and on the events that executing its decisions brings about."""
+        """Let the plan decide on *event*, execute that, and go on with the events that follow."""
         self._events.append(event)
         while self._events and self._exit_code is None:
             event = self._events.popleft()
@@ -301,7 +308,8 @@ class Supervisor:
             self._notifier.stopping()
             self._graceful = Deadline(self._rules.drain_delay + self._rules.graceful_timeout)
             for listener in self._handover.listeners:
-                listener.socket.close()  # only here: workers accept until they drain, and the last one must leave none open
+                # Only here: workers accept until they drain, and the last one must leave none open.
+                listener.socket.close()
         yield Stop(interrupted)
 
     def _stop_now(self, exit_code: int) -> Step:
@@ -336,15 +344,7 @@ class Supervisor:
 
     def _apply_settings(self, spec: GenerationSpec) -> None:
         """Follow the settings of a generation from now on: it has a ready worker."""
-        workers, timeouts = spec.settings.workers, spec.settings.timeouts
-        self._rules = replace(
-            self._rules,
-            worker_timeout=workers.worker_timeout,
-            graceful_timeout=timeouts.graceful_timeout,
-            drain_delay=timeouts.drain_delay,
-            max_worker_lifetime=workers.max_worker_lifetime,
-            max_worker_memory=workers.max_worker_memory,
-        )
+        self._rules = spec.apply_to(self._rules)
         self._configure(spec)
 
     def _first_ready(self, spec: GenerationSpec) -> None:

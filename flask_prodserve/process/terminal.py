@@ -1,8 +1,9 @@
 """The terminal that the server was started from: tells whether SIGHUP means that it was closed.
 
-A terminal that closes sends SIGHUP, and so does ``kill -HUP``. Once a terminal is closed, its processes have none, and opening
-``/dev/tty`` fails with ENXIO (tty_ioctl(2), credentials(7)). SIGHUP never comes from a terminal if there was none at the start
-(``setsid``, systemd, daemons), or if SIGHUP was ignored (``nohup``).
+A terminal that closes sends SIGHUP, and so does ``kill -HUP``. Once a terminal is closed, its
+processes have none, and opening ``/dev/tty`` fails with ENXIO (tty_ioctl(2), credentials(7)).
+SIGHUP never comes from a terminal if there was none at the start (``setsid``, systemd, daemons), or
+if SIGHUP was ignored (``nohup``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import os
 from ..clock import Deadline
 
 GRACE_SECONDS = 5.0
-"""A terminal's SIGHUP arrives within milliseconds. If none arrives in this time, the shell wants the server to live on (``disown``)."""
+"""A terminal's SIGHUP arrives within milliseconds.
+
+If none arrives in this time, the shell wants the server to live on (``disown``).
+"""
 
 
 class Terminal:
@@ -24,7 +28,10 @@ class Terminal:
         self._grace: Deadline | None = None
 
     def check(self) -> None:
-        """Notice that the terminal was closed. Call it about once a second, so that a later SIGHUP is not taken for the terminal's."""
+        """Notice that the terminal was closed.
+
+        Call it about once a second, so that a later SIGHUP is not taken for the terminal's.
+        """
         if self._watched and not _is_there():
             self._grace = self._grace or Deadline(GRACE_SECONDS)
             self._watched = not self._grace.passed()

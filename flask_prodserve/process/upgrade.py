@@ -12,7 +12,10 @@ from .signals import SignalInbox, blocked
 
 
 def replace_supervisor(handover: HandoverState, command: StartCommand, inbox: SignalInbox) -> str:
-    """Execute *command* in this process and hand everything over to it. Returns only if that fails: the error."""
+    """Execute *command* in this process and hand everything over to it.
+
+    Returns only if that fails: the error.
+    """
     environ = dict(command.environ)
     hand_over(handover, environ)
     end_daemons()

@@ -1,12 +1,15 @@
 """A worker: the process that serves the app, as seen from inside.
 
-The main thread loads the app and then is the engine's steward; another thread listens to the supervisor. What is served, and how, is
-behind :class:`Service`: nothing here knows Flask or the engine.
+The main thread loads the app and then is the engine's steward; another thread listens to the
+supervisor. What is served, and how, is behind :class:`Service`: nothing here knows Flask or the
+engine.
 
-A worker does not outlive its supervisor for long. When the link ends, it drains and exits. If another process keeps the link open, it
-notices by its parent's process id, which it checks with each report. Before it listens, the system's parent-death signal ends it.
+A worker does not outlive its supervisor for long. When the link ends, it drains and exits. If
+another process keeps the link open, it notices by its parent's process id, which it checks with
+each report. Before it listens, the system's parent-death signal ends it.
 
-What the app leaves running delays the exit of a worker until GRACEFUL_TIMEOUT is over, see ``exit_guard``.
+What the app leaves running delays the exit of a worker until GRACEFUL_TIMEOUT is over, see
+``exit_guard``.
 """
 
 from __future__ import annotations
@@ -67,14 +70,17 @@ class Service(Protocol):
     ) -> None:
         """Start serving.
 
-        *checked* is called every half second with the current activity, *retire* with a reason if the process should be replaced.
+        *checked* is called every half second with the current activity, *retire* with a reason if
+        the process should be replaced.
         """
 
     def run(self) -> Drained:
         """Serve until :meth:`stop`."""
 
     def time_to_exit(self) -> Deadline:
-        """Return until when the process may live on after :meth:`run`, for what the app does at its end."""
+        """Return until when the process may live on after :meth:`run`, for what the app does at its
+        end.
+        """
 
     def stop(self, delay: float, *, last: bool = False, interrupted: bool = False) -> None:
         """Begin to stop, with the arguments of :class:`~.messages.Drain`. From any thread."""
@@ -86,7 +92,10 @@ class Service(Protocol):
         """Start the ``once`` functions."""
 
     def stop_once(self) -> bool:
-        """Stop the ``once`` functions and wait for their end. Returns whether another process may start them now."""
+        """Stop the ``once`` functions and wait for their end.
+
+        Returns whether another process may start them now.
+        """
 
     def reopen_logs(self) -> None: ...
 
@@ -115,7 +124,9 @@ class WorkerInit:
 
 
 def begin() -> None:
-    """Set the signals for a worker that loads its app, and unblock them; the fork left them blocked, see ``signals``."""
+    """Set the signals for a worker that loads its app, and unblock them; the fork left them
+    blocked, see ``signals``.
+    """
     # A terminal sends these to all processes at once; the supervisor decides what happens.
     ignored = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
     for number in ignored:
@@ -126,14 +137,18 @@ def begin() -> None:
 
 
 def work(init: WorkerInit, load: Callable[[], Service]) -> int:
-    """Be a worker, and return its exit code. Raises what *load* and the service raise, unless the supervisor logs it."""
+    """Be a worker, and return its exit code.
+
+    Raises what *load* and the service raise, unless the supervisor logs it.
+    """
     # The supervisor sends SIGABRT to a worker that does not report.
     crash_dump.enable(init.dump)
     forked.call_in_child(init.link.close)
     try:
         with forked.in_parent_only():
             service = load()
-        return _Work(init, service).run()  # the link stays open, and is read, until the process ends
+        # The link stays open, and is read, until the process ends.
+        return _Work(init, service).run()
     except BaseException as error:
         reported = isinstance(error, ProdServeError) and init.link.send(Failed(str(error))) and init.others_ready
         init.link.close()
@@ -144,7 +159,10 @@ def work(init: WorkerInit, load: Callable[[], Service]) -> int:
 
 
 def die_with(supervisor: int) -> None:
-    """Ask the system to end this process when its supervisor dies, where it can. Must be called again after a change of the user."""
+    """Ask the system to end this process when its supervisor dies, where it can.
+
+    Must be called again after a change of the user.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # a libc without it
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -178,7 +196,8 @@ class _Work:
             for listener in listeners:
                 listener.socket.close()
 
-        forked.call_in_child(abandon)  # now: the app's hooks may fork before the engine has the listeners
+        # Now: the app's hooks may fork before the engine has the listeners.
+        forked.call_in_child(abandon)
         self._service.start(listeners, loads, self._report, self._retire)
         threading.Thread(target=self._listen, name="prodserve-link", daemon=True).start()
         self._link.send(Ready())

@@ -1,4 +1,6 @@
-"""The workers, as the supervisor's loop sees them: forks them, opens what they serve, and turns what they send into events."""
+"""The workers, as the supervisor's loop sees them: forks them, opens what they serve, and turns
+what they send into events.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ SLOTS = 2 * MAX_WORKERS
 class WorkerPool:
     """Keeps the handles and generations in *handover*.
 
-    *early* are the settings that are known without the app. *apply* is called with the generation whose settings are in force from now
-    on, *first_ready* once the first worker of all is ready.
+    *early* are the settings that are known without the app. *apply* is called with the generation
+    whose settings are in force from now on, *first_ready* once the first worker of all is ready.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class WorkerPool:
         return self._handover.state
 
     def spawn(self, number: int, generation: int, abandon: Callable[[], None]) -> WorkerInit | Exited | None:
-        """Fork a worker. Returns its WorkerInit in the worker, and an event if no process could be started.
+        """Fork a worker.
+
+        Returns its WorkerInit in the worker, and an event if no process could be started.
 
         *abandon* closes what belongs to the supervisor; it is called in the worker.
         """
@@ -137,16 +141,23 @@ class WorkerPool:
                 handle.report = message
                 yield FromWorker(handle.number, message)
             case messages.Ready() | messages.Retire() | messages.Released():
-                # Ready, although not booting: it was told to exit meanwhile, and the plan lets it drain.
+                # Ready, although not booting: it was told to exit meanwhile, and the plan lets it
+                # drain.
                 yield FromWorker(handle.number, message)
 
     def _is_booting(self, handle: Handle) -> bool:
-        """Return whether the worker is still to start. If it was told to exit while it booted, nothing is opened for it."""
+        """Return whether the worker is still to start.
+
+        If it was told to exit while it booted, nothing is opened for it.
+        """
         worker = self._state.worker(handle.number)
         return worker is not None and worker.phase is WorkerPhase.BOOTING
 
     def _serve(self, handle: Handle, loaded: messages.Loaded) -> Step:
-        """Start a worker that has loaded the app. For the first of a generation, open what its settings name."""
+        """Start a worker that has loaded the app.
+
+        For the first of a generation, open what its settings name.
+        """
         specs = self._handover.specs
         if handle.generation not in specs:
             try:
@@ -173,7 +184,8 @@ class WorkerPool:
             inherited=self._inherited,
             owner=None if self._identity is None else self._identity.owner,
         )
-        # Only workers on the same listeners share a load table: others cannot take the connections that a worker leaves to them.
+        # Only workers on the same listeners share a load table: others cannot take the connections
+        # that a worker leaves to them.
         same = last is not None and last.listeners == tuple(opened)
         return GenerationSpec.of(loaded, opened, last.loads if last is not None and same else Loads.create(SLOTS))
 

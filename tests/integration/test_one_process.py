@@ -132,7 +132,7 @@ def test_umask_and_pidfile(tmp_path: Path) -> None:
         assert pidfile.read_text() == f"{command.process.pid}\n"
         with run(flask("serve", *options), cwd=tmp_path) as second:
             assert second.exit_code() == 1
-            assert "PIDFILE: pid says that the server runs already" in second.output
+            assert f"PIDFILE: pid names process {command.process.pid}, which is running" in second.output
         command.signal(signal.SIGTERM)
         assert command.exit_code() == 0
         assert "no effect" not in command.output

@@ -15,22 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from flask_prodserve.process.readable import PACKAGES
 from programs import missing
 
 SYSTEMS_PYTHON = "/usr/bin/python3"
-
-NEEDED = (
-    "blinker",
-    "click",
-    "dotenv",
-    "flask",
-    "flask_prodserve",
-    "itsdangerous",
-    "jinja2",
-    "markupsafe",
-    "waitress",
-    "werkzeug",
-)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +32,7 @@ def everybodys() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as place:
         packages = Path(place)
         packages.chmod(0o755)
-        for package in NEEDED:
+        for package in (*PACKAGES, "dotenv"):
             found = importlib.util.find_spec(package)
             assert found is not None
             assert found.submodule_search_locations is not None

@@ -1,4 +1,7 @@
-"""The other side of the control socket: asks a server, and waits. Whatever goes wrong is an error for a person."""
+"""The client's side of the control socket: sends a request and waits.
+
+Every failure is an error for a person.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,23 @@ from .requests import Request
 
 
 class NoServerError(ProdServeError):
-    """Nobody is there to be asked."""
+    """No server can be reached."""
 
 
 class SeveralServersError(ProdServeError):
-    """More than one could be meant."""
+    """More than one server matches."""
 
 
 class NotAllowedError(ProdServeError):
-    """Its socket is somebody else's."""
+    """The socket belongs to another account."""
 
 
 class RefusedError(ProdServeError):
-    """The server answers that it cannot, or will not; *what* is what it says."""
+    """The server has refused the request; *what* is its answer."""
 
 
 class SilentServerError(ProdServeError):
-    """The server does not answer, or with what is no answer."""
+    """The server does not answer, or not with a valid answer."""
 
 
 class ServerGoneError(ProdServeError):
@@ -41,15 +44,19 @@ class ServerGoneError(ProdServeError):
 
 
 def ask(path: str, request: Request, timeout: float | None) -> dict[str, Any]:
-    """The answer of the server at *path*. Raises as :class:`Connection` does."""
+    """Send *request* to the server at *path* and return the answer.
+
+    Raises what :class:`Connection` raises.
+    """
     with Connection(path) as connection:
         return connection.ask(request, timeout)
 
 
 class Connection:
-    """To the server at *path*. Raises NoServerError and NotAllowedError.
+    """A connection to the server at *path*. Raises NoServerError and NotAllowedError.
 
-    Nothing is asked of a server that another account than this one or root has started: it could answer anything.
+    It refuses a server of any account but this one and root, because such a server could answer
+    anything.
     """
 
     def __init__(self, path: str) -> None:
@@ -62,12 +69,13 @@ class Connection:
             self._socket.close()
             if isinstance(error, PermissionError):
                 raise NotAllowedError(
-                    f"This user may not talk to the server at {path}.", "Run this command as the user that started it."
+                    f"This user may not connect to the server at {path}.",
+                    "Run this command as the user that started it.",
                 ) from error
             reason = error.strerror if error.errno is not None else "the path is too long for a Unix socket"
             raise NoServerError(
                 f"No server answers at {path} (CONTROL_SOCKET): {reason}.",
-                "It may have ended, or have another --control-socket.",
+                "It may have stopped, or use another --control-socket.",
             ) from error
         try:
             self._check_owner()
@@ -96,37 +104,45 @@ class Connection:
         self._socket.close()
 
     def ask(self, request: Request, timeout: float | None) -> dict[str, Any]:
-        """The answer to *request*, for which there are *timeout* seconds, or as many as it takes.
+        """Send *request* and return the answer; wait for at most *timeout* seconds, or without
+        limit if that is None.
 
-        Raises RefusedError where it is an error, and SilentServerError or ServerGoneError where there is none.
+        Raises RefusedError for an error, and SilentServerError or ServerGoneError if there is no
+        answer.
         """
         self.send(request)
         line = self._receive(timeout)
         if line is None:
             raise ServerGoneError(
                 f"The server at {self._path} closed the connection before it answered.",
-                "It may have ended; see its log.",
+                "It may have stopped; see its log.",
             )
         try:
             answer = json.loads(line)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise SilentServerError(f"What answers at {self._path} is not this server.", "Look into CONTROL_SOCKET.")
+            raise SilentServerError(f"The answer at {self._path} is not from flask-prodserve.", "Check CONTROL_SOCKET.")
         if "error" in answer:
             raise RefusedError(str(answer["error"]))
         return answer
 
     def send(self, request: Request) -> None:
-        """Send *request*, whose answer nobody may wait for."""
+        """Send *request*.
+
+        Does not raise: a server that has closed the connection may have left an answer.
+        """
         try:
             self._socket.settimeout(None)
             self._socket.sendall(requests.encode(request))
         except OSError:
-            pass  # it has closed, perhaps with a last word, which is still to be read
+            pass  # it has closed; an answer may still be readable
 
     def ends_within(self, seconds: float) -> bool:
-        """Wait for the server to close the connection, which is the last thing that it does. Returns whether it has."""
+        """Wait for the server to close the connection, which it does last.
+
+        Returns whether it has.
+        """
         try:
             self._socket.settimeout(seconds)
             return not self._socket.recv(1, socket.MSG_PEEK)
@@ -136,17 +152,17 @@ class Connection:
             return True
 
     def _receive(self, timeout: float | None) -> bytes | None:
-        """The next line, None at the end."""
+        """Return the next line; None at the end of the stream."""
         deadline = None if timeout is None else Deadline(timeout)
         while b"\n" not in self._received:
             try:
-                # 0 would mean not to wait at all, and another error.
+                # 0 would make the socket non-blocking.
                 self._socket.settimeout(None if deadline is None else max(0.001, deadline.remaining()))
                 data = self._socket.recv(1 << 16)
             except TimeoutError as error:
                 raise SilentServerError(
-                    f"The server at {self._path} has not answered within {timeout:g} seconds.",
-                    "Its supervisor may be stopped (SIGSTOP, a debugger), or the machine be very busy.",
+                    f"The server at {self._path} did not answer within {timeout:g} seconds.",
+                    "Its supervisor may be stopped (SIGSTOP, a debugger), or the machine may be very busy.",
                 ) from error
             except OSError:
                 return None

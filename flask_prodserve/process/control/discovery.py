@@ -1,12 +1,15 @@
-"""Which running server a command means, and which one has an address.
+"""Find the running server that a command means, or the one that has an address.
 
 Rules:
 
-- A server of the same app in the same folder is meant, however the app is written, and is not asked. Otherwise all servers of this account
-  are asked for their app; if one is left, that is meant, and the caller is told which. Nothing is guessed among several.
-- An app that is in the caller's folder is that one: servers of its namesakes in other folders are never meant.
+- A server of the same app in the same folder is used, however the app is written, without asking
+  it. Otherwise all servers of this account are asked for their app. If exactly one matches, it is
+  used, and the caller is told which. Among several nothing is guessed.
+- If the app is in the caller's folder, servers of another app of that name in other folders never
+  match.
 - A command that changes a server uses one in another folder only if the caller names its app.
-- Only folders of this account are looked into. Root is told of sockets in folders of others, and neither asks there nor uses them.
+- Only sockets in directories of this account are used. Root is shown those of other accounts, but
+  they are not asked.
 """
 
 from __future__ import annotations
@@ -22,15 +25,15 @@ from glob import iglob
 from ...errors import BindError, ProdServeError
 from ...net.root_only import account_name
 from ...observe.printable import printable
-from . import place
+from . import socket_path
 from .client import NoServerError, SeveralServersError, ask
 from .requests import Status
 
 ANSWER_SECONDS = 2.0
-"""For what a supervisor answers at once."""
+"""How long a supervisor may take for an answer that it has at once."""
 
 _DEFAULT_NAMES = ("app", "application", "create_app", "make_app")
-"""What Flask looks for in a module if nothing is named, so naming it says nothing."""
+"""What Flask looks for in a module if no name is given. A given name of these is ignored."""
 
 _CHOOSE = "name its app (flask --app), run the command in its folder, or name its socket with --control-socket PATH (CONTROL_SOCKET)"
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # compared, not listened on
@@ -38,7 +41,7 @@ _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # compared, not li
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A running server. What it did not answer is None or empty."""
+    """A running server. What is unknown is None or empty."""
 
     path: str
     pid: int | None
@@ -65,25 +68,27 @@ def locate(
     *,
     changes: bool = True,
 ) -> str:
-    """The path of the one server that is meant: *control_socket* (CONTROL_SOCKET), if that is one, else where it is found. *app* is the
-    import string, None if none was given. *note* is told which one is used if it is not that of this folder; *changes*: the
-    command does more than look at it.
+    """Return the socket's path of the one server that is meant: *control_socket* (CONTROL_SOCKET)
+    if that is a path, else a search.
+
+    *app* is the import string, None if none was given. *note* is called with a description of the
+    server if it is not in *folder*. *changes*: the command changes the server.
 
     Raises NoServerError and SeveralServersError.
     """
     if not hasattr(socket, "AF_UNIX"):
-        raise NoServerError("This system has no Unix sockets, and so no server that could be asked.")
+        raise NoServerError("This system has no Unix sockets, so no server can be reached.")
     if control_socket == "off":
         raise NoServerError(
-            "CONTROL_SOCKET is off, so the server cannot be asked.",
+            "CONTROL_SOCKET is off, so the server cannot be reached.",
             "Set it to auto or a path, here and for the server.",
         )
     if control_socket != "auto":
         return control_socket
-    exact = place.find(key_of(app, folder), folder, environ)
+    exact = socket_path.find(key_of(app, folder), folder, environ)
     if len(exact) == 1:
         return exact[0]
-    running = [describe(path) for path in exact or place.living(environ)]
+    running = [describe(path) for path in exact or socket_path.running(environ)]
     meant = [found for found in running if exact or _is_meant(app, folder, found, changes=changes)]
     if len(meant) > 1:
         of_app = " of this app" if app is not None or exact else ""
@@ -97,7 +102,9 @@ def locate(
 
 
 def key_of(app: str | None, folder: str) -> str:
-    """The app that *app*, an import string, names from *folder*: ``slow``, ``slow.py`` and ``slow:app`` are the same."""
+    """Return a key for the app that *app* names from *folder*; the same for ``slow``, ``slow.py``
+    and ``slow:app``.
+    """
     if app is None:
         return ""
     path, *names = re.split(r":(?![\\/])", app, maxsplit=1)
@@ -112,8 +119,8 @@ def key_of(app: str | None, folder: str) -> str:
 
 
 def describe(path: str) -> Found:
-    """What the server at *path* answers."""
-    pid = place.process_of(path)
+    """Ask the server at *path* what it is."""
+    pid = socket_path.process_of(path)
     try:
         told = ask(path, Status(), ANSWER_SECONDS)
     except ProdServeError:
@@ -129,10 +136,10 @@ def describe(path: str) -> Found:
 
 
 def name_holder(error: BindError, environ: Mapping[str, str]) -> BindError:
-    """*error* with the server of this account that has the address, if that is one."""
+    """Return *error*, with a description of the server if one of this account has the address."""
     if error.in_use is None or not hasattr(socket, "AF_UNIX"):
         return error
-    for found in map(describe, place.living(environ)):
+    for found in map(describe, socket_path.running(environ)):
         if any(_is_same_address(error.in_use, url) for url in found.urls) and found.pid != os.getpid():
             return BindError(
                 f"{error.in_use} is already in use by the server with {found}.",
@@ -143,7 +150,7 @@ def name_holder(error: BindError, environ: Mapping[str, str]) -> BindError:
 
 
 def _is_same_address(wanted: str, url: str) -> bool:
-    """Whether a server at *url* leaves no room for *wanted*, an address as it was written."""
+    """Return whether a server at *url* keeps others from *wanted*, an address as it was written."""
     if wanted.startswith("unix:") or url.startswith("unix:"):
         return wanted == url
     host, _, port = wanted.rpartition(":")
@@ -155,20 +162,24 @@ def _is_same_address(wanted: str, url: str) -> bool:
 
 
 def _is_meant(app: str | None, folder: str, found: Found, *, changes: bool) -> bool:
-    """Whether *found* may be the server of *app*, seen from *folder*."""
+    """Return whether *found* may be the server of *app*, seen from *folder*."""
     here = next(filter(None, (_file_of(name, folder) for name in ([app] if app else ["wsgi.py", "app.py"]))), None)
     if here is not None:
         if found.app is None or found.folder is None or here != _file_of(found.app, found.folder):
             return False
         name = key_of(app, folder).partition(":")[2]
-        return name in ("", key_of(found.app, found.folder).partition(":")[2])  # two apps may be in one file
+        # Two apps may be in one file.
+        return name in ("", key_of(found.app, found.folder).partition(":")[2])
     if app is None:
         return not changes or (found.folder is not None and os.path.realpath(found.folder) == os.path.realpath(folder))
     return found.app is not None and key_of(app, folder) == key_of(found.app, found.folder or folder)
 
 
 def _file_of(app: str, folder: str) -> str | None:
-    """The file that the app of *folder* is imported from, if that is there; installed packages are not looked at."""
+    """Return the file from which *app* is imported in *folder*; None if it is not there.
+
+    Ignores installed packages.
+    """
     path = os.path.join(folder, re.split(r":(?![\\/])", app, maxsplit=1)[0])
     dotted = os.path.join(folder, *os.path.relpath(path, folder).removesuffix(".py").split("."))
     for candidate in (
@@ -186,15 +197,15 @@ def _file_of(app: str, folder: str) -> str | None:
 def _none_found(running: Iterable[Found], environ: Mapping[str, str]) -> NoServerError:
     running = list(running)
     others = [
-        f"pid {place.process_of(path)}: account {account}, socket {printable(path)}"
+        f"pid {socket_path.process_of(path)}: account {account}, socket {printable(path)}"
         for path, account in _of_other_accounts(environ)
     ]
     listed = [*map(str, running), *others]
     if not listed:
         return NoServerError(
             "No server of this app seems to be running.",
-            "A single process (--workers 0) and a server with CONTROL_SOCKET=off cannot be asked. One with another TMPDIR or a private "
-            "/tmp is found by its socket: --control-socket PATH (CONTROL_SOCKET).",
+            "A single process (--workers 0) and a server with CONTROL_SOCKET=off cannot be reached. To reach a server with another TMPDIR "
+            "or a private /tmp, name its socket: --control-socket PATH (CONTROL_SOCKET).",
         )
     hint = f"To mean one of these, {_CHOOSE}."
     if others:
@@ -207,16 +218,18 @@ def _listed(servers: Iterable[object]) -> str:
 
 
 def _of_other_accounts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """For root: the sockets in folders of other accounts, each with the name of the account."""
+    """For root: return the sockets in directories of other accounts, each with the name of the
+    account.
+    """
     if os.geteuid() != 0:
         return []
     seen = []
-    for folder in {*place.places(environ), *iglob(f"{place.TEMPORARY}/flask-prodserve-*")}:
+    for folder in {*socket_path.directories(environ), *iglob(f"{socket_path.TEMPORARY}/flask-prodserve-*")}:
         try:
             status = os.lstat(folder)
             if not stat.S_ISDIR(status.st_mode) or status.st_uid == 0:
                 continue
-            names = [name for name in sorted(os.listdir(folder)) if place.process_of(name) is not None]
+            names = [name for name in sorted(os.listdir(folder)) if socket_path.process_of(name) is not None]
         except OSError:
             continue
         seen += [(os.path.join(folder, name), account_name(status.st_uid)) for name in names]

@@ -1,4 +1,4 @@
-"""Which account is at the other end of a Unix socket, as the kernel says it."""
+"""The account at the other end of a Unix socket, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import struct
 
 
 def peer_uid(sock: socket.socket) -> int | None:
-    """The user id of the peer of *sock*: of who connected, or of who called ``listen()``. None if the system does not tell.
+    """Return the user id of the process that connected, or called ``listen()``, at the other end;
+    None if the system does not tell.
 
-    Linux does (unix(7), SO_PEERCRED). The peer cannot choose it, and giving the socket's file to another account does not change it.
+    Linux tells (unix(7), SO_PEERCRED). The peer cannot choose the answer, and changing the owner of
+    the socket's file does not change it.
     """
     if not hasattr(socket, "SO_PEERCRED"):
         return None

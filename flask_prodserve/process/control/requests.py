@@ -1,7 +1,7 @@
-"""What can be asked of a running server: frozen dataclasses, a line of JSON each.
+"""The requests to a running server: frozen dataclasses, one line of JSON each.
 
-A request is an object with the name of its class in ``command``, and its fields. Nothing unknown is let pass: who misspells ``now`` does
-not want to wait.
+A request is an object with the lower-case name of its class in ``command``, and its fields. Unknown
+fields are refused: a client that misspells ``now`` does not want to wait.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Say what the server and its workers do."""
+    """Describe the server and its workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Bring new code in. The answer comes when that has worked or failed."""
+    """Bring in new code. The answer follows once that has succeeded or failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop as on SIGTERM; *now*: without waiting for anything."""
+    """Stop as on SIGTERM; with *now*, without waiting for requests."""
 
     now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Have so many workers; or, where *workers* is None, so many more or (negative) fewer."""
+    """Set the number of workers; or, if *workers* is None, change it by *change*."""
 
     workers: int | None = None
     change: int = 0
@@ -39,7 +39,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """Say where every thread of every worker is."""
+    """Return the stacks of all threads of all workers."""
 
 
 Request = Status | Reload | Stop | Scale | Stacks
@@ -53,11 +53,11 @@ _TAKES = {
     "scale": 'either "workers" (a whole number) or "change" (how many more, or fewer, such as -1)',
 }
 _SHOWN = 40
-"""Of what somebody sent, so many characters are sent back."""
+"""How many characters of an unknown command an error repeats."""
 
 
 def encode(request: Request) -> bytes:
-    """*request* as a line."""
+    """Encode *request* as one line."""
     fields: dict[str, object] = {}
     match request:
         case Stop(now=True):
@@ -70,7 +70,7 @@ def encode(request: Request) -> bytes:
 
 
 def decode(line: bytes) -> Request:
-    """The request that *line* is. Raises ValueError whose text says what would be one."""
+    """Decode the request in *line*. Raises ValueError, whose text says what would be valid."""
     try:
         read = json.loads(line.decode())
     except (ValueError, RecursionError):
@@ -82,7 +82,7 @@ def decode(line: bytes) -> Request:
         *others, last = _COMMANDS
         raise ValueError(f"{json.dumps(name[:_SHOWN])} is not a command. There are {', '.join(others)} and {last}.")
     fields = _FIELDS.get(name, {})
-    # An exact comparison of types, since true is an int, too.
+    # An exact comparison of types, because a bool is an int too.
     sound = all(type(value) is fields.get(field) for field, value in read.items())
     if not sound or (name == "scale" and len(read) != 1):
         raise ValueError(f"{name} takes {_TAKES.get(name, 'nothing else')}.")

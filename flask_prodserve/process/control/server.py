@@ -2,12 +2,12 @@
 
 Rules:
 
-- What is registered with the selector has a function without arguments as its data. None of them waits, and none raises for what a
-  client does or leaves undone: that costs nothing but its connection.
-- Of a client, a line is read ahead at most, and its next request is looked at once it has taken the answer to the last one. So what is
-  kept for it is bounded by a line and an answer.
-- One request a turn: other things of the supervisor come in between.
-- What the supervisor itself raises while it serves a request passes through: a fork in there is how workers are born.
+- What is registered with the selector has a function without arguments as its data. None of these
+  functions blocks. A client's errors raise nothing and cost only its own connection.
+- The server reads at most one line ahead, and handles a client's next request only after the client
+  has taken the previous answer. So the memory per client is bounded by a line and an answer.
+- One request per turn of the loop, so that clients cannot hold up the supervisor.
+- An exception of *serve* passes through.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from . import place, requests
+from . import requests, socket_path
 from .peer import peer_uid
 from .requests import Request
 
 Respond = Callable[[Mapping[str, object]], None]
 
 MOST_CONNECTIONS = 16
-"""At one time. Enough for everybody who looks after a server, few enough to forget about."""
+"""At one time: enough for all who operate a server, and few enough to cost nothing."""
 
 LONGEST_LINE = 64 << 10
-"""Bytes of a request, which in fact are fewer than a hundred."""
+"""Most bytes of a request. Real ones have fewer than a hundred."""
 
 _ONE_READ = 4096
 
@@ -41,28 +41,30 @@ class _Client:
     received: bytes = b""
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     waiting: bool = False
-    """For its answer."""
+    """It waits for its answer."""
     ended: bool = False
-    """It sends no more; it may still read."""
+    """It will send no more; it may still read."""
     events: int = 0
     """What the selector watches it for."""
 
     @property
     def asks(self) -> bool:
-        """Whether there is a request to be looked at."""
+        """Whether its next request can be handled."""
         return b"\n" in self.received and not self.waiting and not self.unsent
 
     @property
     def reads(self) -> bool:
-        """Whether there is room for what it sends."""
+        """Whether to read more from it."""
         return not self.ended and b"\n" not in self.received
 
 
 class ControlServer:
-    """Serves on *listening*, which it owns. Whoever runs the loop calls what it registers with *selector*.
+    """Serves on *listening*, which it owns.
 
-    *serve* is given each request, and a function to be called with the answer, now or later; what is said after the first time, or after
-    the client has gone, is ignored.
+    The owner of *selector* calls the functions that are registered with it.
+
+    *serve* gets each request, and a function to call with the answer, now or later. Further
+    answers, and answers to clients that have disconnected, are ignored.
     """
 
     def __init__(
@@ -74,23 +76,26 @@ class ControlServer:
         self.listening = listening
         self._selector = selector
         self._serve = serve
-        self._clients: list[_Client] = []  # in the order of their last words
+        self._clients: list[_Client] = []  # the one that was silent for the longest first
         self._spare: int | None = os.open(os.devnull, os.O_RDONLY)
         listening.setblocking(False)
         selector.register(listening, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
-        """Close everything, and remove the socket's file. Nothing is answered any more: the end is what clients of Stop wait for."""
+        """Close everything, without answers, and remove the socket's file.
+
+        A client of Stop waits for this end of its connection.
+        """
         path = self.listening.getsockname()
         self._selector.unregister(self.listening)
         self.listening.close()
-        place.remove(path)
+        socket_path.remove(path)
         for client in list(self._clients):
             self._drop(client)
         self.abandon()
 
     def abandon(self) -> None:
-        """Close everything in a child, without a word to the selector, which is the parent's."""
+        """Close everything in a child, without unregistering it: the selector is the parent's."""
         for client in self._clients:
             client.socket.close()
         self._clients.clear()
@@ -109,18 +114,22 @@ class ControlServer:
             return
         sock.setblocking(False)
         if not _may_ask(sock):
-            _last_words(sock, "Only the server's own user and root are served here.")
+            _last_words(sock, "Only root and the server's own user may send requests.")
             sock.close()
             return
         if len(self._clients) >= MOST_CONNECTIONS:
-            # The one that was silent for the longest; one that still hopes for an answer only if all do.
+            # The one that was silent for the longest. One that waits for an answer goes only if all
+            # do.
             self._drop(min(self._clients, key=lambda client: client.waiting and not client.ended))
         client = _Client(sock)
         self._clients.append(client)
         self._watch(client)
 
     def _turn_away(self) -> None:
-        """No descriptor is left. Without this the loop would find the listener ready again and again, and never sleep."""
+        """Accept and close a connection with the spare descriptor; no other is left.
+
+        Otherwise the loop would spin on the listener.
+        """
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
@@ -131,7 +140,7 @@ class ControlServer:
             self._spare = os.open(os.devnull, os.O_RDONLY)
 
     def _ready(self, client: _Client) -> None:
-        # It may have been dropped in this very turn, by what was ready before it.
+        # An earlier callback of the same turn may have dropped it.
         if client in self._clients and self._send(client) and self._receive(client):
             if client.asks:
                 self._next_request(client)
@@ -139,7 +148,7 @@ class ControlServer:
                 self._watch(client)
 
     def _receive(self, client: _Client) -> bool:
-        """Take what it says. Returns whether it is still there."""
+        """Read from the client. Returns whether it is still connected."""
         if not client.reads:
             return True
         try:
@@ -181,12 +190,12 @@ class ControlServer:
             return
         client.waiting = False
         client.unsent = memoryview(_line(answer))
-        # Now, since it may be the last that this server does.
+        # Sent now, because the server may be about to exit.
         if self._send(client):
             self._watch(client)
 
     def _send(self, client: _Client) -> bool:
-        """Send as much as it takes at once. Returns whether it is still there."""
+        """Send as much as goes without blocking. Returns whether the client is still connected."""
         try:
             if client.unsent:
                 client.unsent = client.unsent[client.socket.send(client.unsent) :]
@@ -197,7 +206,7 @@ class ControlServer:
         return True
 
     def _watch(self, client: _Client) -> None:
-        """Have the selector look for what can come next, and let a client go with whom nothing can."""
+        """Register the client for what it can do next, and drop it if it can do nothing."""
         events = selectors.EVENT_READ if client.reads else 0
         if client.unsent or client.asks:
             events |= selectors.EVENT_WRITE
@@ -221,7 +230,10 @@ class ControlServer:
 
 
 def _may_ask(sock: socket.socket) -> bool:
-    """Whether the peer is this account or root, where the system tells: Linux (unix(7), SO_PEERCRED). Elsewhere the file's mode says it."""
+    """Return whether the peer is this account or root.
+
+    If the system does not tell, the mode of the socket's file has checked it.
+    """
     return peer_uid(sock) in (None, 0, os.geteuid())
 
 

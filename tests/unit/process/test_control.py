@@ -332,14 +332,14 @@ def test_abandon(tmp_path: Path) -> None:
 
 
 def test_what_the_supervisor_raises_passes_through(tmp_path: Path) -> None:
-    """A worker is born while a request is served, and leaves the loop by an exception."""
+    """An exception of the supervisor while it serves a request is not swallowed."""
 
-    class BornError(Exception):
+    class SupervisorError(Exception):
         pass
 
     def serve(request: control.Request, respond: Respond) -> None:
         server.abandon()
-        raise BornError
+        raise SupervisorError
 
     selector = selectors.DefaultSelector()
     server = control.ControlServer(control.open_control_socket(str(tmp_path / "c")), selector, serve)
@@ -350,7 +350,7 @@ def test_what_the_supervisor_raises_passes_through(tmp_path: Path) -> None:
             [(key, _events)] = selector.select(PATIENCE)
             if key.fileobj is server.listening:
                 key.data()
-        with pytest.raises(BornError):
+        with pytest.raises(SupervisorError):
             key.data()
     selector.close()
 
@@ -418,6 +418,6 @@ def test_somebody_else(running: Controlled, tmp_path: Path) -> None:
         "print(client.makefile().read())\n"
     )
     done = subprocess.run([sys.executable, "-c", code, running.path], stdout=subprocess.PIPE, check=True)
-    assert json.loads(done.stdout) == {"error": "Only the server's own user and root are served here."}
+    assert json.loads(done.stdout) == {"error": "Only root and the server's own user may send requests."}
     assert running.requests == []
     assert is_served(running)

@@ -14,7 +14,7 @@ import pytest
 from controlled import controlled
 from flask_prodserve.errors import BindError, ProdServeError
 from flask_prodserve.process import control
-from flask_prodserve.process.control import place
+from flask_prodserve.process.control import socket_path
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Of a machine on which no other servers run."""
     for name in ("run", "tmp"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr(place, "RUN", str(tmp_path / "run"))
-    monkeypatch.setattr(place, "TEMPORARY", str(tmp_path / "tmp"))
+    monkeypatch.setattr(socket_path, "RUN", str(tmp_path / "run"))
+    monkeypatch.setattr(socket_path, "TEMPORARY", str(tmp_path / "tmp"))
     return {}
 
 

@@ -364,7 +364,7 @@ def test_a_generator_that_does_not_stop(caplog: pytest.LogCaptureFixture) -> Non
     finally:
         end.set()
     assert caplog.messages == [
-        "once: scheduler has not stopped in time (GRACEFUL_TIMEOUT), and goes on until its process ends"
+        "once: scheduler did not stop within GRACEFUL_TIMEOUT; it keeps running until its process exits"
     ]
     assert stop(running)
 
@@ -407,7 +407,7 @@ def test_a_generator_that_yields_twice(caplog: pytest.LogCaptureFixture) -> None
     assert stop(running)
     assert seen == ["closed"]
     assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("an_app", "ERROR", "once: scheduler yields more than once; what follows is not run")
+        ("an_app", "ERROR", "once: scheduler yielded more than once; the rest is not run")
     ]
 
 
@@ -443,7 +443,7 @@ def test_exceptions_of_once(where: str, error: type[BaseException], caplog: pyte
     name = "plain" if where == "plain" else "generator"
     assert (record.name, record.getMessage()) == (
         "an_app",
-        f"once: {name} failed, and is not run again by this process",
+        f"once: {name} failed; this process does not run it again",
     )
     assert f"{error.__name__}: no" in caplog.text
 
@@ -470,7 +470,7 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     running = start(_never)
-    assert caplog.messages == ["once: _never gets no thread"]
+    assert caplog.messages == ["once: could not start a thread for _never"]
     assert stop(running)
 
 

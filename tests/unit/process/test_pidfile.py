@@ -30,7 +30,7 @@ def test_pidfile_of_another(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     file.write_text(str(process.pid))
-    with pytest.raises(ProdServeError, match=f"runs already, as process {process.pid}"):
+    with pytest.raises(ProdServeError, match=f"names process {process.pid}, which is running"):
         write_pidfile(str(file))
     remove_pidfile(str(file))
     assert read_pidfile(str(file)) == process.pid

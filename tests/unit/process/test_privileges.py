@@ -141,10 +141,10 @@ def test_number_without_an_account() -> None:
 def test_unknown_names(name: str) -> None:
     """A name that is not there is refused with the setting and the command that lists those that are; so is what is no number."""
     what, hint = refused(name)
-    assert what == f"USER is {name!r}, and this system has no user of that name."
+    assert what == f"USER is {name!r}, but this system has no user of that name."
     assert "getent passwd" in hint
     what, hint = refused(None, name)
-    assert what == f"GROUP is {name!r}, and this system has no group of that name."
+    assert what == f"GROUP is {name!r}, but this system has no group of that name."
     assert "getent group" in hint
 
 
@@ -161,8 +161,8 @@ def test_only_root_may() -> None:
         answers[2:], [("USER", "root"), ("USER", "54321"), ("GROUP", "54321"), ("GROUP", "54321")], strict=True
     ):
         assert answer.splitlines() == [
-            f"{name} is '{value}', and this process runs as {me}: only root may change that.",
-            f"Drop {name}, or start the server as root.",
+            f"{name} is '{value}', but this process runs as {me}: only root may change accounts.",
+            f"Unset {name}, or start the server as root.",
         ]
 
 
@@ -170,8 +170,8 @@ def test_system_without_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows has none of it, which is said of whichever of the two was set."""
     monkeypatch.delattr(os, "setgroups")
     assert identity(None, None) is None
-    assert refused("nobody")[0] == "USER is 'nobody', and this system has no accounts to change to."
-    assert refused(None, "daemon")[0] == "GROUP is 'daemon', and this system has no accounts to change to."
+    assert refused("nobody")[0] == "USER is 'nobody', but this system has no accounts to change to."
+    assert refused(None, "daemon")[0] == "GROUP is 'daemon', but this system has no accounts to change to."
 
 
 # Becoming it.
@@ -238,7 +238,7 @@ def test_rights_that_can_be_got_back() -> None:
         "import ctypes; assert ctypes.CDLL(None).prctl(28, 1 << 2, 0, 0, 0) == 0\n"
         "print(json.dumps([tell(assume, identity('nobody', None), None)]))"
     )
-    assert answer.startswith("This process became nobody, and could take back what it had been.\n")
+    assert answer.startswith("This process became nobody, but can still regain the rights that it had.\n")
     assert "capabilities" in answer
 
 
@@ -248,7 +248,7 @@ def test_group_that_can_be_got_back() -> None:
     """A process is refused as well if all that it keeps is the capability to change its group."""
     # prctl(2) and capabilities(7): the secure bit NO_SETUID_FIXUP keeps what is there, so SETUID is dropped as the user is changed.
     (answer,) = told(KEEPS_SETGID + "print(json.dumps([tell(assume, identity('nobody', None), None)]))")
-    assert answer.startswith("This process became nobody, and could take back what it had been.\n")
+    assert answer.startswith("This process became nobody, but can still regain the rights that it had.\n")
 
 
 @root
@@ -261,7 +261,7 @@ def test_root_without_the_capability(capability: int) -> None:
         f"import ctypes, sys; assert ctypes.CDLL(None).prctl(24, {capability}, 0, 0, 0) == 0\n"
         f"os.execv(sys.executable, [sys.executable, '-c', {inner!r}])"
     )
-    assert answer.startswith("This process may not become nobody: Operation not permitted.\n")
+    assert answer.startswith("Cannot become nobody: Operation not permitted.\n")
     assert "SETUID and SETGID" in answer
 
 
@@ -273,5 +273,5 @@ def test_umask_is_taken_last() -> None:
         + f"os.umask(0o022); answer = tell(assume, {nobody!r}, 0o077); print(json.dumps([answer, os.umask(0)]))"
     )
     answer, umask = told(code)
-    assert "may not become nobody" in answer
+    assert "Cannot become nobody" in answer
     assert umask == 0o022

@@ -16,7 +16,7 @@ import pytest
 from controlled import controlled
 from flask_prodserve.errors import ExitCode, ProdServeError
 from flask_prodserve.process import control
-from flask_prodserve.process.control import place
+from flask_prodserve.process.control import socket_path
 from serving import PATIENCE
 
 PID = 4711
@@ -40,8 +40,8 @@ def runtime(tmp_path: Path) -> Path:
 @pytest.fixture
 def environ(tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Of a machine on which no other servers run."""
-    monkeypatch.setattr(place, "RUN", str(tmp_path / "none"))
-    monkeypatch.setattr(place, "TEMPORARY", str(tmp_path / "none"))
+    monkeypatch.setattr(socket_path, "RUN", str(tmp_path / "none"))
+    monkeypatch.setattr(socket_path, "TEMPORARY", str(tmp_path / "none"))
     return {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(tmp_path)}
 
 
@@ -234,7 +234,7 @@ def test_paths_that_cannot_be_had(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)
-    assert "others than the server's user" in refused(shared / "c")
+    assert "but others than the server's user can replace it" in refused(shared / "c")
     shared.chmod(0o1777)
     with listening(shared / "c"):
         pass
@@ -244,7 +244,7 @@ def test_paths_that_cannot_be_had(tmp_path: Path) -> None:
 def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     """Root does not put its socket where another account could exchange it."""
     os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
-    assert "others than the server's user" in refused(tmp_path / "c")
+    assert "but others than the server's user can replace it" in refused(tmp_path / "c")
 
 
 def fails(function: Callable[[], object]) -> str:
@@ -301,7 +301,7 @@ def test_asking_a_server_that_does_not_answer(tmp_path: Path) -> None:
         with accepted:
             accepted.sendall(b"220 mail ready\n[]\n")
             for _ in range(2):
-                assert "is not this server" in fails(lambda: connection.ask(control.Status(), PATIENCE))
+                assert "is not from flask-prodserve" in fails(lambda: connection.ask(control.Status(), PATIENCE))
 
 
 def test_waiting_for_the_end(tmp_path: Path) -> None:
@@ -349,4 +349,4 @@ def test_a_folder_in_one_of_somebody_else(tmp_path: Path) -> None:
     """Root does not put its socket into a folder that another account could exchange as a whole."""
     (tmp_path / "own").mkdir(0o700)
     os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
-    assert "others than the server's user" in refused(tmp_path / "own/c")
+    assert "but others than the server's user can replace it" in refused(tmp_path / "own/c")
