@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import cli
 from flask.helpers import get_debug_flag, get_load_dotenv
 
-from .apps.attached import State, app_layers
+from .apps.app_state import AppState, app_layers
 from .apps.green_threads import refuse_green_threads
+from .apps.hooks import EXTENSION, Hooks
+from .apps.limits import limits
 from .apps.main_app import MainApp
 from .apps.mounting import with_mounts
 from .errors import ProdServeError
-from .process.hooks import EXTENSION, Hooks
 from .settings import Layer, Resolved, arguments, environment, platform, resolve, without_supervisor
 from .settings.layers import ENVIRONMENT_PREFIXES, Raw
 from .settings.mounts import parse_mount
-from .wsgi.limits import limits
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -56,7 +56,7 @@ class ProdServe:
 
         Raises :class:`~flask_prodserve.settings.SettingsError` with everything that is wrong with them.
         """
-        app.extensions[EXTENSION] = State(self._arguments, self._hooks, self._mounts)
+        app.extensions[EXTENSION] = AppState(self._arguments, self._hooks, self._mounts)
         own = [environment(_only("REPLACE_RUN", os.environ)), *app_layers(app)]
         if resolve(own, complete=False).settings.behaviour.replace_run:
             _replace_run(app)

@@ -18,7 +18,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .apps.sites import served_apps
+from .apps.hooks import AppsHooks
+from .apps.main_app import served_apps
 from .errors import BindError, ExitCode
 from .net import forked, systemd
 from .net.listeners import Listener, open_listeners
@@ -29,7 +30,6 @@ from .observe.logging import coloured, configure
 from .observe.standard_streams import queued_streams
 from .process import control, handover
 from .process.exit_guard import ExitGuard
-from .process.hooks import AppsHooks
 from .process.pidfile import remove_pidfile, write_pidfile
 from .process.signals import install
 from .service import Service
@@ -209,7 +209,7 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
             resolved,
             import_path=import_path or main.flask.import_name,
             certificates=certificates if resolved.settings.tls == early.tls else None,
-            says=init.first_of_generation,
+            log_notices=init.first_of_generation,
         )
 
     return work(init, service)
@@ -227,7 +227,7 @@ def _preload(load: Load) -> Load:
     """Load the app in this process, for all workers."""
     with forked.in_parent_only():
         main, resolved = load(True)
-        AppsHooks(served_apps(main.flask, resolved.settings)).run_before_fork()
+        AppsHooks(served_apps(main.flask, resolved.settings.wsgi.mounts)).run_before_fork()
     line_writer.pause()  # its thread is not the app's
     if (threads := threading.active_count()) > 1:
         logger.warning(

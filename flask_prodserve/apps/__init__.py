@@ -1,1 +1,3 @@
-"""The apps that are served: what they say of their server, those mounted beside the main one, and which of them a request is for."""
+"""Everything that reads Flask: loading apps, mounts, URL rules, endpoint limits, static folders,
+hooks.
+"""

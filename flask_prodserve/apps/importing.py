@@ -1,10 +1,13 @@
-"""Finds the WSGI app that an import string names: MODULE, MODULE:NAME or MODULE:FACTORY(ARGUMENTS), as ``flask --app`` takes it.
+"""Finds the WSGI app that an import string names: MODULE, MODULE:NAME or MODULE:FACTORY(ARGUMENTS),
+as ``flask --app`` takes it.
 
 Rules:
 
-- What names a Flask app for ``flask run`` names the same one here. WSGI apps of other kinds are found beyond that.
+- A string that names a Flask app for ``flask run`` names the same app here. Other WSGI apps are
+  found as well.
 - A factory is called once.
-- What is not found raises NoAppException, in Flask's words where Flask has some. What the imported code raises passes through.
+- If nothing is found, NoAppException is raised, in Flask's words if Flask has any. What the
+  imported code raises passes through.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -24,52 +27,42 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 _FACTORIES = ("create_app", "make_app")
-"""Where Flask looks for a factory if nothing is named."""
-
-
-def trace_of_app(error: BaseException) -> TracebackType | None:
-    """The traceback of *error* from its first frame on that is neither ours nor Flask's."""
-    trace = error.__traceback__
-    while trace is not None and _is_machinery(trace.tb_frame.f_globals["__name__"]):
-        trace = trace.tb_next
-    return trace
-
-
-def _is_machinery(module: str) -> bool:
-    return module == "flask.cli" or module.startswith(f"{__name__.partition('.')[0]}.")
+"""The factories that Flask looks for if the string names none."""
 
 
 def import_source(source: str) -> tuple[ModuleType, str | None]:
-    """Import the module of *source*. Returns it, and what is named in it."""
+    """Import the module of *source*. Return the module, and the expression behind the colon."""
     path, *names = re.split(r":(?![\\/])", source, maxsplit=1)  # not the colon of a Windows drive
     name = prepare_import(path)
     try:
         __import__(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and one that it imports is not
+            raise  # this module exists, and one that it imports does not
         raise ModuleMissing(f"Could not import {name!r}.") from None
     return sys.modules[name], names[0] if names else None
 
 
 class ModuleMissing(NoAppException):
-    """There is no module of that name."""
+    """No module has that name."""
 
 
 def find_app(module: ModuleType, expression: str | None) -> WSGIApplication:
-    """The WSGI app that *expression* names in *module*, or the one that is most likely meant there."""
+    """Return the WSGI app that *expression* names in *module*; without one, the app that is most
+    likely meant.
+    """
     return checked(_best_of(module) if expression is None else _evaluate(module, expression))
 
 
 def checked(found: Any) -> WSGIApplication:
-    """*found*, if it may be a WSGI app. Raises NoAppException."""
+    """Return *found* if it can be a WSGI app. Raises NoAppException."""
     kind = "a function" if inspect.isfunction(found) else f"of type {type(found).__name__}"
     if not callable(found):
         raise NoAppException(f"It is no WSGI app, but {kind}.")
     if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__):
         raise NoAppException("It is an ASGI app, and this is a WSGI server.")
     if inspect.isclass(found) and not hasattr(found, "__iter__"):
-        raise NoAppException(f"It is the class {found.__name__}, and not an app.")
+        raise NoAppException(f"It is the class {found.__name__}, not an app.")
     if not _takes(found, 2):
         raise NoAppException(f"It is {kind}, and does not take the two arguments of a WSGI app.")
     application: WSGIApplication = found
@@ -77,7 +70,9 @@ def checked(found: Any) -> WSGIApplication:
 
 
 def _best_of(module: ModuleType) -> Any:
-    """The Flask app in *module*, what a factory there makes, or what other frameworks call their app."""
+    """Return the Flask app in *module*, what a factory there makes, or what other frameworks call
+    their app.
+    """
     if any(isinstance(value, Flask) for value in vars(module).values()):
         return find_best_app(module)
     factories = [value for name in _FACTORIES if inspect.isfunction(value := getattr(module, name, None))]
@@ -93,12 +88,14 @@ def _best_of(module: ModuleType) -> Any:
             f"Failed to find Flask application or factory in module {module.__name__!r}. "
             f"Use '{module.__name__}:name' to specify one."
         )
-    return find_best_app(module)  # which raises, and says why
+    return find_best_app(module)  # raises with the reason
 
 
 def _evaluate(module: ModuleType, expression: str) -> Any:
-    """A name in *module*, or a call of one with literal arguments. A function that takes none is a factory, as in Flask; one that does is
-    the app.
+    """Return the value of a name in *module*, or of a call with literal arguments.
+
+    A function that takes no arguments is a factory, as in Flask; a function that takes some is the
+    app.
     """
     try:
         parsed = ast.parse(expression.strip(), mode="eval").body
@@ -146,9 +143,9 @@ def _takes_none(factory: Callable[..., Any]) -> bool:
 
 
 def _takes(found: Any, count: int) -> bool:
-    """Whether *found* takes so many arguments, as far as it tells."""
+    """Return whether *found* takes *count* arguments, as far as its signature tells."""
     try:
-        # Not what a decorator says of the function inside of it: how this one is called is what counts.
+        # The wrapper is called, so its signature counts and not that of the wrapped function.
         signature = inspect.signature(found, follow_wrapped=False)
     except (TypeError, ValueError):
         return True

@@ -1,42 +1,44 @@
-"""Loads the apps that are mounted beside the main one, and finds out what they say for themselves.
+"""Loads the apps that are mounted beside the main app, and reads their own settings.
 
 Rules:
 
-- What is wrong with one of them names its mount and its import string; where its code has failed, the traceback begins in that code.
-- Settings are the server's, and so the main app's. Of a mounted Flask app its ENDPOINT_LIMITS count and, inside of it, its
-  MAX_CONTENT_LENGTH and SEND_FILE_MAX_AGE_DEFAULT, unless the command line or the environment say MAX_BODY_SIZE or STATIC_MAX_AGE; of all
-  others it is said that they do not.
+- An error in a mounted app names its mount and its import string. If its code failed, the traceback
+  starts in that code.
+- The main app's settings are the server's. Of a mounted Flask app only these count, and only for
+  requests to it: ENDPOINT_LIMITS, MAX_CONTENT_LENGTH and SEND_FILE_MAX_AGE_DEFAULT, the latter two
+  unless the command line or the environment set MAX_BODY_SIZE or STATIC_MAX_AGE. A warning names
+  each other setting.
 """
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flask import Flask
-from flask.cli import NoAppException
 
-from ..errors import AppLoadError, ProdServeError
 from ..settings import Layer, Problem, Resolved, SettingsError, resolve, rules
 from ..settings.mounts import Mount
-from .attached import app_layers, state_of
-from .importing import checked, find_app, import_source, trace_of_app
+from .app_state import app_layers, state_of
+from .debug_mode import django_debug_pages
+from .importing import checked, find_app, import_source
+from .loading import load_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_THEIR_OWN = frozenset({"ENDPOINT_LIMITS", "MAX_BODY_SIZE", "STATIC_MAX_AGE", "REPLACE_RUN"})
-"""Settings that a mounted app may have: those that count inside of it, and one that is about being run alone."""
+_ALLOWED = frozenset({"ENDPOINT_LIMITS", "MAX_BODY_SIZE", "STATIC_MAX_AGE", "REPLACE_RUN"})
+"""Settings that a mounted app may have: those that count inside it, and REPLACE_RUN, which is for
+running it alone.
+"""
 
 
 def with_mounts(app: Flask, resolved: Resolved, layers: Iterable[Layer]) -> Resolved:
-    """*resolved* with everything that is mounted beside *app*, loaded: what MOUNTS says, and what the code has added. *layers* are those
-    that it was resolved from.
+    """Load the apps of MOUNTS and ``ProdServe.mount()``, and return *resolved* with them.
 
-    Raises AppLoadError, or SettingsError where what an app says of itself is wrong.
+    *app* is the main app; *resolved* was resolved from *layers*. Raises AppLoadError, or
+    SettingsError if a mounted app's own settings are wrong.
     """
     configured = resolved.settings.wsgi.mounts or ()
     state = state_of(app)
@@ -57,18 +59,21 @@ def with_mounts(app: Flask, resolved: Resolved, layers: Iterable[Layer]) -> Reso
     for mount in mounts:
         mount = replace(mount, application=_load(mount))
         if isinstance(mount.application, Flask):
-            mount = _with_its_own(mount, mount.application, resolved, stronger, warnings)
+            mount = _with_own_settings(mount, mount.application, resolved, stronger, warnings)
         loaded.append(mount)
     warnings += _shared_cookies(app, loaded)
     if not resolved.settings.behaviour.allow_debug:
-        warnings += debug_pages((mount.key, mount.application) for mount in loaded)
+        warnings += django_debug_pages((mount.key, mount.application) for mount in loaded)
     settings = replace(settings, wsgi=replace(settings.wsgi, mounts=tuple(loaded)))
     return Resolved(settings, origins, tuple(warnings))
 
 
-def _with_its_own(mount: Mount, app: Flask, main: Resolved, stronger: Set[str], warnings: list[Problem]) -> Mount:
-    """*mount* with what *app*, which is mounted there, says of itself; *warnings* get what does not count. What is *stronger*, the command
-    line and the environment, speaks of the *main* app, also where this one repeats it (``Config.from_prefixed_env`` does).
+def _with_own_settings(mount: Mount, app: Flask, main: Resolved, stronger: Set[str], warnings: list[Problem]) -> Mount:
+    """Return *mount* with the settings of *app*, which is mounted there; add those without effect
+    to *warnings*.
+
+    The command line and the environment, whose settings *stronger* names, speak to the *main* app,
+    even if this app repeats them (``Config.from_prefixed_env`` does).
     """
     layers = app_layers(app)
     try:
@@ -76,68 +81,49 @@ def _with_its_own(mount: Mount, app: Flask, main: Resolved, stronger: Set[str], 
     except SettingsError as error:
         raise error.within(f"The app at {mount.key}") from error
     for name, raw in {name: raw for layer in reversed(layers) for name, raw in layer.values.items()}.items():
-        if name not in _THEIR_OWN | stronger:
+        if name not in _ALLOWED | stronger:
             warnings.append(
                 Problem(
                     f"{raw.origin} of the app at {mount.key} has no effect, because that app does not run the server.",
-                    "What the main app says holds for all of them.",
+                    "The main app's value is used for all apps.",
                 )
             )
-    says = {name for layer in layers for name in layer.values} - stronger
+    given = {name for layer in layers for name in layer.values} - stronger
     limits = own.settings.limits.endpoint_limits
     repeated = "ENDPOINT_LIMITS" in stronger and limits == main.settings.limits.endpoint_limits
     return replace(
         mount,
         endpoint_limits=() if repeated else limits,
-        max_body=own.settings.limits.max_body_size if "MAX_BODY_SIZE" in says else None,
-        static_max_age=own.settings.files.static_max_age if "STATIC_MAX_AGE" in says else None,
+        max_body=own.settings.limits.max_body_size if "MAX_BODY_SIZE" in given else None,
+        static_max_age=own.settings.files.static_max_age if "STATIC_MAX_AGE" in given else None,
     )
 
 
 def _shared_cookies(app: Flask, mounts: Sequence[Mount]) -> Iterator[Problem]:
-    """Flask apps that keep their sessions in one cookie, and cannot read each other's."""
+    """Report Flask apps that use one session cookie but cannot read each other's sessions."""
     beside = [(mount.key, mount.application) for mount in mounts if not mount.host]
     known: dict[tuple[str, str, str | None], tuple[str, object]] = {}
-    for place, one in [("/", app), *beside]:
+    for key, one in [("/", app), *beside]:
         if not isinstance(one, Flask) or not one.secret_key:
             continue
         interface = one.session_interface
         cookie = interface.get_cookie_name(one), interface.get_cookie_path(one), interface.get_cookie_domain(one)
-        other, secret = known.setdefault(cookie, (place, one.secret_key))
+        other, secret = known.setdefault(cookie, (key, one.secret_key))
         if secret != one.secret_key:
             yield Problem(
-                f"The apps at {other} and {place} have their sessions in the same cookie and cannot read each other's: "
-                "each ends those of the other.",
-                f"Give the app at {place} a SESSION_COOKIE_NAME of its own, or the same SECRET_KEY.",
+                f"The apps at {other} and {key} use the same session cookie with different keys: each destroys the other's sessions.",
+                f"Give the app at {key} its own SESSION_COOKIE_NAME, or the same SECRET_KEY.",
             )
 
 
-def debug_pages(apps: Iterable[tuple[str, object]]) -> Iterator[Problem]:
-    """A Django project with debug pages: a fresh one has them. Django is never imported for this: where nobody has, it is not mounted."""
-    wsgi = sys.modules.get("django.core.handlers.wsgi")
-    places = [place for place, app in apps if wsgi and isinstance(app, wsgi.WSGIHandler)]
-    if places and sys.modules["django.conf"].settings.DEBUG:
-        yield Problem(
-            f"The Django project at {' and '.join(places)} is in debug mode, which shows code and settings to whoever causes an error.",
-            "Say DEBUG = False in its settings.",
-        )
-
-
 def _load(mount: Mount) -> WSGIApplication:
-    try:
+    name = f"The app at {mount.key}, '{mount.source}',"
+    hint = "Name it as for 'flask --app': MODULE, MODULE:NAME or MODULE:FACTORY(ARGUMENTS)."
+
+    def find() -> WSGIApplication:
         return find_app(*import_source(mount.source)) if mount.application is None else checked(mount.application)
-    except NoAppException as error:
-        raise AppLoadError(
-            f"The app at {mount.key}, '{mount.source}', could not be loaded: {error.format_message().strip()}",
-            "It is named as for 'flask --app': MODULE, MODULE:NAME or MODULE:FACTORY(ARGUMENTS).",
-        ) from error
+
+    try:
+        return load_app(find, name, hint)
     except SettingsError as error:
-        raise error.within(f"The app at {mount.key}, '{mount.source}'") from error
-    except ProdServeError:
-        raise
-    except Exception as error:
-        # That app's own fault: shown from its first frame on, which is below ours and Flask's.
-        traceback.print_exception(type(error), error, trace_of_app(error))
-        raise AppLoadError(
-            f"The app at {mount.key}, '{mount.source}', could not be loaded: {type(error).__name__}: {error}"
-        ) from error
+        raise error.within(name.rstrip(",")) from error

@@ -24,8 +24,8 @@ import click
 from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
+from ..wsgi.folder import regular_files
 from ..wsgi.static_file import SUFFIXES, is_variant
-from ..wsgi.static_folders import regular_files
 from .serve import end_soon, fail, layers_without_app, load
 
 if TYPE_CHECKING:
@@ -112,9 +112,13 @@ def compress(ctx: click.Context, info: ScriptInfo, paths: tuple[str, ...]) -> No
 
 
 def _static_folders(main: MainApp, resolved: Resolved) -> list[str]:
-    from ..apps.sites import served_apps
+    from ..apps.main_app import served_apps
 
-    owners = [owner for one in served_apps(main.flask, resolved.settings) for owner in (one, *one.blueprints.values())]
+    owners = [
+        owner
+        for one in served_apps(main.flask, resolved.settings.wsgi.mounts)
+        for owner in (one, *one.blueprints.values())
+    ]
     return list(dict.fromkeys(owner.static_folder for owner in owners if owner.static_folder is not None))
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
-from flask.cli import NoAppException, ScriptInfo, pass_script_info
+from flask.cli import ScriptInfo, pass_script_info
 
 if TYPE_CHECKING:
     from ..apps.main_app import MainApp
@@ -80,7 +80,7 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
             code = launch(main, resolved, import_path=name, ends_process=True, keeps_signals=True)
         else:
             code = supervise(
-                lambda says: load(info, layers, says=says),
+                lambda log_notices: load(info, layers, log_notices=log_notices),
                 early,
                 environment,
                 import_path=info.app_import_path,
@@ -122,21 +122,24 @@ def _resolve_early(info: ScriptInfo, layers: list[Layer]) -> Resolved:
         raise
 
 
-def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[MainApp, Resolved]:
-    """Load the app as ``flask run`` does, without an app context, resolve its settings below *layers*, and load what is mounted beside it.
+def load(info: ScriptInfo, layers: list[Layer], *, log_notices: bool = True) -> tuple[MainApp, Resolved]:
+    """Load the app as ``flask run`` does, resolve its settings below *layers*, and load its mounts.
 
-    *says*: say what is worth a word. Raises AppLoadError or SettingsError; the latter has the problems of *layers*, too, when the app's
-    own keys are wrong.
+    Never pushes an app context. *log_notices*: warn of a command of the app that this one hides. Raises
+    AppLoadError or SettingsError; if the app's own keys are wrong, the latter includes the problems of
+    *layers*.
     """
     from dataclasses import replace
 
-    from ..apps.attached import app_layers
+    from ..apps.app_state import app_layers
+    from ..apps.debug_mode import django_debug_pages
     from ..apps.green_threads import refuse_green_threads
-    from ..apps.mounting import debug_pages, with_mounts
+    from ..apps.main_app import load_main_app
+    from ..apps.mounting import with_mounts
     from ..settings import SettingsError, resolve, without_supervisor
 
     try:
-        main = _load_app(info)
+        main = load_main_app(info)
     except SettingsError as error:
         # ProdServe has refused the app's keys; the person at the terminal wants to see everything that is wrong.
         try:
@@ -145,7 +148,7 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[M
             raise SettingsError([*other.problems, *error.problems]) from error
         raise
     app = main.flask
-    if says and "serve" in app.cli.commands:
+    if log_notices and "serve" in app.cli.commands:
         click.secho(
             " * The app has a 'serve' command of its own, which flask-prodserve's hides. Rename it to be able to run it.",
             fg="yellow",
@@ -157,33 +160,11 @@ def load(info: ScriptInfo, layers: list[Layer], *, says: bool = True) -> tuple[M
         resolved = without_supervisor(resolved, app_is_loaded=False)
     remarks = main.remarks
     if not resolved.settings.behaviour.allow_debug:
-        remarks += debug_pages([("/", main.wsgi)])
+        remarks += django_debug_pages([("/", main.wsgi)])
     resolved = replace(resolved, warnings=(*resolved.warnings, *remarks))
     resolved = with_mounts(app, resolved, layers)
     refuse_green_threads(tls=bool(resolved.settings.tls.pairs))
     return main, resolved
-
-
-def _load_app(info: ScriptInfo) -> MainApp:
-    import traceback
-
-    from ..apps.importing import trace_of_app
-    from ..apps.main_app import load_main_app
-    from ..errors import AppLoadError, ProdServeError
-
-    try:
-        return load_main_app(info)
-    except NoAppException as error:
-        message = error.format_message()
-        # Several lines are the traceback of an import that failed inside the app, which was found then.
-        hint = "" if "\n" in message else "Name the app with 'flask --app MODULE[:NAME] serve' or FLASK_APP."
-        raise AppLoadError(message.rstrip(), hint) from error
-    except ProdServeError:
-        raise
-    except Exception as error:
-        # The app's own fault: shown from its first frame on, which is below ours and Flask's.
-        traceback.print_exception(type(error), error, trace_of_app(error))
-        raise AppLoadError(f"The app could not be loaded: {type(error).__name__}: {error}") from error
 
 
 def fail(ctx: click.Context, error: ProdServeError) -> None:

@@ -59,7 +59,7 @@ class Certificates:
         found = [certificate.remark(now) for certificate in self._certificates]
         return [f"TLS_CERT: {remark}" for remark in found if remark is not None]
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Take new files over, if there are any and they fit, and log which dates have become wrong by that or by the time. To be called
         every second or so, and from no thread that serves clients.
         """

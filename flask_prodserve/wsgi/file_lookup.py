@@ -1,6 +1,7 @@
-"""Which static file a request is for, if it is for one: asked by the engine, before any app is called.
+"""Finds the static file that a request asks for, before any app is called.
 
-Rule: what is in front of the apps (see ``stack``) is asked here as well: who the client is, for the log, and which app has the path.
+Rule: the wrappers in front of the apps (see ``stack``) count here as well. They decide which app
+has the path, and who the client is, which goes to the log.
 """
 
 from __future__ import annotations
@@ -15,26 +16,30 @@ if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
     from ..settings.table import Proxy
     from .forwarded import PeerTrust
-    from .mounts import Directory
+    from .mounts import MountTable
     from .static import StaticFiles
     from .static_file import FileAnswer
 
 
 class FileLookup:
-    """*directory* has the static files of each app, None for an app that has none. *trust* is what TRUSTED_PROXIES says."""
+    """Looks in *table*, which maps each app to its static files, or None. *trust* is that of
+    TRUSTED_PROXIES.
+    """
 
-    def __init__(self, directory: Directory[StaticFiles | None], proxy: Proxy, trust: PeerTrust) -> None:
-        self._directory = directory
+    def __init__(self, table: MountTable[StaticFiles | None], proxy: Proxy, trust: PeerTrust) -> None:
+        self._table = table
         self._prefix = proxy.url_prefix or ""
         self._trust = trust
         self._fields = frozenset(proxy.proxy_headers)
 
     def find(self, head: RequestHead, peer: str) -> tuple[FileAnswer, str] | None:
-        """The answer to a request that came from *peer*, and the client's address; None where it is not for this one to answer."""
+        """Return the answer to a request from *peer* and the client's address, or None if the app
+        must answer.
+        """
         fields: dict[str, Any] = head.fields
         client = peer
         if self._trust.covers(peer):
-            # The scheme decides about the port of a host only, which no mount looks at.
+            # The scheme only affects the port of the host, which mounts ignore.
             fields = {**fields, "REMOTE_ADDR": peer, "wsgi.url_scheme": "http"}
             try:
                 apply_forwarded(fields, self._fields, self._trust)
@@ -44,6 +49,6 @@ class FileLookup:
         path = path_below(self._prefix, head.path) if self._prefix else head.path
         if path is None:
             return None
-        files, _, path = self._directory.find(path, fields.get("HTTP_HOST", ""))
+        files, _, path = self._table.find(path, fields.get("HTTP_HOST", ""))
         answer = None if files is None else files.answer(path, head.method, head.fields)
         return None if answer is None else (answer, client)

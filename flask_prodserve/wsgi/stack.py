@@ -1,4 +1,6 @@
-"""The order of the wrappers, outermost first: forwarded, prefix, X-Sendfile, mounts."""
+"""Builds the stack of WSGI wrappers around the app: forwarded, prefix, X-Sendfile, mounts,
+outermost first.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .forwarded import Forwarded, PeerTrust
-from .mounts import Directory, Mounts
+from .mounts import Mounts, MountTable
 from .prefix import Prefix
 from .x_sendfile import XSendfile
 
@@ -25,11 +27,13 @@ def build(
     mounts: Sequence[tuple[Mount, WSGIApplication]] = (),
     x_sendfile: Sequence[tuple[str, str]] | None = None,
 ) -> WSGIApplication:
-    """Wrap *app*, and those of *mounts* beside it. *keep_forwarded*: leave the proxies' fields alone, because the app evaluates them
-    itself. *x_sendfile*, the mapping for nginx, is None where no app lets a proxy send files.
+    """Wrap *app* and the apps of *mounts*.
+
+    *keep_forwarded*: keep the proxies' fields, because the app evaluates them itself. *x_sendfile*
+    is the mapping for nginx, or None if no app uses X-Sendfile.
     """
     if mounts:
-        app = Mounts(Directory(app, mounts))
+        app = Mounts(MountTable(app, mounts))
     if x_sendfile is not None:
         app = XSendfile(app, x_sendfile)
     if proxy.url_prefix:

@@ -23,8 +23,8 @@ from wsgiref.headers import Headers
 from werkzeug.utils import get_content_type
 from whitenoise.base import WhiteNoise
 
+from .folder import Folder, regular_files
 from .static_file import FileAnswer, StaticFile, is_variant
-from .static_folders import Folder, regular_files
 
 # name.3f2a9c81.js, name-3f2a9c81.chunk.css, 3f2a9c81.js.map: at least 8 hexadecimal digits, with a letter and a digit, so that no date and
 # hardly a word is taken for one. To take a name for one costs its visitors updates for years, to overlook one a request a minute.

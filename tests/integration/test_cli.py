@@ -66,7 +66,9 @@ def test_import_error_is_not_a_matter_of_names(tmp_path: Path) -> None:
     (tmp_path / "helpers_of_mine.py").write_text("import nothing_of_that_name\n")
     code, _, errors = ends_here(tmp_path, "serve", "--workers", "0")
     assert code == 4
-    assert errors.startswith("Error: While importing 'app', an ImportError was raised:\n\nTraceback")
+    assert errors.startswith(
+        "Error: The app could not be loaded: While importing 'app', an ImportError was raised:\n\nTraceback"
+    )
     assert errors.splitlines()[-1] == "ModuleNotFoundError: No module named 'nothing_of_that_name'"
     assert "FLASK_APP" not in errors
 
@@ -97,7 +99,7 @@ def test_no_app_anywhere(tmp_path: Path) -> None:
     """In a folder without an app, Flask's explanation, and exit code 4."""
     code, _, errors = ends_here(tmp_path, "serve", "--workers", "0")
     assert code == 4
-    assert errors.startswith("Error: Could not locate a Flask application.")
+    assert errors.startswith("Error: The app could not be loaded: Could not locate a Flask application.")
     assert len(errors.splitlines()) == 2
 
 

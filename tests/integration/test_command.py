@@ -112,9 +112,10 @@ def test_missing_app(tmp_path: Path) -> None:
     """No app is two clear lines and exit code 4."""
     code, output, errors = ends(tmp_path, "--app", "nope", "serve")
     assert (code, output) == (4, "")
-    assert (
-        errors == "Error: Could not import 'nope'.\nName the app with 'flask --app MODULE[:NAME] serve' or FLASK_APP.\n"
-    )
+    assert errors.splitlines() == [
+        "Error: The app could not be loaded: Could not import 'nope'.",
+        "Name the app with 'flask --app MODULE[:NAME] serve' or FLASK_APP.",
+    ]
 
 
 def test_own_serve_command(tmp_path: Path) -> None:
@@ -350,7 +351,7 @@ def test_proxy_fix(tmp_path: Path) -> None:
     """An app with ProxyFix gets the fields where no proxy is trusted, and the server says so once; with one, it gets none."""
     write(tmp_path, app__py=APP.format(text="x") + WHO)
     for variables, answer, word in [
-        ({}, b"6.6.6.6True", "are left to it"),
+        ({}, b"6.6.6.6True", "so it gets X-Forwarded-* fields from every peer"),
         ({"PRODSERVE_TRUSTED_PROXIES": "127.0.0.1"}, b"6.6.6.6False", "can be removed"),
         ({"PRODSERVE_TRUSTED_PROXIES": "10.0.0.1"}, b"127.0.0.1False", "can be removed"),
     ]:

@@ -798,27 +798,27 @@ def test_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     key.symlink_to(before.key)
     certificates = Certificates(TLS((str(cert),), (str(key),)))
     first = certificates.context
-    certificates.look()
+    certificates.check()
     assert certificates.context is first
 
     def replace(link: Path, target: str) -> None:
         link.with_suffix(".new").symlink_to(target)
         link.with_suffix(".new").replace(link)
-        certificates.look()
-        certificates.look()
+        certificates.check()
+        certificates.check()
 
     replace(cert, after.cert)
     assert certificates.context is first
     for _ in range(3):
-        certificates.look()
+        certificates.check()
     (record,) = caplog.records
     assert "is not the key of the certificate" in record.getMessage()
     replace(key, after.key)
     assert certificates.context is not first
     assert caplog.records[-1].getMessage() == "new connections get the new certificates"
     key.unlink()
-    certificates.look()
-    certificates.look()
+    certificates.check()
+    certificates.check()
     assert "No such file" in caplog.records[-1].getMessage()
 
 
@@ -838,7 +838,7 @@ def test_dates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         clock.now = at
         caplog.clear()
         for _ in range(3):
-            certificates.look()
+            certificates.check()
         return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
     install(usual)
@@ -902,14 +902,14 @@ def test_new_certificate_of_a_name_and_new_authority(folder: Path, localhost: Pa
             ask(open_one)
             assert shown("shop.example", clients[0]) == _encoded(shops[0])
             install((shops[1].cert, live.cert), (shops[1].key, live.key))
-            certificates.look()
-            certificates.look()
+            certificates.check()
+            certificates.check()
             assert shown("shop.example", clients[0]) == _encoded(shops[1])
             assert shown("localhost", clients[0]) == _encoded(localhost)
             assert [refused(client) for client in clients] == [False, True]
             install((authorities[1].cert, live_authority))
-            certificates.look()
-            certificates.look()
+            certificates.check()
+            certificates.check()
             assert [refused(client) for client in clients] == [True, False]
             assert ask(open_one)["SSL_CLIENT_VERIFY"] == "SUCCESS"
 

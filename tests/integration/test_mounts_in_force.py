@@ -15,11 +15,11 @@ from flask import Flask, redirect, request, session, url_for
 
 import internals
 from flask_prodserve import ProdServe
-from flask_prodserve.apps.main_app import MainApp
-from flask_prodserve.apps.sites import lookup_for, served_apps
+from flask_prodserve.apps.hooks import AppsHooks
+from flask_prodserve.apps.main_app import MainApp, served_apps
+from flask_prodserve.apps.routing import router_for
 from flask_prodserve.errors import AppLoadError
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.process.hooks import AppsHooks
 from flask_prodserve.protocol.request_head import RequestHead
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import SettingsError, arguments
@@ -198,7 +198,8 @@ def test_names_of_requests(app: Flask, gate: Gate) -> None:
     """A request is called by its method, its mount and the rule in it; of what has no rules, by its path."""
     mounts = {"/a": make_app("a"), "b.test": make_app("b"), "/gate": gate}
     given = arguments({"mounts": mounts, "url_prefix": "/shop"}, "test")
-    kind = lookup_for(app, resolve_for(app, [given]).settings).kind
+    settings = resolve_for(app, [given]).settings
+    kind = router_for(app, settings.wsgi, settings.limits, settings.proxy).kind
     assert kind(head("/shop/old/1")) == "GET /old/<int:number>"
     assert kind(head("/shop/a/old/1")) == "GET /a/old/<int:number>"
     assert kind(head("/shop/old/1", "B.test:80")) == "GET b.test/old/<int:number>"
@@ -344,7 +345,7 @@ def test_session_cookies(config: dict[str, str], first: str, warned: bool, schem
     main, other = make_session_app("main"), make_session_app("other")
     other.config.update(config)
     resolved = resolve_for(main, [arguments({"mounts": {"/a": other}}, "test")])
-    said = [problem for problem in resolved.warnings if "each ends those of the other" in problem.what]
+    said = [problem for problem in resolved.warnings if "each destroys the other's sessions" in problem.what]
     assert bool(said) == warned
     with in_thread(main, mounts={"/a": other}) as served:
         browser = opener(HTTPCookieProcessor(CookieJar()))
@@ -401,7 +402,7 @@ def test_hooks(app: Flask) -> None:
     once = threading.Event()
     ProdServe(plain).once(lambda app: once.set())
     mounts = {"/a": other, "/b": other, "/c": plain, "/d": app}
-    apps = served_apps(app, resolve_for(app, [arguments({"mounts": mounts}, "test")]).settings)
+    apps = served_apps(app, resolve_for(app, [arguments({"mounts": mounts}, "test")]).settings.wsgi.mounts)
     assert apps == [app, other, plain]
     hooks = AppsHooks(apps)
     hooks.run_before_fork()

@@ -17,9 +17,9 @@ import flask
 import pytest
 from flask import Blueprint, Flask, Request, send_file
 
+from flask_prodserve.apps.static_choice import static_files
 from flask_prodserve.errors import MissingExtraError
 from flask_prodserve.settings import arguments, resolve
-from flask_prodserve.wsgi.static_choice import static_files
 from flask_prodserve.wsgi.static_file import FileAnswer, StaticFile
 from serving import PATIENCE, ManualClock, in_thread, wait_until
 from wire import Response, Wire, get
@@ -612,7 +612,7 @@ def test_what_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(4):
         _before_request(app)
     with caplog.at_level(logging.INFO, "flask_prodserve"):
-        assert static_files(app, resolve([]).settings.files, "/shop", says=True) is None
+        assert static_files(app, resolve([]).settings.files, "/shop", log_notices=True) is None
     [record] = caplog.records
     assert "/shop/static/" in record.getMessage()
     assert "test_static_files._before_request" in record.getMessage()
@@ -637,7 +637,7 @@ def test_many_folders_are_one_line(folder: Path, caplog: pytest.LogCaptureFixtur
             )
         )
     with caplog.at_level(logging.DEBUG, "flask_prodserve"):
-        static_files(app, resolve([arguments({"static": static}, "test")]).settings.files, says=True)
+        static_files(app, resolve([arguments({"static": static}, "test")]).settings.files, log_notices=True)
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
     assert "/static/, /b1/part1/, /b3/part3/ and 8 more" in line
     details = " ".join(record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG)
@@ -649,9 +649,9 @@ def test_what_is_said_of_what_is_sent(folder: Path, caplog: pytest.LogCaptureFix
     """The log says how many files are sent without the app, and where; of an app that has none it says nothing."""
     with caplog.at_level(logging.INFO, "flask_prodserve"):
         files = resolve([]).settings.files
-        assert static_files(make_app(folder), files, says=True) is not None
-        static_files(make_app(folder / "nowhere"), files, says=True)
-    assert caplog.messages == ["static files are sent without the app: 2 at /static/"]
+        assert static_files(make_app(folder), files, log_notices=True) is not None
+        static_files(make_app(folder / "nowhere"), files, log_notices=True)
+    assert caplog.messages == ["serving static files without the app: 2 at /static/"]
 
 
 def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -659,7 +659,7 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog
     monkeypatch.setitem(sys.modules, "whitenoise", None)
     with caplog.at_level(logging.INFO, "flask_prodserve"):
         for root in (folder, folder / "nowhere"):
-            assert static_files(make_app(root), resolve([]).settings.files, says=True) is None
+            assert static_files(make_app(root), resolve([]).settings.files, log_notices=True) is None
     [record] = caplog.records
     assert "pip install 'flask-prodserve[static]'" in record.getMessage()
     with in_thread(make_app(folder)) as served:

@@ -105,7 +105,7 @@ def test_middleware_that_is_passed_by(folder: Path) -> None:
     """Where only the module is named, the Flask app is served as `flask run` does, and one line names the middleware around it."""
     with run(flask("--app", "wrapped", "serve", "--port", "0"), cwd=folder) as command:
         assert get(command.address).get("traced") is None
-    assert "To serve it with that, name it: flask --app wrapped:app serve." in command.output
+    assert "To serve it with the middleware, name that: flask --app wrapped:app serve." in command.output
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -135,7 +135,7 @@ def test_a_django_project(tmp_path: Path) -> None:
         ("wrapped:number", "It is no WSGI app, but of type int."),
         ("wrapped:two_arguments", "It is a function, and does not take the two arguments of a WSGI app."),
         ("wrapped:asgi", "It is an ASGI app, and this is a WSGI server."),
-        ("wrapped:Tracing", "It is the class Tracing, and not an app."),
+        ("wrapped:Tracing", "It is the class Tracing, not an app."),
         ("wrapped:create_traced(1, 2)", "could not be called with the specified arguments."),
         ("wrapped:site.name", "Failed to parse 'site.name' as an attribute name or function call."),
     ],

@@ -12,10 +12,10 @@ from flask import Flask
 
 import flask_prodserve
 from flask_prodserve import ProdServe, serve
-from flask_prodserve.apps.attached import app_layers
+from flask_prodserve.apps.app_state import app_layers
+from flask_prodserve.apps.hooks import hooks_of
 from flask_prodserve.clock import Deadline
 from flask_prodserve.extension import _development_defaults, resolve_for
-from flask_prodserve.process.hooks import hooks_of
 from flask_prodserve.settings import Settings, SettingsError, arguments, command_line, resolve
 from flask_prodserve.units import SystemdAddress, TCPAddress, UnixAddress
 from serving import wait_until

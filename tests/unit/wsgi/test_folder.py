@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_prodserve.wsgi.static_folders import regular_files
+from flask_prodserve.wsgi.folder import regular_files
 
 
 def write(path: Path) -> str:

@@ -1,9 +1,8 @@
-"""The app's hooks: functions that the app registers, and that run when its processes start and
-stop.
+"""Functions that an app registers for its processes, and the code that runs them.
 
-Rules: a function is called with the app as its only argument. Registering only stores it, so that
-the process can still fork; threads start in :meth:`Hooks.start_once`. An exception of a function is
-logged by the app's logger, unless it must stop the start of a worker.
+Rules: a function is called with the app as its only argument. Registration only stores a function,
+so that the app can be forked; threads start in :meth:`Hooks.start_once`. If a function fails, the
+app's logger logs it, unless it must stop the start.
 """
 
 from __future__ import annotations
@@ -13,32 +12,25 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from ..clock import Deadline
 from ..net.forked import in_parent_only
 
-Hook = Callable[[Any], object]
+if TYPE_CHECKING:
+    from flask import Flask
+
+Hook = Callable[["Flask"], object]
 """A function of the app, with the app as its only argument."""
 
 EXTENSION = "prodserve"
-"""The key of ``app.extensions`` under which the extension keeps its state."""
+"""The key of the extension's state in ``app.extensions``."""
 
 logger = logging.getLogger("flask_prodserve")
 
 
-class App(Protocol):
-    """The part of an app that is used here."""
-
-    extensions: dict[str, Any]
-
-    @property
-    def logger(self) -> logging.Logger: ...
-
-
 class Hooks:
-    """The functions of one app, or of several apps that share a ``ProdServe``.
-
+    """The hooks of one app, or of several that share a ``ProdServe``.
     :class:`flask_prodserve.ProdServe` says when they run.
     """
 
@@ -48,7 +40,7 @@ class Hooks:
         self._worker_stopping: list[Hook] = []
         self._once: list[Hook] = []
 
-    # Registration. Each method raises TypeError for a function that cannot be called like this.
+    # Registration. Each method raises TypeError if the function cannot be called with the app.
 
     def before_fork(self, function: Hook) -> None:
         self._before_fork.append(_runs_to_its_end(function, "before_fork"))
@@ -64,24 +56,24 @@ class Hooks:
 
     # Running.
 
-    def run_before_fork(self, app: App) -> None:
-        """Run them in the process that forks, after the app is loaded and before the first fork.
-
-        Raises what a function raises.
+    def run_before_fork(self, app: Flask) -> None:
+        """Call in the process that forks, after the app is loaded and before the first fork. Raises
+        what a function raises.
         """
         for function in self._before_fork:
             function(app)
 
-    def run_worker_started(self, app: App) -> None:
-        """Run them in each process before it serves.
-
-        Raises what a function raises, and does not run the functions after it.
+    def run_worker_started(self, app: Flask) -> None:
+        """Call in each process before it serves. Raises what a function raises; later functions do
+        not run.
         """
         for function in self._worker_started:
             function(app)
 
-    def run_worker_stopping(self, app: App) -> None:
-        """Run them in each process after it has served, in reverse order. Raises no Exception."""
+    def run_worker_stopping(self, app: Flask) -> None:
+        """Call in each process after it served; runs the functions in reverse order. Raises no
+        Exception.
+        """
         for function in reversed(self._worker_stopping):
             try:
                 function(app)
@@ -90,35 +82,35 @@ class Hooks:
 
     @property
     def has_once(self) -> bool:
-        """Whether there are ``once`` functions."""
+        """Whether there are functions that only one process runs."""
         return bool(self._once)
 
-    def start_once(self, app: App) -> OnceRunning:
-        """Start each ``once`` function in a thread of its own. Returns at once."""
+    def start_once(self, app: Flask) -> OnceRunning:
+        """Start each ``once`` function in its own thread, and return at once."""
         running = []
         for function in self._once:
             one = _Once(function, app)
             try:
                 one.start()
-            except RuntimeError:  # from threading, at a limit of the system
+            except RuntimeError:  # a limit of the system on threads
                 app.logger.exception("once: could not start a thread for %s", _name(function))
             else:
                 running.append(one)
         return OnceRunning(running)
 
 
-def hooks_of(app: App) -> Hooks:
-    """Return the hooks of *app*; none if the extension is not attached."""
+def hooks_of(app: Flask) -> Hooks:
+    """Return the hooks of *app*."""
     state = app.extensions.get(EXTENSION)
     return Hooks() if state is None else state.hooks
 
 
 class AppsHooks:
-    """The functions of all *apps* of a server, each called with its own app, in the order of the
+    """The hooks of all *apps* of one server, each called with its own app, in the order of the
     apps.
     """
 
-    def __init__(self, apps: Iterable[App]) -> None:
+    def __init__(self, apps: Iterable[Flask]) -> None:
         self._apps = [(app, hooks_of(app)) for app in apps]
 
     def run_before_fork(self) -> None:
@@ -142,20 +134,18 @@ class AppsHooks:
 
 
 class OnceRunning:
-    """The functions that :meth:`Hooks.start_once` has started."""
+    """The functions that :meth:`Hooks.start_once` started."""
 
     def __init__(self, running: Sequence[_Once]) -> None:
         self.running = running
 
     def stop(self, deadline: Deadline) -> bool:
-        """Run the part of generators behind their ``yield``, and wait for its end until *deadline*.
+        """Resume the generators behind their ``yield``, and wait for their end until *deadline*.
+        Other functions are not waited for.
 
-        Does not wait for plain functions.
-
-        Returns whether all functions have ended, so that another process may start them. May be
-        called again.
+        Returns whether all have ended, so that another process may start them. May be called again.
         """
-        for one in self.running:  # all at the same time, so that each has until the deadline
+        for one in self.running:  # all at once, so that each has the whole time
             one.begin_to_stop()
         for one in self.running:
             one.wait(deadline)
@@ -163,18 +153,17 @@ class OnceRunning:
 
 
 class _Once:
-    """One function in its thread, a daemon: a function that cannot be stopped does not keep the
-    process alive.
+    """One function in its thread, a daemon thread: a function that cannot be stopped must not keep
+    the process alive.
     """
 
-    def __init__(self, function: Hook, app: App) -> None:
+    def __init__(self, function: Hook, app: Flask) -> None:
         self._function = function
         self._app = app
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._can_stop = inspect.isgeneratorfunction(function)
-        # An empty context: a thread that inherits one would get that of the code that started the
-        # server.
+        # In an empty context: some Pythons pass the caller's context to a new thread.
         self._thread = threading.Thread(
             target=contextvars.Context().run,
             args=(self._run,),
@@ -183,20 +172,20 @@ class _Once:
         )
 
     def start(self) -> None:
-        """Raises RuntimeError if no thread can be started."""
+        """Start the thread. Raises RuntimeError if the system allows no more threads."""
         self._thread.start()
 
     def begin_to_stop(self) -> None:
         self._stopping.set()
 
     def wait(self, deadline: Deadline) -> None:
-        """Wait until *deadline* for the end of a generator."""
+        """Wait for the end of a generator until *deadline*."""
         if not self._can_stop:
             return
         self._thread.join(deadline.remaining())
         if self.is_running():
             logger.warning(
-                "once: %s did not stop within GRACEFUL_TIMEOUT; it keeps running until its process exits",
+                "once: %s did not stop within GRACEFUL_TIMEOUT and runs until its process ends",
                 _name(self._function),
             )
 
@@ -208,61 +197,55 @@ class _Once:
             with in_parent_only():
                 result = self._function(self._app)
                 if isinstance(result, Generator):
-                    self._can_stop = (
-                        # Known before it begins: a decorated generator function does not look like
-                        # one.
-                        True
-                    )
+                    self._can_stop = True  # a decorated generator function is recognized only here
                     self._drive(result)
-        except BaseException:  # a thread that gets SystemExit would end without a message
+        except BaseException:  # SystemExit would end a thread without a trace
             self._app.logger.exception("once: %s failed; this process does not run it again", _name(self._function))
         finally:
             self._ended.set()
 
     def _drive(self, generator: Generator[object, None, object]) -> None:
-        # It was stopped before it began, or has nothing to stop.
-        if self._stopping.is_set() or _has_ended(generator):
+        if self._stopping.is_set() or _has_ended(generator):  # stopped before it started, or it has no yield left
             return
         self._stopping.wait()
         if not _has_ended(generator):
-            self._app.logger.error("once: %s yielded more than once; the rest is not run", _name(self._function))
+            self._app.logger.error("once: %s yields more than once; the rest of it does not run", _name(self._function))
             generator.close()
 
 
 def _has_ended(generator: Generator[object, None, object]) -> bool:
-    """Run *generator* to its next ``yield``, or to its end."""
+    """Run *generator* to its next ``yield`` or its end. Return whether it ended."""
     end = object()
     return next(generator, end) is end
 
 
 def _runs_to_its_end(function: Hook, hook: str) -> Hook:
     if _is(inspect.isgeneratorfunction, _takes_the_app(function, hook)):
-        raise TypeError(f"{hook} takes no generator functions, only once does; {_name(function)} is one")
+        raise TypeError(f"{hook} takes no generator functions (only once does), but {_name(function)} is one")
     return function
 
 
 def _takes_the_app(function: Hook, hook: str) -> Hook:
-    """Return *function* if it can be called with one argument.
-
-    Checked now: some hooks run only when the process stops.
+    """Return *function* if one argument can be passed to it. A mistake is reported here, not when
+    the process stops.
     """
     if not callable(function):
         raise TypeError(f"{hook} takes a function of the app, not {function!r}")
     if _is(inspect.iscoroutinefunction, function) or _is(inspect.isasyncgenfunction, function):
         raise TypeError(
-            f"{hook} takes no async functions, since no event loop would run them; {_name(function)} is one"
+            f"{hook} takes no async functions, because no event loop would run them, but {_name(function)} is one"
         )
     try:
         inspect.signature(function).bind(None)
     except ValueError:
-        pass  # written in C without a signature
+        pass  # written in C, without a signature
     except TypeError as error:
         raise TypeError(f"{hook} calls {_name(function)} with the app as its only argument: {error}") from None
     return function
 
 
 def _is(kind: Callable[[object], bool], function: Hook) -> bool:
-    """Return whether *function*, or the ``__call__`` of its type, is of a *kind* of ``inspect``."""
+    """Return whether *function*, or its ``__call__``, is of a *kind*."""
     return kind(function) or kind(type(function).__call__)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.routing import BaseConverter
 
-from flask_prodserve.wsgi.routes import Routes
+from flask_prodserve.apps.url_rules import UrlRules
 
 
-def rule(routes: Routes, method: str, path: str, host: str = "") -> str | None:
+def rule(routes: UrlRules, method: str, path: str, host: str = "") -> str | None:
     found = routes.find(method, path, host)
     return None if found is None else found.endpoint
 
@@ -18,7 +18,7 @@ def test_find() -> None:
     app = Flask("routes")
     app.add_url_rule("/items/<int:number>", "items", view_func=str, methods=["GET", "POST"])
     app.add_url_rule("/folder/", "folder", view_func=int)
-    routes = Routes(app.url_map)
+    routes = UrlRules(app.url_map)
     assert (
         rule(routes, "GET", "/items/1")
         == rule(routes, "HEAD", "/items/22")
@@ -47,7 +47,7 @@ def test_converters_are_not_called() -> None:
     app.url_map.converters["record"] = Record
     app.add_url_rule("/<record:one>", "number", view_func=str)
     app.add_url_rule("/<record('[a-z]+'):one>", "word", view_func=str)
-    routes = Routes(app.url_map)
+    routes = UrlRules(app.url_map)
     assert rule(routes, "GET", "/1") == "number"
     assert rule(routes, "GET", "/a") == "word"
     assert rule(routes, "GET", "/A") is None
@@ -58,12 +58,12 @@ def test_hosts() -> None:
     by_host = Flask("routes", host_matching=True, static_host="static.test")
     by_host.add_url_rule("/", "one", view_func=str, host="one.test")
     by_host.add_url_rule("/", "two", view_func=str, host="two.test")
-    routes = Routes(by_host.url_map)
+    routes = UrlRules(by_host.url_map)
     assert [rule(routes, "GET", "/", host) for host in ("one.test", "two.test", "three.test")] == ["one", "two", None]
     by_subdomain = Flask("routes", subdomain_matching=True)
     by_subdomain.add_url_rule("/", "bare", view_func=str)
     by_subdomain.add_url_rule("/", "api", view_func=str, subdomain="api")
-    routes = Routes(by_subdomain.url_map, "shop.test:8000")
+    routes = UrlRules(by_subdomain.url_map, "shop.test:8000")
     hosts = ("shop.test:8000", "api.shop.test:8000", "www.shop.test")
     assert [rule(routes, "GET", "/", host) for host in hosts] == ["bare", "api", None]
 
@@ -73,4 +73,4 @@ def test_literal() -> None:
     app = Flask("routes", static_folder=None)
     app.add_url_rule("/livez", view_func=str)
     app.add_url_rule("/<path:anything>", view_func=int)
-    assert Routes(app.url_map).literal == {"/livez"}
+    assert UrlRules(app.url_map).literal == {"/livez"}

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from flask_prodserve.apps.hooks import Hook, Hooks, OnceRunning
 from flask_prodserve.clock import Deadline
-from flask_prodserve.process.hooks import Hook, Hooks, OnceRunning
 from serving import PATIENCE, wait_until
 
 PROCESS_HOOKS = ["before_fork", "worker_started", "worker_stopping"]
@@ -124,7 +124,9 @@ def test_other_arguments(hook: str, function: object) -> None:
 @pytest.mark.parametrize("hook", PROCESS_HOOKS)
 def test_generators_are_for_once(hook: str) -> None:
     """Generator functions, of which nothing would run, are refused by all hooks but once."""
-    with pytest.raises(TypeError, match=f"^{hook} takes no generator functions, only once does; _generator is one$"):
+    with pytest.raises(
+        TypeError, match=rf"^{hook} takes no generator functions \(only once does\), but _generator is one$"
+    ):
         register(Hooks(), hook, _generator)
 
 
@@ -363,9 +365,7 @@ def test_a_generator_that_does_not_stop(caplog: pytest.LogCaptureFixture) -> Non
         assert stopping.wait(PATIENCE)
     finally:
         end.set()
-    assert caplog.messages == [
-        "once: scheduler did not stop within GRACEFUL_TIMEOUT; it keeps running until its process exits"
-    ]
+    assert caplog.messages == ["once: scheduler did not stop within GRACEFUL_TIMEOUT and runs until its process ends"]
     assert stop(running)
 
 
@@ -407,7 +407,7 @@ def test_a_generator_that_yields_twice(caplog: pytest.LogCaptureFixture) -> None
     assert stop(running)
     assert seen == ["closed"]
     assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("an_app", "ERROR", "once: scheduler yielded more than once; the rest is not run")
+        ("an_app", "ERROR", "once: scheduler yields more than once; the rest of it does not run")
     ]
 
 
@@ -478,7 +478,7 @@ def test_the_process_may_end() -> None:
     """Neither a function that runs for ever nor a generator that nobody stops keeps the process from its end."""
     code = """if True:
         import threading
-        from flask_prodserve.process.hooks import Hooks
+        from flask_prodserve.apps.hooks import Hooks
 
         hooks, begun = Hooks(), threading.Barrier(3)
 

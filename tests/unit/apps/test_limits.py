@@ -11,13 +11,13 @@ from flask import Blueprint, Flask
 from flask.views import MethodView, View
 
 from flask_prodserve import ProdServe
+from flask_prodserve.apps.limits import limited_endpoints, limits
 from flask_prodserve.apps.main_app import MainApp
 from flask_prodserve.errors import ExitCode
 from flask_prodserve.extension import resolve_for
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import SettingsError, arguments
 from flask_prodserve.settings.endpoint_limits import EndpointLimits, parse_endpoint_limits
-from flask_prodserve.wsgi.limits import endpoints, limits
 
 
 def view() -> str:
@@ -32,7 +32,7 @@ def bounded_view(**said: object) -> Callable[[], str]:
 
 
 def found(app: Flask, configured: object = None) -> dict[str, EndpointLimits]:
-    limits_by_name = endpoints(app.view_functions, app.blueprints, parse_endpoint_limits(configured or {}))
+    limits_by_name = limited_endpoints(app.view_functions, app.blueprints, parse_endpoint_limits(configured or {}))
     assert {name: endpoint.name for name, endpoint in limits_by_name.items()} == {name: name for name in limits_by_name}
     return {name: endpoint.limits for name, endpoint in limits_by_name.items()}
 

@@ -12,7 +12,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import create_environ, run_wsgi_app
 
 from flask_prodserve.settings.mounts import parse_mount
-from flask_prodserve.wsgi.mounts import Directory, Mounts
+from flask_prodserve.wsgi.mounts import Mounts, MountTable
 from flask_prodserve.wsgi.prefix import Prefix, path_below
 
 
@@ -35,7 +35,7 @@ def answer(app: Any, path: str, host: str = "test", script: str = "") -> str:
 
 
 def mounts(*keys: str) -> Mounts:
-    return Mounts(Directory(App("main"), [(parse_mount(key, "x"), App(key)) for key in keys]))
+    return Mounts(MountTable(App("main"), [(parse_mount(key, "x"), App(key)) for key in keys]))
 
 
 @pytest.mark.parametrize(

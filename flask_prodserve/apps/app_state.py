@@ -1,4 +1,4 @@
-"""What an app itself says of its server: its config, and what it was attached to ``ProdServe`` with."""
+"""What one app says about its server: its config, and the state that ``ProdServe`` keeps for it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..process.hooks import EXTENSION, Hooks
 from ..settings import Layer, app_config, arguments
 from ..settings.mounts import Mount
+from .hooks import EXTENSION, Hooks
 
 if TYPE_CHECKING:
     from flask import Flask
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What the extension knows of one app: the keyword arguments it was attached with, what is to be run for it, and what its code has
-    mounted beside it.
+class AppState:
+    """What the extension keeps for one app: the arguments of ``ProdServe``, its hooks, and the
+    mounts that code added.
     """
 
     arguments: Mapping[str, object]
@@ -25,13 +25,13 @@ class State:
     mounts: Sequence[Mount]
 
 
-def state_of(app: Flask) -> State | None:
-    """What the extension knows of *app*; None where it is not attached."""
-    state: State | None = app.extensions.get(EXTENSION)
+def state_of(app: Flask) -> AppState | None:
+    """Return the state of *app*, or None if no ``ProdServe`` is attached to it."""
+    state: AppState | None = app.extensions.get(EXTENSION)
     return state
 
 
 def app_layers(app: Flask) -> list[Layer]:
-    """What *app* itself says of the settings."""
+    """Return the settings that *app* itself gives, strongest first."""
     state = state_of(app)
     return [app_config(app.config), arguments(state.arguments if state else {}, "ProdServe", late=True)]
