@@ -15,12 +15,12 @@ from typing import Any
 
 import h11
 from apps import call
-from waitress.adjustments import Adjustments
-from waitress.parser import HTTPRequestParser
-
 from flask_prodserve.engine.adjustments import EngineAdjustments
 from flask_prodserve.engine.parser import RequestParser
 from flask_prodserve.engine.task import Task
+from waitress.adjustments import Adjustments
+from waitress.parser import HTTPRequestParser
+
 from flask_prodserve.protocol.request_head import HeadLimits, HeadReader
 from flask_prodserve.protocol.response_head import compose, http_date
 from flask_prodserve.settings import Settings

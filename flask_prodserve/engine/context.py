@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..clock import Clock, monotonic
-from ..observe.cuts import Cuts
 from ..observe.events import RequestDone
+from ..observe.limit_events import LimitEvents
 from ..protocol.request_head import HeadLimits, RequestHead
 from ..settings.endpoint_limits import UNLIMITED, Endpoint
 from .spool import Spool
@@ -57,7 +57,7 @@ class EngineContext:
     server_header: str | None
     multiprocess: bool
     clock: Clock
-    limit_events: Cuts
+    limit_events: LimitEvents
     spool: Spool
     drain: DrainCount
     error_logger: logging.Logger
@@ -76,7 +76,7 @@ class EngineContext:
         endpoint_of: Callable[[RequestHead], Endpoint] | None = None,
         file_for: FileFor | None = None,
         multiprocess: bool = False,
-        limit_events: Cuts | None = None,
+        limit_events: LimitEvents | None = None,
         clock: Clock = monotonic,
     ) -> EngineContext:
         limits = settings.limits
@@ -91,7 +91,7 @@ class EngineContext:
             server_header=settings.behaviour.server_header,
             multiprocess=multiprocess,
             clock=clock,
-            limit_events=limit_events or Cuts(clock),
+            limit_events=limit_events or LimitEvents(clock),
             spool=Spool(limits.max_spool),
             drain=DrainCount(),
             error_logger=error_logger,

@@ -18,8 +18,8 @@ from ..net.handshakes import HANDSHAKE_SECONDS, overlook_new
 from ..net.listeners import Listener
 from ..net.loads import Loads
 from ..net.tls import Certificates
-from ..observe.cuts import Cuts
 from ..observe.events import Activity, Drained, RequestDone
+from ..observe.limit_events import LimitEvents
 from ..units import TCPAddress, format_duration
 from .acceptor import Acceptor
 from .connection.table import ConnectionTable
@@ -55,8 +55,6 @@ DRAIN_TURN_SECONDS = 0.1
 
 THREAD_STOP_SECONDS = 1.0
 """How long idle service threads may take to end. They only have to wake up."""
-
-
 
 
 class Engine:
@@ -103,7 +101,7 @@ class Engine:
         self._aborted = False
         self._next_check = Deadline(CHECK_SECONDS)
         self._end_of_drain: Deadline | None = None
-        self.limit_events = Cuts(clock)
+        self.limit_events = LimitEvents(clock)
         self._context = EngineContext.of(
             application,
             settings,

@@ -250,7 +250,7 @@ def test_max_body_is_named(bounded: Bounded, caplog: pytest.LogCaptureFixture) -
                 wire.send(post(target, 2**20 + 1))
                 assert wire.socket.recv(12) == b"HTTP/1.1 413"
         assert served.engine.limit_events.counts == {"max_body": 2, "MAX_BODY_SIZE": 1}
-    assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.cuts"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.limits"] == [
         "max_body: rejected request bodies over 1000 for small with 413",
         "MAX_BODY_SIZE: rejected request bodies over 100000 with 413",
     ]

@@ -103,7 +103,7 @@ def test_bodies_that_do_not_fit(caplog: pytest.LogCaptureFixture, sent: bytes) -
             assert wire.response("POST").body == b"200000"
         wait_until(lambda: spool(served).size == 0, "all to be given back")
         assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == [
-            "flask_prodserve.cuts"
+            "flask_prodserve.limits"
         ]
 
 

@@ -248,7 +248,7 @@ def test_what_is_too_large_names_its_setting(
             wire.send(b"GET /" + b"a" * 100)
             assert wire.response().status == 414
         assert served.engine.limit_events.counts == {line.partition(":")[0]: 3, "MAX_REQUEST_LINE": 1}
-    assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.cuts"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "flask_prodserve.limits"] == [
         line,
         "MAX_REQUEST_LINE: rejected request lines over 90 bytes with 414",
     ]

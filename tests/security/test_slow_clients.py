@@ -25,7 +25,7 @@ from target import QUICK, Target, target
 
 from certificates import Pair
 from flask_prodserve.engine.connection.table import SLACK
-from flask_prodserve.observe.cuts import QUIET_SECONDS
+from flask_prodserve.observe.limit_events import QUIET_SECONDS
 from flask_prodserve.protocol.deadlines import RATE_SECONDS
 from profiles import sized
 from serving import PATIENCE, run, wait_until

@@ -22,7 +22,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
 from ...clock import Clock
-from ...observe.cuts import Cuts
+from ...observe.limit_events import LimitEvents
 from ..exchange.reply import RETRY_AFTER_SECONDS, Reply
 from ..exchange.task import Task
 from .connection import Connection
@@ -46,7 +46,7 @@ class ConnectionTable:
     """
 
     def __init__(
-        self, most: int, most_per_client: int, exempt: Callable[[str], bool], limit_events: Cuts, clock: Clock
+        self, most: int, most_per_client: int, exempt: Callable[[str], bool], limit_events: LimitEvents, clock: Clock
     ) -> None:
         self._most = most
         self._most_per_client = most_per_client

@@ -34,7 +34,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...net.client_certificates import variables
-from ...observe.cuts import Cuts
+from ...observe.limit_events import LimitEvents
 from ..exchange.request import RECEIVE_BYTES
 from .transport import TCPTransport
 
@@ -82,7 +82,7 @@ class TLSTransport:
     """Whether close_notify has been made, if it can be."""
 
     def __init__(
-        self, tcp: TCPTransport, context: ssl.SSLContext, wide: threading.Semaphore, limit_events: Cuts
+        self, tcp: TCPTransport, context: ssl.SSLContext, wide: threading.Semaphore, limit_events: LimitEvents
     ) -> None:
         self._tcp = tcp
         self._wide = wide

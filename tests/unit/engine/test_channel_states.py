@@ -21,7 +21,7 @@ from flask_prodserve.engine.connection.transport import TCPTransport
 from flask_prodserve.engine.context import EngineContext
 from flask_prodserve.engine.exchange.peer import Peer
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.observe.cuts import Cuts
+from flask_prodserve.observe.limit_events import LimitEvents
 from flask_prodserve.settings import arguments
 from profiles import sized
 
@@ -70,7 +70,7 @@ class States(RuleBasedStateMachine):
             Peer(*address, "127.0.0.1", 80, "http"),
             EngineContext.of(application, resolved, error_logger=logging.getLogger("states")),
             ByHand(),
-            table := ConnectionTable(10, 0, bool, Cuts(), monotonic),
+            table := ConnectionTable(10, 0, bool, LimitEvents(), monotonic),
         )
         table.add(self.channel)
         self.number = 0

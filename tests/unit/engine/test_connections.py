@@ -11,7 +11,7 @@ from flask_prodserve.engine.connection.progress import SILENT_SECONDS, ClientPro
 from flask_prodserve.engine.connection.table import SLACK, ConnectionTable
 from flask_prodserve.engine.exchange.peer import Peer
 from flask_prodserve.engine.exchange.reply import Reply
-from flask_prodserve.observe.cuts import Cuts
+from flask_prodserve.observe.limit_events import LimitEvents
 from serving import ManualClock
 
 
@@ -64,12 +64,12 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def cuts() -> Cuts:
-    return Cuts(ManualClock())
+def cuts() -> LimitEvents:
+    return LimitEvents(ManualClock())
 
 
 def make(
-    cuts: Cuts,
+    cuts: LimitEvents,
     clock: ManualClock,
     most: int = 3,
     most_per_client: int = 0,
@@ -78,7 +78,7 @@ def make(
     return ConnectionTable(most, most_per_client, exempt, cuts, clock)
 
 
-def test_up_to_the_limit(cuts: Cuts, clock: ManualClock) -> None:
+def test_up_to_the_limit(cuts: LimitEvents, clock: ManualClock) -> None:
     """MAX_CONNECTIONS may be there, and one more is told to come back; when one leaves there is room for one."""
     connections = make(cuts, clock)
     open_ones = []
@@ -95,7 +95,7 @@ def test_up_to_the_limit(cuts: Cuts, clock: ManualClock) -> None:
     assert connections.refusal("192.0.2.1") is None
 
 
-def test_those_that_are_turned_away_do_not_count(cuts: Cuts, clock: ManualClock) -> None:
+def test_those_that_are_turned_away_do_not_count(cuts: LimitEvents, clock: ManualClock) -> None:
     """Connections that are there only to be told that there is no room take none, and there may be SLACK of them."""
     connections = make(cuts, clock)
     for _ in range(3):
@@ -112,7 +112,7 @@ def test_those_that_are_turned_away_do_not_count(cuts: Cuts, clock: ManualClock)
     assert connections.refusal("192.0.2.1") is not None
 
 
-def test_the_longest_idle_makes_room(cuts: Cuts, clock: ManualClock) -> None:
+def test_the_longest_idle_makes_room(cuts: LimitEvents, clock: ManualClock) -> None:
     """Who has been idle since the earliest time goes first, then the next, and who is not idle stays."""
     connections = make(cuts, clock, most=4)
     open_ones = [Connected(connections) for _ in range(4)]
@@ -130,7 +130,7 @@ def test_the_longest_idle_makes_room(cuts: Cuts, clock: ManualClock) -> None:
     assert connections.refusal("192.0.2.9") is not None
 
 
-def test_idle_no_longer(cuts: Cuts, clock: ManualClock) -> None:
+def test_idle_no_longer(cuts: LimitEvents, clock: ManualClock) -> None:
     """Who has been used since it was seen idle, and idle again, has its place at the end; who is closed is passed over."""
     connections = make(cuts, clock, most=4)
     open_ones = [Connected(connections) for _ in range(4)]
@@ -150,7 +150,7 @@ def test_idle_no_longer(cuts: Cuts, clock: ManualClock) -> None:
     assert not open_ones[1].connected
 
 
-def test_a_request_in_the_last_moment(cuts: Cuts, clock: ManualClock) -> None:
+def test_a_request_in_the_last_moment(cuts: LimitEvents, clock: ManualClock) -> None:
     """Who turns out to have a request is spared, and the next one goes."""
     connections = make(cuts, clock, most=2)
     first, second = Connected(connections), Connected(connections)
@@ -182,7 +182,7 @@ def make_room(connections: ConnectionTable, channels: list[Connected], times: in
     return gone
 
 
-def test_a_flood_of_silent_ones(cuts: Cuts, clock: ManualClock) -> None:
+def test_a_flood_of_silent_ones(cuts: LimitEvents, clock: ManualClock) -> None:
     """If more than half are silent, the oldest of them goes, however young it is, until half are."""
     connections = make(cuts, clock, most=6)
     silent, idle = fill(connections, silent=5, idle=1)
@@ -190,14 +190,14 @@ def test_a_flood_of_silent_ones(cuts: Cuts, clock: ManualClock) -> None:
     assert cuts.counts == {"silent": 2, "idle": 1}
 
 
-def test_young_silent_ones_go_last(cuts: Cuts, clock: ManualClock) -> None:
+def test_young_silent_ones_go_last(cuts: LimitEvents, clock: ManualClock) -> None:
     """A client that has just connected has a second for its first bytes, for which idle ones go; where there are none, it goes."""
     connections = make(cuts, clock, most=6)
     silent, idle = fill(connections, silent=3, idle=3)
     assert make_room(connections, [*silent, *idle], 4) == [*idle, silent[0]]
 
 
-def test_old_silent_ones_go_first(cuts: Cuts, clock: ManualClock) -> None:
+def test_old_silent_ones_go_first(cuts: LimitEvents, clock: ManualClock) -> None:
     """Who has been silent for a second goes before those that have sent requests, however long they have been idle."""
     connections = make(cuts, clock, most=6)
     silent, idle = fill(connections, silent=3, idle=3)
@@ -205,7 +205,7 @@ def test_old_silent_ones_go_first(cuts: Cuts, clock: ManualClock) -> None:
     assert make_room(connections, [*silent, *idle], 4) == [*silent, idle[0]]
 
 
-def test_silent_no_longer(cuts: Cuts, clock: ManualClock) -> None:
+def test_silent_no_longer(cuts: LimitEvents, clock: ManualClock) -> None:
     """Who has said something since, or says it in the last moment, is not silent; who has gone is forgotten."""
     connections = make(cuts, clock, most=4)
     silent, _ = fill(connections, silent=4, idle=0)
@@ -221,7 +221,7 @@ def test_silent_no_longer(cuts: Cuts, clock: ManualClock) -> None:
     assert not connections._silent
 
 
-def test_a_flood_costs_no_scan(cuts: Cuts, clock: ManualClock) -> None:
+def test_a_flood_costs_no_scan(cuts: LimitEvents, clock: ManualClock) -> None:
     """With silent connections there, making room for each of a thousand new ones looks at none of the others."""
     connections = make(cuts, clock, most=10)
 
@@ -238,7 +238,7 @@ def test_a_flood_costs_no_scan(cuts: Cuts, clock: ManualClock) -> None:
     assert len(connections) == len(connections._silent) == 10
 
 
-def test_looking_for_idle_ones_is_bounded(cuts: Cuts, clock: ManualClock) -> None:
+def test_looking_for_idle_ones_is_bounded(cuts: LimitEvents, clock: ManualClock) -> None:
     """Where none is idle, a thousand new connections do not mean that all are looked at a thousand times."""
     looks = [0]
     connections = make(cuts, clock, most=2)
@@ -275,7 +275,7 @@ def test_looking_for_idle_ones_is_bounded(cuts: Cuts, clock: ManualClock) -> Non
         ("::ffff:192.0.2.1", "::1", False),
     ],
 )
-def test_what_one_client_is(cuts: Cuts, clock: ManualClock, one: str, other: str, same: bool) -> None:
+def test_what_one_client_is(cuts: LimitEvents, clock: ManualClock, one: str, other: str, same: bool) -> None:
     """An IPv4 address, however it is written, or the /64 network of an IPv6 address, is one client."""
     connections = make(cuts, clock, most=100, most_per_client=1)
     channel = Connected(connections, one)
@@ -285,7 +285,7 @@ def test_what_one_client_is(cuts: Cuts, clock: ManualClock, one: str, other: str
     assert not connections._by_client, "clients that have gone are forgotten"
 
 
-def test_limit_of_one_client(cuts: Cuts, clock: ManualClock) -> None:
+def test_limit_of_one_client(cuts: LimitEvents, clock: ManualClock) -> None:
     """Beyond its limit a client is told to come back, whether its connections are idle or not, and others are not disturbed."""
     connections = make(cuts, clock, most=100, most_per_client=2)
     first, second = (Connected(connections, "192.0.2.1") for _ in range(2))
@@ -305,7 +305,7 @@ def test_limit_of_one_client(cuts: Cuts, clock: ManualClock) -> None:
     assert cuts.counts == {"MAX_CONNECTIONS_PER_CLIENT": 2}
 
 
-def test_no_limit_of_one_client(cuts: Cuts, clock: ManualClock) -> None:
+def test_no_limit_of_one_client(cuts: LimitEvents, clock: ManualClock) -> None:
     """0 is no limit, and nothing is counted."""
     connections = make(cuts, clock, most=1000)
     for _ in range(500):
@@ -314,7 +314,7 @@ def test_no_limit_of_one_client(cuts: Cuts, clock: ManualClock) -> None:
     assert not connections._by_client
 
 
-def test_exempt(cuts: Cuts, clock: ManualClock) -> None:
+def test_exempt(cuts: LimitEvents, clock: ManualClock) -> None:
     """Who is exempt, as proxies and Unix sockets are, is not counted."""
     connections = make(cuts, clock, 100, 1, lambda address: address in ("", "192.0.2.1"))
     for address in ("", "192.0.2.1"):
@@ -326,7 +326,7 @@ def test_exempt(cuts: Cuts, clock: ManualClock) -> None:
     assert connections.refusal("192.0.2.2") is not None
 
 
-def test_a_client_that_is_known_later(cuts: Cuts, clock: ManualClock) -> None:
+def test_a_client_that_is_known_later(cuts: LimitEvents, clock: ManualClock) -> None:
     """A connection of an exempt proxy counts as its client's once that is known, and is turned away beyond the limit."""
     connections = make(cuts, clock, most=100, most_per_client=1, exempt=lambda address: address == "10.0.0.1")
     announced = [Connected(connections, "10.0.0.1") for _ in range(SLACK + 2)]

@@ -24,7 +24,7 @@ from flask_prodserve.engine.exchange import task
 from flask_prodserve.engine.exchange.peer import Peer
 from flask_prodserve.errors import RequestTimedOut
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.observe.cuts import Cuts
+from flask_prodserve.observe.limit_events import LimitEvents
 from flask_prodserve.settings import arguments
 from serving import PATIENCE
 
@@ -50,7 +50,7 @@ def asked(application: Application) -> Iterator[Connection]:
             Peer(*address, "127.0.0.1", 80, "http"),
             EngineContext.of(application, settings, error_logger=logger),
             ByHand(),
-            table := ConnectionTable(10, 0, bool, Cuts(), monotonic),
+            table := ConnectionTable(10, 0, bool, LimitEvents(), monotonic),
         )
         table.add(channel)
         stack.callback(channel.close)

@@ -14,7 +14,7 @@ from flask_prodserve.engine.dispatch.balancing import (
     Balancer,
 )
 from flask_prodserve.net.loads import Loads
-from flask_prodserve.observe.cuts import Cuts
+from flask_prodserve.observe.limit_events import LimitEvents
 from serving import ManualClock
 
 
@@ -22,7 +22,7 @@ class Crowd(ConnectionTable):
     """As many connections as the test says."""
 
     def __init__(self, clock: ManualClock) -> None:
-        super().__init__(10, 0, lambda address: True, Cuts(clock), clock)
+        super().__init__(10, 0, lambda address: True, LimitEvents(clock), clock)
         self.count = 0
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Connections that were cut, and requests that were shed: counted by reason, and logged once per reason and minute."""
+"""Counts what was cut or rejected at a limit, by reason, and logs it once per reason and minute."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections import Counter
 
 from ..clock import Clock, Throttle, monotonic
 
-logger = logging.getLogger("flask_prodserve.cuts")
+logger = logging.getLogger("flask_prodserve.limits")
 
 QUIET_SECONDS = 60.0
-"""How long nothing more is logged of a reason."""
+"""Minimum time between two log lines for one reason."""
 
 
-class Cuts:
-    """May be used by any thread. A reason is the name of the setting that was applied."""
+class LimitEvents:
+    """Counts events by reason, usually the name of a setting. May be used by any thread."""
 
     def __init__(self, clock: Clock = monotonic) -> None:
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class Cuts:
         self.counts: Counter[str] = Counter()
 
     def count(self, reason: str, what: str, level: int = logging.WARNING) -> None:
-        """Count one more for *reason*; *what* says what happened, and what to do about it."""
+        """Count one event for *reason*; *what* says what happened and what to do about it."""
         with self._lock:
             self.counts[reason] += 1
         more = self._throttle.passes(reason)
