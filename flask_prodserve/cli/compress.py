@@ -1,10 +1,13 @@
-"""``flask serve compress``: writes the compressed variants of static files beside them, once, where a server would do it for each request.
+"""``flask serve compress``: writes compressed variants of static files, once, so that no request
+has to compress.
 
 Rules:
 
-- The same files give the same bytes: no time and no name goes into a variant. It has the time and the permissions of its file.
-- A variant is there as a whole or not at all: it is written under a name that nobody serves, and renamed.
-- A variant that is not older than its file is kept as it is. One that is, is replaced, or removed where none is worth having.
+- The same files give the same bytes: a variant contains no time and no name. It gets the time and
+  the permissions of its file.
+- A variant is complete or missing: it is written under a name that is never served, then renamed.
+- A variant that is not older than its file is kept. An older one is replaced, or removed if
+  compression is not worth it.
 """
 
 from __future__ import annotations
@@ -65,17 +68,23 @@ COMPRESSED = frozenset(
         ".zst",
     ]
 )
-"""Suffixes of files that are compressed by themselves. Of all others the result says whether it was worth it."""
+"""Suffixes of formats that are already compressed. For all others the result shows whether it was
+worth it.
+"""
 
 WORTH = 0.95
-"""A variant that has more than this share of its file's bytes is not kept: a second file, and ``Vary``, for nothing."""
+"""A variant larger than this share of its file is not kept: it is not worth a second file and
+``Vary``.
+"""
 
 Compress = Callable[[bytes], bytes]
 
 
 @dataclass
 class Outcome:
-    """What has been done with a file: the bytes that its variants have now, by coding, and which of them are new or gone."""
+    """What was done with a file: the sizes of its variants by coding, and how many were written and
+    removed.
+    """
 
     path: str
     size: int
@@ -89,10 +98,12 @@ class Outcome:
 @pass_script_info
 @click.pass_context
 def compress(ctx: click.Context, info: ScriptInfo, paths: tuple[str, ...]) -> None:
-    """Write .br, .zst and .gz variants of static files, which the server then sends to those who understand them.
+    """Write .br, .zst and .gz variants of static files. The server sends them to clients that
+    accept them.
 
-    Without PATHS, of all static folders of the app and its blueprints, and of the Flask apps mounted beside it; with PATHS, of the files
-    in those folders, without loading the app. .br needs brotli, .zst Python 3.14 or zstandard.
+    Without PATHS, compresses all static folders of the app, its blueprints and the mounted Flask
+    apps. With PATHS, compresses the files in those folders, without loading the app. .br needs
+    brotli, .zst needs Python 3.14 or zstandard.
     """
     assert ctx.parent is not None
     try:
@@ -102,7 +113,12 @@ def compress(ctx: click.Context, info: ScriptInfo, paths: tuple[str, ...]) -> No
     except ProdServeError as error:
         fail(ctx, error)
     except OSError as error:
-        fail(ctx, ProdServeError(f"A variant could not be written: {error}.", "Run it as who may write to the folder."))
+        fail(
+            ctx,
+            ProdServeError(
+                f"A variant could not be written: {error}.", "Run it as a user who can write to this directory."
+            ),
+        )
     click.echo(_table(outcomes, list(compressors)))
     missing = [coding for coding in SUFFIXES if coding not in compressors]
     if missing:
@@ -123,7 +139,9 @@ def _static_folders(main: MainApp, resolved: Resolved) -> list[str]:
 
 
 def _compressors() -> dict[str, Compress]:
-    """What is installed, by coding, each at its highest level: it is done once."""
+    """Return the installed compressors by coding, each at its highest level, because files are
+    compressed once.
+    """
     compressors: dict[str, Compress] = {}
     with contextlib.suppress(ImportError):
         compressors["br"] = import_module("brotli").compress  # 11 of 11 by default
@@ -139,8 +157,8 @@ def _compressors() -> dict[str, Compress]:
 
 
 def compress_folders(folders: Iterable[str], compressors: dict[str, Compress]) -> list[Outcome]:
-    """Bring the variants of all files in *folders* up to date. Raises OSError."""
-    with ThreadPoolExecutor() as pool:  # the compressors let go of Python's lock
+    """Update the variants of all files in *folders*. Raises OSError."""
+    with ThreadPoolExecutor() as pool:  # compressors release the GIL
         pending = [
             pool.submit(_compress_file, path, found, compressors)
             for found in map(regular_files, folders)
@@ -182,7 +200,8 @@ def _write(path: str, content: bytes, own: os.stat_result) -> None:
             file.write(content)
             file.close()
             os.chmod(file.name, stat.S_IMODE(own.st_mode))
-            # That of when it was read: if the file is changed meanwhile, this is older, and not served.
+            # The time at which the file was read. If it has changed since, this variant is older
+            # and not served.
             os.utime(file.name, ns=(own.st_atime_ns, own.st_mtime_ns))
             os.replace(file.name, path)
         except BaseException:
@@ -192,7 +211,7 @@ def _write(path: str, content: bytes, own: os.stat_result) -> None:
 
 
 def _table(outcomes: list[Outcome], codings: list[str]) -> str:
-    """A line for each file that has variants, and what has been done."""
+    """Return a table of the files that have variants, and a summary."""
     rows = [["file", "bytes", *codings]]
     for outcome in outcomes:
         if outcome.sizes:
@@ -207,5 +226,5 @@ def _table(outcomes: list[Outcome], codings: list[str]) -> str:
         for row in rows
     ]
     written, removed = sum(outcome.written for outcome in outcomes), sum(outcome.removed for outcome in outcomes)
-    summary = f"{len(outcomes)} files looked at, {written} variants written, {removed} stale ones removed"
+    summary = f"{len(outcomes)} files checked, {written} variants written, {removed} stale variants removed"
     return "\n".join([*(lines if len(rows) > 1 else []), summary])

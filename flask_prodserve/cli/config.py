@@ -1,4 +1,4 @@
-"""``flask serve config``: what is in force, and where it came from."""
+"""``flask serve config``: show the settings in force and their origins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMATS = {"table": render.as_table, "json": render.as_json, "env": render.as_e
 
 @click.command()
 @click.option("--format", "style", type=click.Choice(list(_FORMATS)), default="table", help="How to print it.")
-@click.option("--explain", metavar="NAME", help="Say what one setting bounds and why its default is what it is.")
+@click.option("--explain", metavar="NAME", help="Explain one setting and its default.")
 @pass_script_info
 @click.pass_context
 def config(ctx: click.Context, info: ScriptInfo, style: str, explain: str | None) -> None:
@@ -26,7 +26,7 @@ def config(ctx: click.Context, info: ScriptInfo, style: str, explain: str | None
     try:
         layers = layers_without_app(ctx.parent.params, environment)
         _, resolved = load(info, layers)
-        if PREFLIGHT in environment.started:  # what the next supervisor will refuse as root
+        if PREFLIGHT in environment.started:  # the next supervisor, as root, will refuse the same
             early = resolve(layers, complete=False)
             refuse_untrusted(early, environment.untrusted())
             refuse_from_app(early.settings, resolved.settings)

@@ -1,4 +1,6 @@
-"""``flask serve reload``: bring new code and new settings in, without a request being lost."""
+"""``flask serve reload``: replace the workers with new code and new settings, without losing a
+request.
+"""
 
 from __future__ import annotations
 
@@ -9,43 +11,44 @@ from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
 from ..process import control
-from .reach import server
+from .find_server import find_server
 from .serve import fail
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 @click.command()
-@click.option("--no-wait", is_flag=True, help="Do not wait until the new code serves, or has failed.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the new code serves or fails.")
 @pass_script_info
 @click.pass_context
 def reload(ctx: click.Context, info: ScriptInfo, no_wait: bool) -> None:
-    """Have new workers load the app afresh, and replace the old ones once they are ready.
+    """Load the app again in new workers, and replace the old ones once they are ready.
 
-    If the new code does not load, the old workers go on, and this command fails with the reason.
+    If the new code does not load, the old workers keep serving, and this command fails with the
+    reason.
     """
     try:
-        path = server(ctx, info)
+        path = find_server(ctx, info)
         with control.Connection(path) as connection:
             if no_wait:
                 connection.send(control.Reload())
                 click.echo("Reloading.")
                 return
-            told = connection.ask(control.Reload(), None)
-        if told.get("replaced"):  # with PRELOAD: the one that was asked is no more
-            _follow(path, told["generation"])
+            answer = connection.ask(control.Reload(), None)
+        if answer.get("replaced"):  # with PRELOAD, another supervisor replaces the one that was asked
+            _follow(path, answer["generation"])
     except control.RefusedError as error:
-        fail(ctx, ProdServeError(f"The new code is not served: {error.what}", "The workers that were there go on."))
+        fail(ctx, ProdServeError(f"Reload failed: {error.what}", "The previous workers keep serving."))
     except ProdServeError as error:
         fail(ctx, error)
     else:
-        click.echo(f"Reloaded: generation {told['generation']} serves.")
+        click.echo(f"Reloaded: generation {answer['generation']} serves.")
 
 
 def _follow(path: str, generation: int) -> None:
-    """Wait until the next supervisor has brought *generation* in. Raises RefusedError if it has not."""
+    """Wait until the next supervisor serves *generation*. Raises RefusedError if it failed to."""
     pause = threading.Event()
-    while (told := control.ask(path, control.Status(), None))["state"] == "reloading":
-        pause.wait(_LOOK_SECONDS)
-    if told["generation"] < generation:
-        raise control.RefusedError("The server's log says why.")
+    while (status := control.ask(path, control.Status(), None))["state"] == "reloading":
+        pause.wait(_POLL_SECONDS)
+    if status["generation"] < generation:
+        raise control.RefusedError("see the server's log.")

@@ -1,4 +1,4 @@
-"""``flask serve scale``: more workers, or fewer."""
+"""``flask serve scale``: change the number of workers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
 from ..process import control
-from .reach import answer
+from .find_server import ask_server
 from .serve import fail
 
 
 def _parsed(ctx: click.Context, parameter: click.Parameter, text: str) -> control.Scale:
     match = re.fullmatch(r"([+-]?)([0-9]{1,6})", text)
     if match is None:
-        raise click.BadParameter("a number of workers such as 4, or how many more (+1) or fewer (-1)", ctx, parameter)
+        raise click.BadParameter("use a number of workers such as 4, or a change such as +1 or -1", ctx, parameter)
     sign, digits = match.groups()
     return control.Scale(change=int(sign + digits)) if sign else control.Scale(int(digits))
 
 
-# Without ignore_unknown_options -1 would be one.
+# Without ignore_unknown_options, -1 would be an unknown option.
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("workers", callback=_parsed)
 @pass_script_info
 @click.pass_context
 def scale(ctx: click.Context, info: ScriptInfo, workers: control.Scale) -> None:
-    """Have WORKERS workers (4), so many more (+1) or so many fewer (-1). It holds until the server ends, also across reloads."""
+    """Set the number of workers (4), or change it (+1, -1). It lasts until the server stops, across
+    reloads.
+    """
     try:
-        wanted = answer(ctx, info, workers)["workers"]
+        wanted = ask_server(ctx, info, workers)["workers"]
     except ProdServeError as error:
         fail(ctx, error)
     else:
-        click.echo(f"{wanted} worker{'s'[: wanted != 1]} from now on.")
+        click.echo(f"Set to {wanted} worker{'s'[: wanted != 1]}.")

@@ -1,7 +1,7 @@
 """``flask serve``: the group behind the ``flask.commands`` entry point.
 
-Every ``flask`` command imports this module, so it imports click and flask only; the options, the settings and the server are
-imported when the command is used. Only the command line exits.
+Every ``flask`` command imports this module, so it imports click and flask only. The options, the
+settings and the server are imported when the command is used. Only the command line exits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _VERBS = {
 
 
 class ServeGroup(click.Group):
-    """Takes its options from the table of settings, and its verbs from modules of their names, when they are needed."""
+    """Loads its options from the table of settings, and each verb from the module of its name, when
+    needed.
+    """
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         if not self.params:
@@ -50,10 +52,11 @@ class ServeGroup(click.Group):
 @pass_script_info
 @click.pass_context
 def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
-    """Run the app in a production server: multi-threaded, with limits and deadlines, ready for a reverse proxy.
+    """Run the app in a production server: multi-threaded, with limits and deadlines, ready for a
+    reverse proxy.
 
-    Every option is also a setting PRODSERVE_<NAME> in the environment and in app.config. 'flask serve config' shows what is in force
-    and where it came from.
+    Every option is also a setting PRODSERVE_<NAME> in the environment and in app.config. 'flask
+    serve config' shows the values in force and where they came from.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -65,14 +68,14 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
     from ..process.privileges import assume
     from ..settings import without_supervisor
 
-    queue_streams()  # before the app is loaded, which may keep sys.stderr for its handlers
+    queue_streams()  # before the app is loaded: its handlers may keep sys.stderr
     try:
-        refuse_green_threads(tls=False)  # `python -m gevent.monkey` has patched before anything was imported
+        refuse_green_threads(tls=False)  # `python -m gevent.monkey` patches before anything is imported
         environment = Environment.of_this_process()
         layers = layers_without_app(values, environment)
         early = _resolve_early(info, layers)
         if _is_one_process(early):
-            # Before the app is loaded, which must not run as who it should not be.
+            # Before the app is loaded, so that it never runs under the wrong account.
             without_supervisor(early, app_is_loaded=False)
             assume(None, early.settings.process.umask)
             main, resolved = load(info, layers)
@@ -91,7 +94,9 @@ def serve(ctx: click.Context, info: ScriptInfo, /, **values: object) -> None:
 
 
 def layers_without_app(values: dict[str, Any], environment: Environment | None = None) -> list[Layer]:
-    """What says something of the settings without the app, strongest first: the options in *values*, and the environment."""
+    """Return the settings that are known without the app, strongest first: the options in *values*,
+    and the environment.
+    """
     from ..process.environment import Environment
     from ..settings import command_line
 
@@ -106,10 +111,10 @@ def _is_one_process(resolved: Resolved) -> bool:
 
 
 def _resolve_early(info: ScriptInfo, layers: list[Layer]) -> Resolved:
-    """What is known of the settings without the app.
+    """Resolve the settings that are known without the app.
 
-    Raises SettingsError, with the problems of the app's own keys, too. For those the app is loaded, but not as root if USER is set, or
-    may be meant by a name that is no setting.
+    Raises SettingsError, which includes the problems of the app's own keys. To find those, the app
+    is loaded, but not as root if USER is set, or if an unknown name may stand for USER.
     """
     from ..settings import SettingsError, resolve
 
@@ -125,9 +130,9 @@ def _resolve_early(info: ScriptInfo, layers: list[Layer]) -> Resolved:
 def load(info: ScriptInfo, layers: list[Layer], *, log_notices: bool = True) -> tuple[MainApp, Resolved]:
     """Load the app as ``flask run`` does, resolve its settings below *layers*, and load its mounts.
 
-    Never pushes an app context. *log_notices*: warn of a command of the app that this one hides. Raises
-    AppLoadError or SettingsError; if the app's own keys are wrong, the latter includes the problems of
-    *layers*.
+    Never pushes an app context. *log_notices*: warn of a command of the app that this one hides.
+    Raises AppLoadError or SettingsError; if the app's own keys are wrong, the latter includes the
+    problems of *layers*.
     """
     from dataclasses import replace
 
@@ -141,7 +146,7 @@ def load(info: ScriptInfo, layers: list[Layer], *, log_notices: bool = True) -> 
     try:
         main = load_main_app(info)
     except SettingsError as error:
-        # ProdServe has refused the app's keys; the person at the terminal wants to see everything that is wrong.
+        # ProdServe refused the app's keys. Report these together with all other problems.
         try:
             resolve(layers)
         except SettingsError as other:
@@ -150,7 +155,7 @@ def load(info: ScriptInfo, layers: list[Layer], *, log_notices: bool = True) -> 
     app = main.flask
     if log_notices and "serve" in app.cli.commands:
         click.secho(
-            " * The app has a 'serve' command of its own, which flask-prodserve's hides. Rename it to be able to run it.",
+            " * The app's own 'serve' command is hidden by flask-prodserve's. Rename it to use it.",
             fg="yellow",
             err=True,
         )
@@ -168,11 +173,13 @@ def load(info: ScriptInfo, layers: list[Layer], *, log_notices: bool = True) -> 
 
 
 def fail(ctx: click.Context, error: ProdServeError) -> None:
-    """Show *error* and exit with its code. Threads and processes of the app delay the exit by COMMAND_SECONDS at most."""
+    """Print *error* and exit with its code. The app's threads and processes delay this by
+    COMMAND_SECONDS at most.
+    """
     from ..observe.logging import coloured
     from ..observe.printable import printable_lines
 
-    if sys.stderr is not None:  # a daemon may have closed it; its exit code still says what happened
+    if sys.stderr is not None:  # a daemon may have closed it; the exit code remains
         click.secho(f"Error: {printable_lines(error.what)}", fg="red", err=True, color=coloured(sys.stderr))
         if error.hint:
             click.echo(error.hint, err=True)
@@ -182,7 +189,9 @@ def fail(ctx: click.Context, error: ProdServeError) -> None:
 
 
 def end_soon(code: int) -> None:
-    """Let what the app has started keep this process for COMMAND_SECONDS at most, once the command is over. *code* is its exit code."""
+    """Let the app's threads and processes delay the exit by COMMAND_SECONDS at most. *code* is the
+    exit code.
+    """
     from ..clock import Deadline
     from ..process.exit_guard import COMMAND_SECONDS, ExitGuard
 

@@ -1,4 +1,4 @@
-"""``flask serve stacks``: where every thread of every worker is."""
+"""``flask serve stacks``: show the stack of every thread of every worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import ProdServeError
 from ..observe.logging import coloured
 from ..observe.printable import printable_lines
 from ..process import control
-from .reach import answer
+from .find_server import ask_server
 from .serve import fail
 
 
@@ -19,9 +19,9 @@ from .serve import fail
 @pass_script_info
 @click.pass_context
 def stacks(ctx: click.Context, info: ScriptInfo) -> None:
-    """Show where every thread of every worker is, for when requests hang."""
+    """Show the stack of every thread of every worker, for when requests hang."""
     try:
-        workers = answer(ctx, info, control.Stacks())["workers"]
+        workers = ask_server(ctx, info, control.Stacks())["workers"]
     except ProdServeError as error:
         fail(ctx, error)
         return

@@ -1,4 +1,4 @@
-"""``flask serve status``: what the running server and its workers do."""
+"""``flask serve status``: show the running server and its workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..observe.logging import coloured
 from ..observe.printable import printable
 from ..process import control
 from ..units import format_size
-from .reach import answer
+from .find_server import ask_server
 from .serve import fail
 
 _COLUMNS = (
@@ -35,31 +35,31 @@ _MEBIBYTE = 1024**2
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @pass_script_info
 @click.pass_context
 def status(ctx: click.Context, info: ScriptInfo, as_json: bool) -> None:
-    """Show what the running server and its workers do."""
+    """Show the running server and its workers."""
     try:
-        told = answer(ctx, info, control.Status())
+        answer = ask_server(ctx, info, control.Status())
     except ProdServeError as error:
         fail(ctx, error)
         return
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(answer, indent=2))
     else:
-        click.echo(as_table(told), color=coloured(sys.stdout))
+        click.echo(as_table(answer), color=coloured(sys.stdout))
 
 
-def as_table(told: dict[str, Any]) -> str:
-    """The answer to Status as text for a terminal, with colours."""
-    workers = told["workers"]
+def as_table(status: dict[str, Any]) -> str:
+    """Return the answer to Status as text for a terminal, with colours."""
+    workers = status["workers"]
     ready = sum(worker["state"] == "ready" for worker in workers)
     lines = [
-        f"{click.style(printable(told['app'] or 'The app'), bold=True)} on flask-prodserve {told['version']}, pid {told['pid']}",
-        *map(printable, told["listen"]),
-        f"{_state(told['state'])} for {span(told['uptime_seconds'])}, generation {told['generation']}, "
-        f"{ready} of {told['wanted']} worker{'s'[: told['wanted'] != 1]} ready",
+        f"{click.style(printable(status['app'] or 'The app'), bold=True)} on flask-prodserve {status['version']}, pid {status['pid']}",
+        *map(printable, status["listen"]),
+        f"{_state(status['state'])} for {span(status['uptime_seconds'])}, generation {status['generation']}, "
+        f"{ready} of {status['wanted']} worker{'s'[: status['wanted'] != 1]} ready",
     ]
     if workers:
         rows = [_COLUMNS, *map(_cells, workers)]
@@ -71,7 +71,7 @@ def as_table(told: dict[str, Any]) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time as people say it, in the two largest units that it has: ``45s``, ``3h 12m``."""
+    """Return *seconds* in the two largest units that fit: ``45s``, ``3h 12m``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -99,7 +99,7 @@ def _aligned(column: str, text: str, width: int) -> str:
 
 
 def _emphasized(worker: dict[str, Any], cells: list[str]) -> list[str]:
-    """Colours come last: they would count as width."""
+    """Return *cells* with colours, which come last because they would count as width."""
     cells[_COLUMNS.index("state")] = _state(cells[_COLUMNS.index("state")])
     if worker["stuck"]:
         cells[_COLUMNS.index("stuck")] = click.style(cells[_COLUMNS.index("stuck")], fg="red")

@@ -9,10 +9,10 @@ from flask.cli import ScriptInfo, pass_script_info
 
 from ..errors import ProdServeError
 from ..process import control
-from .reach import SECONDS, server
+from .find_server import SECONDS, find_server
 from .serve import fail
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 @click.command()
@@ -20,9 +20,11 @@ _LOOK_SECONDS = 1.0
 @pass_script_info
 @click.pass_context
 def stop(ctx: click.Context, info: ScriptInfo, now: bool) -> None:
-    """Stop the running server, and wait until it is gone. Running requests have GRACEFUL_TIMEOUT to finish."""
+    """Stop the running server, and wait until it is gone. Running requests get GRACEFUL_TIMEOUT to
+    finish.
+    """
     try:
-        with control.Connection(server(ctx, info)) as connection:
+        with control.Connection(find_server(ctx, info)) as connection:
             connection.ask(control.Stop(now), SECONDS)
             _watch(connection)
     except ProdServeError as error:
@@ -32,19 +34,19 @@ def stop(ctx: click.Context, info: ScriptInfo, now: bool) -> None:
 
 
 def _watch(connection: control.Connection) -> None:
-    """Say what is still running, until the server closes *connection*."""
-    said = ""
+    """Print what is still running, until the server closes *connection*."""
+    printed = ""
     try:
-        while not connection.ends_within(_LOOK_SECONDS):
-            going = _still_running(connection.ask(control.Status(), SECONDS))
-            if going != said:
-                click.echo(going)
-                said = going
+        while not connection.ends_within(_POLL_SECONDS):
+            text = _still_running(connection.ask(control.Status(), SECONDS))
+            if text != printed:
+                click.echo(text)
+                printed = text
     except control.ServerGoneError:
-        pass  # between the look and the question
+        pass  # it ended after the check
 
 
-def _still_running(told: dict[str, Any]) -> str:
-    workers = len(told["workers"])
-    requests = sum(worker["busy"] + worker["queued"] for worker in told["workers"])
+def _still_running(status: dict[str, Any]) -> str:
+    workers = len(status["workers"])
+    requests = sum(worker["busy"] + worker["queued"] for worker in status["workers"])
     return f"Stopping: {requests} request{'s'[: requests != 1]} in {workers} worker{'s'[: workers != 1]} to finish"

@@ -405,7 +405,7 @@ def test_own_serve_command_does_not_spoil_output(tmp_path: Path) -> None:
     code, output, errors = ends_here(tmp_path, "serve", "config", "--format", "json")
     assert code == 0
     assert json.loads(output).keys() == TABLE.keys()
-    assert errors.count("'serve' command of its own") == 1
+    assert errors.count("own 'serve' command is hidden") == 1
     assert ends_here(tmp_path, "serve", "--help")[2] == ""
 
 

@@ -125,7 +125,7 @@ def test_own_serve_command(tmp_path: Path) -> None:
         get(command.address)
         command.signal(signal.SIGTERM)
         assert command.exit_code() == 0
-        assert command.output.count("'serve' command of its own") == 1
+        assert command.output.count("own 'serve' command is hidden") == 1
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])

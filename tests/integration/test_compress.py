@@ -104,7 +104,7 @@ def test_stale_variants(folder: Path) -> None:
     said = compress(folder)
     assert gzip.decompress((folder / "static/css/a.css.gz").read_bytes()) == TEXT
     assert sorted(path.name for path in tiny.parent.glob("tiny*")) == ["tiny.css"]
-    assert "1 stale ones removed" in said
+    assert "1 stale variants removed" in said
 
 
 def test_what_is_left_alone(folder: Path) -> None:

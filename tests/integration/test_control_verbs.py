@@ -213,7 +213,7 @@ def test_reload_that_fails(folder: Path) -> None:
     with server(folder, says({"error": "SyntaxError: invalid syntax"})):
         assert ends(folder, "reload") == (
             1,
-            "Error: The new code is not served: SyntaxError: invalid syntax\nThe workers that were there go on.\n",
+            "Error: Reload failed: SyntaxError: invalid syntax\nThe previous workers keep serving.\n",
         )
 
 
@@ -266,7 +266,7 @@ def test_stop(folder: Path, now: bool) -> None:
 def test_scale(folder: Path, argument: str, request_: control.Request, workers: str) -> None:
     """A number is how many there are to be; with a sign it is how many more or fewer."""
     with server(folder, says({"workers": int(workers[0])})) as running:
-        assert ends(folder, "scale", argument) == (0, f"{workers} from now on.\n")
+        assert ends(folder, "scale", argument) == (0, f"Set to {workers}.\n")
         assert running.requests == [request_]
 
 
@@ -276,7 +276,7 @@ def test_scale_to_what_is_no_number(folder: Path, argument: str) -> None:
     with server(folder) as running:
         code, output = ends(folder, "scale", argument)
         assert code == 2
-        assert "a number of workers such as 4, or how many more (+1) or fewer (-1)" in output
+        assert "use a number of workers such as 4, or a change such as +1 or -1" in output
         assert running.requests == []
 
 

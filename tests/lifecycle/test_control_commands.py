@@ -118,8 +118,8 @@ def test_failed_reload_is_reported(tmp_path: Path, broken: str, said: str) -> No
             server.deploy("2", broken)
             done = _control(tmp_path, "reload")
             assert done.returncode == 1
-            assert done.stderr.startswith("Error: The new code is not served: ")
-            assert done.stderr.endswith(f"{said}The workers that were there go on.\n")
+            assert done.stderr.startswith("Error: Reload failed: ")
+            assert done.stderr.endswith(f"{said}The previous workers keep serving.\n")
             wait_until(lambda: server.workers == old, "the new worker to end")
         server.command.wait_for(said)
         assert server.command.output.count(said) == 1
@@ -136,7 +136,7 @@ def test_failed_reload_with_preload_is_reported(tmp_path: Path) -> None:
             server.deploy("2", failing)
             done = _control(tmp_path, "reload")
             assert (done.returncode, done.stdout) == (1, "")
-            assert done.stderr.startswith("Error: The new code is not served: ")
+            assert done.stderr.startswith("Error: Reload failed: ")
             wait_until(lambda: server.workers == old, "the new worker to end")
             load.wait_for(20)
 

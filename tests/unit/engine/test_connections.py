@@ -64,23 +64,23 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def cuts() -> LimitEvents:
+def limit_events() -> LimitEvents:
     return LimitEvents(ManualClock())
 
 
 def make(
-    cuts: LimitEvents,
+    limit_events: LimitEvents,
     clock: ManualClock,
     most: int = 3,
     most_per_client: int = 0,
     exempt: Callable[[str], bool] = lambda address: not address,
 ) -> ConnectionTable:
-    return ConnectionTable(most, most_per_client, exempt, cuts, clock)
+    return ConnectionTable(most, most_per_client, exempt, limit_events, clock)
 
 
-def test_up_to_the_limit(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_up_to_the_limit(limit_events: LimitEvents, clock: ManualClock) -> None:
     """MAX_CONNECTIONS may be there, and one more is told to come back; when one leaves there is room for one."""
-    connections = make(cuts, clock)
+    connections = make(limit_events, clock)
     open_ones = []
     for _ in range(3):
         assert connections.refusal("192.0.2.1") is None
@@ -90,14 +90,14 @@ def test_up_to_the_limit(cuts: LimitEvents, clock: ManualClock) -> None:
     assert reply is not None
     assert (reply.status, reply.closes) == (503, True)
     assert reply.retry_after
-    assert cuts.counts == {"MAX_CONNECTIONS": 1}
+    assert limit_events.counts == {"MAX_CONNECTIONS": 1}
     open_ones[1].close()
     assert connections.refusal("192.0.2.1") is None
 
 
-def test_those_that_are_turned_away_do_not_count(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_those_that_are_turned_away_do_not_count(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Connections that are there only to be told that there is no room take none, and there may be SLACK of them."""
-    connections = make(cuts, clock)
+    connections = make(limit_events, clock)
     for _ in range(3):
         Connected(connections)
     turned_away = []
@@ -112,9 +112,9 @@ def test_those_that_are_turned_away_do_not_count(cuts: LimitEvents, clock: Manua
     assert connections.refusal("192.0.2.1") is not None
 
 
-def test_the_longest_idle_makes_room(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_the_longest_idle_makes_room(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Who has been idle since the earliest time goes first, then the next, and who is not idle stays."""
-    connections = make(cuts, clock, most=4)
+    connections = make(limit_events, clock, most=4)
     open_ones = [Connected(connections) for _ in range(4)]
     for channel, since in zip(open_ones, (30.0, None, 10.0, 20.0), strict=True):
         channel.idle = since
@@ -130,9 +130,9 @@ def test_the_longest_idle_makes_room(cuts: LimitEvents, clock: ManualClock) -> N
     assert connections.refusal("192.0.2.9") is not None
 
 
-def test_idle_no_longer(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_idle_no_longer(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Who has been used since it was seen idle, and idle again, has its place at the end; who is closed is passed over."""
-    connections = make(cuts, clock, most=4)
+    connections = make(limit_events, clock, most=4)
     open_ones = [Connected(connections) for _ in range(4)]
     for since, channel in enumerate(open_ones):
         channel.idle = float(since)
@@ -150,9 +150,9 @@ def test_idle_no_longer(cuts: LimitEvents, clock: ManualClock) -> None:
     assert not open_ones[1].connected
 
 
-def test_a_request_in_the_last_moment(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_a_request_in_the_last_moment(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Who turns out to have a request is spared, and the next one goes."""
-    connections = make(cuts, clock, most=2)
+    connections = make(limit_events, clock, most=2)
     first, second = Connected(connections), Connected(connections)
     first.idle, second.idle = 1.0, 2.0
     first.busy_in_the_last_moment = True
@@ -182,32 +182,32 @@ def make_room(connections: ConnectionTable, channels: list[Connected], times: in
     return gone
 
 
-def test_a_flood_of_silent_ones(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_a_flood_of_silent_ones(limit_events: LimitEvents, clock: ManualClock) -> None:
     """If more than half are silent, the oldest of them goes, however young it is, until half are."""
-    connections = make(cuts, clock, most=6)
+    connections = make(limit_events, clock, most=6)
     silent, idle = fill(connections, silent=5, idle=1)
     assert make_room(connections, [*silent, *idle], 3) == [*silent[:2], *idle]
-    assert cuts.counts == {"silent": 2, "idle": 1}
+    assert limit_events.counts == {"silent": 2, "idle": 1}
 
 
-def test_young_silent_ones_go_last(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_young_silent_ones_go_last(limit_events: LimitEvents, clock: ManualClock) -> None:
     """A client that has just connected has a second for its first bytes, for which idle ones go; where there are none, it goes."""
-    connections = make(cuts, clock, most=6)
+    connections = make(limit_events, clock, most=6)
     silent, idle = fill(connections, silent=3, idle=3)
     assert make_room(connections, [*silent, *idle], 4) == [*idle, silent[0]]
 
 
-def test_old_silent_ones_go_first(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_old_silent_ones_go_first(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Who has been silent for a second goes before those that have sent requests, however long they have been idle."""
-    connections = make(cuts, clock, most=6)
+    connections = make(limit_events, clock, most=6)
     silent, idle = fill(connections, silent=3, idle=3)
     clock.advance(SILENT_SECONDS)
     assert make_room(connections, [*silent, *idle], 4) == [*silent, idle[0]]
 
 
-def test_silent_no_longer(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_silent_no_longer(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Who has said something since, or says it in the last moment, is not silent; who has gone is forgotten."""
-    connections = make(cuts, clock, most=4)
+    connections = make(limit_events, clock, most=4)
     silent, _ = fill(connections, silent=4, idle=0)
     silent[0].silent = False
     silent[1].busy_in_the_last_moment = True
@@ -221,9 +221,9 @@ def test_silent_no_longer(cuts: LimitEvents, clock: ManualClock) -> None:
     assert not connections._silent
 
 
-def test_a_flood_costs_no_scan(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_a_flood_costs_no_scan(limit_events: LimitEvents, clock: ManualClock) -> None:
     """With silent connections there, making room for each of a thousand new ones looks at none of the others."""
-    connections = make(cuts, clock, most=10)
+    connections = make(limit_events, clock, most=10)
 
     class Silent(Connected):
         def idle_since(self) -> float | None:
@@ -234,14 +234,14 @@ def test_a_flood_costs_no_scan(cuts: LimitEvents, clock: ManualClock) -> None:
     for _ in range(1000):
         assert connections.refusal("192.0.2.9") is None
         Silent(connections).silent = True
-    assert cuts.counts == {"silent": 1000}
+    assert limit_events.counts == {"silent": 1000}
     assert len(connections) == len(connections._silent) == 10
 
 
-def test_looking_for_idle_ones_is_bounded(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_looking_for_idle_ones_is_bounded(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Where none is idle, a thousand new connections do not mean that all are looked at a thousand times."""
     looks = [0]
-    connections = make(cuts, clock, most=2)
+    connections = make(limit_events, clock, most=2)
 
     class Counting(Connected):
         def idle_since(self) -> float | None:
@@ -275,9 +275,9 @@ def test_looking_for_idle_ones_is_bounded(cuts: LimitEvents, clock: ManualClock)
         ("::ffff:192.0.2.1", "::1", False),
     ],
 )
-def test_what_one_client_is(cuts: LimitEvents, clock: ManualClock, one: str, other: str, same: bool) -> None:
+def test_what_one_client_is(limit_events: LimitEvents, clock: ManualClock, one: str, other: str, same: bool) -> None:
     """An IPv4 address, however it is written, or the /64 network of an IPv6 address, is one client."""
-    connections = make(cuts, clock, most=100, most_per_client=1)
+    connections = make(limit_events, clock, most=100, most_per_client=1)
     channel = Connected(connections, one)
     assert (connections.refusal(other) is not None) == same
     channel.close()
@@ -285,9 +285,9 @@ def test_what_one_client_is(cuts: LimitEvents, clock: ManualClock, one: str, oth
     assert not connections._by_client, "clients that have gone are forgotten"
 
 
-def test_limit_of_one_client(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_limit_of_one_client(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Beyond its limit a client is told to come back, whether its connections are idle or not, and others are not disturbed."""
-    connections = make(cuts, clock, most=100, most_per_client=2)
+    connections = make(limit_events, clock, most=100, most_per_client=2)
     first, second = (Connected(connections, "192.0.2.1") for _ in range(2))
     first.idle = second.idle = 1.0
     reply = connections.refusal("192.0.2.1")
@@ -302,21 +302,21 @@ def test_limit_of_one_client(cuts: LimitEvents, clock: ManualClock) -> None:
     turned_away.close()
     Connected(connections, "192.0.2.1")
     assert connections.refusal("192.0.2.1") is not None
-    assert cuts.counts == {"MAX_CONNECTIONS_PER_CLIENT": 2}
+    assert limit_events.counts == {"MAX_CONNECTIONS_PER_CLIENT": 2}
 
 
-def test_no_limit_of_one_client(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_no_limit_of_one_client(limit_events: LimitEvents, clock: ManualClock) -> None:
     """0 is no limit, and nothing is counted."""
-    connections = make(cuts, clock, most=1000)
+    connections = make(limit_events, clock, most=1000)
     for _ in range(500):
         assert connections.refusal("192.0.2.1") is None
         Connected(connections, "192.0.2.1")
     assert not connections._by_client
 
 
-def test_exempt(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_exempt(limit_events: LimitEvents, clock: ManualClock) -> None:
     """Who is exempt, as proxies and Unix sockets are, is not counted."""
-    connections = make(cuts, clock, 100, 1, lambda address: address in ("", "192.0.2.1"))
+    connections = make(limit_events, clock, 100, 1, lambda address: address in ("", "192.0.2.1"))
     for address in ("", "192.0.2.1"):
         for _ in range(10):
             assert connections.refusal(address) is None
@@ -326,9 +326,9 @@ def test_exempt(cuts: LimitEvents, clock: ManualClock) -> None:
     assert connections.refusal("192.0.2.2") is not None
 
 
-def test_a_client_that_is_known_later(cuts: LimitEvents, clock: ManualClock) -> None:
+def test_a_client_that_is_known_later(limit_events: LimitEvents, clock: ManualClock) -> None:
     """A connection of an exempt proxy counts as its client's once that is known, and is turned away beyond the limit."""
-    connections = make(cuts, clock, most=100, most_per_client=1, exempt=lambda address: address == "10.0.0.1")
+    connections = make(limit_events, clock, most=100, most_per_client=1, exempt=lambda address: address == "10.0.0.1")
     announced = [Connected(connections, "10.0.0.1") for _ in range(SLACK + 2)]
     verdicts = []
     for channel in announced:

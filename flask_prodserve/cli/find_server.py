@@ -1,4 +1,6 @@
-"""The running server that a verb is about. The app is not loaded: its name and the folder say which server is meant."""
+"""Finds the running server that a verb is for. The app is not loaded: its name and the folder
+identify the server.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,18 @@ from ..settings import resolve
 from .serve import layers_without_app
 
 SECONDS = 10.0
-"""For what a supervisor answers at once, and for what it asks its workers."""
+"""How long to wait for an answer that the supervisor has at once, or asks its workers for."""
 
 
-def server(ctx: click.Context, info: ScriptInfo, *, changes: bool = True) -> str:
-    """The path of the control socket of the server that *ctx*, a verb's, is for. *changes*: the verb does more than look at it.
+def find_server(ctx: click.Context, info: ScriptInfo, *, changes: bool = True) -> str:
+    """Return the path of the control socket of the server that the verb of *ctx* is for.
 
-    Raises ProdServeError.
+    *changes*: the verb changes the server. Raises ProdServeError.
     """
     assert ctx.parent is not None
     environment = Environment.of_this_process()
     settings = resolve(layers_without_app(ctx.parent.params, environment), complete=False).settings
-    # As the supervisor has it: .env does not say where the control socket is.
+    # As in the supervisor: .env does not choose the control socket.
     folder = control.working_folder(environment.started)
 
     def note(text: str) -> None:
@@ -35,7 +37,7 @@ def server(ctx: click.Context, info: ScriptInfo, *, changes: bool = True) -> str
     )
 
 
-def answer(ctx: click.Context, info: ScriptInfo, request: control.Request) -> dict[str, Any]:
-    """What that server answers to *request*. Raises ProdServeError."""
+def ask_server(ctx: click.Context, info: ScriptInfo, request: control.Request) -> dict[str, Any]:
+    """Send *request* to that server and return its answer. Raises ProdServeError."""
     changes = not isinstance(request, control.Status | control.Stacks)
-    return control.ask(server(ctx, info, changes=changes), request, SECONDS)
+    return control.ask(find_server(ctx, info, changes=changes), request, SECONDS)
