@@ -1,1 +1,1 @@
-"""Plain WSGI wrappers around the app. Nothing here knows Flask, waitress, or sockets."""
+"""Plain WSGI wrappers around the app. Nothing here knows Flask, waitress or sockets."""

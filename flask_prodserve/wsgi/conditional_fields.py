@@ -1,13 +1,15 @@
-"""Conditional, range and coding fields of a request for a static file, read strictly and in linear time. Pure: text in, values out.
+"""Reads conditional, range and coding fields of requests for static files, strictly and in linear
+time. Pure: text in, values out.
 
-No library sees these fields as the client sent them: the pattern for entity tags of Werkzeug 3.1.3 takes seconds for a field of 30 KB.
-Each pattern here moves forward only: where a repeated part may end, the next part begins with another character.
+No library sees these fields as the client sent them: Werkzeug 3.1.3's pattern for entity tags takes
+seconds for a field of 30 KB. Each pattern here only moves forward: if a repeated part may end, the
+next part starts with another character.
 
 Rules:
 
-- A malformed field counts as one that matches nothing: If-None-Match and Range are ignored then, and If-Match fails.
-- Clients in use deviate from the grammar, and these forms are accepted: entity tags without quotes, empty list members, and blanks
-  around ``=`` in Range.
+- A malformed field matches nothing: If-None-Match and Range are then ignored, and If-Match fails.
+- Some clients deviate from the grammar. These forms are accepted: entity tags without quotes, empty
+  list members, and blanks around ``=`` in Range.
 """
 
 from __future__ import annotations
@@ -24,17 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_DATE = 64
-"""Characters of a date that is read. The longest form has 33 (RFC 9110, section 5.6.7: ``Wednesday, 06-Nov-94 08:49:37 GMT``)."""
+"""Longest date that is read, in characters. The longest form has 33 (RFC 9110, section 5.6.7:
+``Wednesday, 06-Nov-94 08:49:37 GMT``).
+"""
 
-MAX_REMEMBERED = 256
-"""Characters of an Accept-Encoding field that is remembered. Browsers send about 30."""
+MAX_CACHED = 256
+"""Longest Accept-Encoding field that is cached, in characters. Browsers send about 30."""
 
 # RFC 9110, section 13.1.2:  If-None-Match = "*" / #entity-tag;  section 8.8.3:  entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
 #   etagc = %x21 / %x23-7E / obs-text
 _TAG = re.compile(r'[ \t,]*(?:(?P<weak>[Ww]/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"|(?P<bare>[^ \t,"]+))[ \t]*(?:,|$)')
 
 # RFC 9110, section 14.1.2:  int-range = first-pos "-" [ last-pos ];  suffix-range = "-" suffix-length
-# Of several ranges none is sent. No file has a size of more than 19 digits.
+# Requests for several ranges get the whole file. No file size has more than 19 digits.
 _RANGE = re.compile(
     r"bytes[ \t]*=[ \t]*(?:(?P<first>[0-9]{1,19})-(?P<last>[0-9]{0,19})|-(?P<suffix>[0-9]{1,19}))[ \t,]*",
     re.IGNORECASE | re.ASCII,
@@ -45,23 +49,23 @@ _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE | r
 
 
 class Tags(NamedTuple):
-    """What If-Match or If-None-Match names. *any* is ``*``."""
+    """The entity tags of If-Match or If-None-Match. *any* stands for ``*``."""
 
     strong: frozenset[str] = frozenset()
     weak: frozenset[str] = frozenset()
     any: bool = False
 
     def has(self, tag: str) -> bool:
-        """The strong comparison (RFC 9110, section 8.8.3.2) with *tag*, a strong one without its quotes."""
+        """Compare strongly (RFC 9110, section 8.8.3.2) with *tag*, a strong tag without its quotes."""
         return self.any or tag in self.strong
 
     def has_weakly(self, tag: str) -> bool:
-        """The weak comparison."""
+        """Compare weakly with *tag*."""
         return self.has(tag) or tag in self.weak
 
 
 def read_tags(text: str) -> Tags:
-    """The entity tags in *text*, or none if it is malformed."""
+    """Return the entity tags in *text*; none if it is malformed."""
     if text == "*":
         return Tags(any=True)
     strong: set[str] = set()
@@ -81,13 +85,15 @@ def read_tags(text: str) -> Tags:
 
 
 def read_range(text: str, size: int) -> tuple[int, int] | None:
-    """Begin and end of the one range that *text* wants of *size* bytes, with nothing between them if it cannot be satisfied. None if all
-    is to be sent.
+    """Return the start and end of the one range that *text* requests of *size* bytes; None if
+    everything is to be sent.
+
+    A range that cannot be satisfied is empty: its start is not below its end.
     """
     match = _RANGE.fullmatch(text)
     if match is None:
         return None
-    if match["suffix"] is not None:  # the last so many bytes, of a shorter file all
+    if match["suffix"] is not None:  # the last bytes; all of a shorter file
         return size - min(int(match["suffix"]), size), size
     first = int(match["first"])
     if not match["last"]:
@@ -97,7 +103,7 @@ def read_range(text: str, size: int) -> tuple[int, int] | None:
 
 
 def read_date(text: str | None) -> datetime | None:
-    """The time that *text* names; None if it is none."""
+    """Return the time in *text*, or None if it is not a valid date."""
     if text is None or len(text) > MAX_DATE:
         return None
     try:
@@ -107,8 +113,10 @@ def read_date(text: str | None) -> datetime | None:
 
 
 def read_weights(text: str) -> Mapping[str, float]:
-    """The content codings that an Accept-Encoding field names, in lower case, with their weights (RFC 9110, section 12.5.3)."""
-    return _remembered(text) if len(text) <= MAX_REMEMBERED else _weights(text)
+    """Return the content codings in an Accept-Encoding field, in lower case, with their weights
+    (RFC 9110, section 12.5.3).
+    """
+    return _cached_weights(text) if len(text) <= MAX_CACHED else _weights(text)
 
 
 def _weights(text: str) -> Mapping[str, float]:
@@ -122,4 +130,4 @@ def _weights(text: str) -> Mapping[str, float]:
     return MappingProxyType(weights)
 
 
-_remembered = lru_cache(maxsize=128)(_weights)
+_cached_weights = lru_cache(maxsize=128)(_weights)

@@ -1,13 +1,14 @@
-"""Who the client is, and which URL it asked for, where a reverse proxy is in between.
+"""WSGI middleware that finds the client and the URL of a request behind reverse proxies.
 
 Rules:
 
-- What a peer that is not trusted says of itself is removed, never applied.
-- What a trusted peer says is applied to REMOTE_ADDR, REMOTE_PORT, wsgi.url_scheme, HTTP_HOST, SERVER_NAME, SERVER_PORT and
-  SCRIPT_NAME, and removed as well: the app sees one truth, and a ProxyFix that is still around it has nothing to apply twice.
-- X-Forwarded-* fields that are to be applied win over Forwarded, which is then ignored: a proxy in the field sets X-Forwarded-* and
-  passes a client's Forwarded through untouched.
-- How the fields are read, and whose values in a list count, is in :mod:`.forwarded_fields`.
+- What a peer that is not trusted says about itself is removed, never applied.
+- What a trusted peer says is applied to REMOTE_ADDR, REMOTE_PORT, wsgi.url_scheme, HTTP_HOST,
+  SERVER_NAME, SERVER_PORT and SCRIPT_NAME. Its fields are then removed as well, so that the app
+  sees one truth and its own ProxyFix, if any, does not apply them twice.
+- X-Forwarded-* fields win over Forwarded: most proxies set X-Forwarded-* and pass a client's
+  Forwarded through untouched.
+- :mod:`.forwarded_fields` reads the fields, and decides which value in a list counts.
 """
 
 from __future__ import annotations
@@ -33,51 +34,57 @@ _KEYS = {field: "HTTP_" + field.upper().replace("-", "_") for field in FORWARDED
 MISLEADING_KEYS = frozenset(
     {
         *_KEYS.values(),
-        "HTTP_X_FORWARDED_BY",  # the proxy's own address or name; waitress counts it among the proxies' fields
+        "HTTP_X_FORWARDED_BY",  # the proxy's own address or name; waitress treats it as a proxy field
         "HTTP_X_FORWARDED_SERVER",  # the same, from Apache's mod_proxy and Traefik
         "HTTP_X_FORWARDED_SSL",  # "on": https, as gunicorn reads it by default
         "HTTP_X_FORWARDED_PROTOCOL",  # "ssl": the same
-        "HTTP_X_FORWARDED_SCHEME",  # the scheme, in set-ups for nginx
-        "HTTP_X_FORWARDED_PATH",  # this and the next: what was asked for, from Kong and from Traefik
+        "HTTP_X_FORWARDED_SCHEME",  # the scheme, in some nginx configurations
+        "HTTP_X_FORWARDED_PATH",  # this and the next: the requested URL, from Kong and from Traefik
         "HTTP_X_FORWARDED_URI",
-        "HTTP_X_FORWARDED_USER",  # this and the next: who has logged in, from oauth2-proxy
+        "HTTP_X_FORWARDED_USER",  # this and the next four: the logged-in user, from oauth2-proxy
         "HTTP_X_FORWARDED_EMAIL",
         "HTTP_X_FORWARDED_GROUPS",
         "HTTP_X_FORWARDED_PREFERRED_USERNAME",
         "HTTP_X_FORWARDED_ACCESS_TOKEN",
         "HTTP_X_FORWARDED_CLIENT_CERT",  # the client's certificate, from Envoy
-        "HTTP_X_FORWARDED_TLS_CLIENT_CERT",  # the same and what it says, from Traefik
+        "HTTP_X_FORWARDED_TLS_CLIENT_CERT",  # the same and its contents, from Traefik
         "HTTP_X_FORWARDED_TLS_CLIENT_CERT_INFO",
         "HTTP_X_ORIGINAL_FORWARDED_FOR",  # the client's own X-Forwarded-For, from Kubernetes' ingress-nginx
         "HTTP_X_ORIGINAL_HOST",  # the host, from Azure's gateway
-        "HTTP_X_CLIENT_IP",  # this and the next: the client, as libraries that look for its address read it
+        "HTTP_X_CLIENT_IP",  # this and the next: the client, as libraries that look up its address read it
         "HTTP_X_CLUSTER_CLIENT_IP",
-        "HTTP_FRONT_END_HTTPS",  # "on": https, as Microsoft's proxies have it
+        "HTTP_FRONT_END_HTTPS",  # "on": https, from Microsoft's proxies
         "HTTP_X_REAL_IP",  # the client, in almost every example for nginx
-        "HTTP_X_SCHEME",  # this and the next: read by the "ReverseProxied" middleware that many Flask apps carry
+        "HTTP_X_SCHEME",  # this and the next: read by the "ReverseProxied" middleware of many Flask apps
         "HTTP_X_SCRIPT_NAME",
-        "HTTP_X_URL_SCHEME",  # the scheme, in older set-ups
+        "HTTP_X_URL_SCHEME",  # the scheme, in older configurations
     }
 )
-"""What is removed from the environment of a request whose peer is not trusted: apps take it for a proxy's word.
+"""Environment keys that are removed if the peer is not trusted, because apps believe that a proxy
+set them.
 
-Those that are not of FORWARDED_FIELDS reach the app from a trusted peer: only the app knows whether its proxy sets them. Fields of one
-vendor's network (CF-Connecting-IP, True-Client-IP) are left alone: nobody reads them without that vendor in mind.
+From a trusted peer, those that are not in FORWARDED_FIELDS reach the app: only the app knows
+whether its proxy sets them. Fields of one vendor's network (CF-Connecting-IP, True-Client-IP) are
+kept: an app reads them only if it runs behind that vendor.
 """
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 QUIET_SECONDS = 60.0
-"""How long nothing more is logged of a malformed field. Every client can send one if a proxy passes it on."""
+"""Minimum time between two log lines about a malformed field. Any client can send one if a proxy
+passes it on.
+"""
 
 _CACHED_PEERS = 1024
 _LOGGED_CHARACTERS = 200
 
 
 class PeerTrust:
-    """The peers whose word is taken: networks, ``unix`` (peers on a Unix socket) and ``*`` (every peer), as in TRUSTED_PROXIES.
+    """The trusted peers: networks, ``unix`` (peers on a Unix socket) and ``*`` (every peer), as in
+    TRUSTED_PROXIES.
 
-    An IPv4-mapped IPv6 address counts as the IPv4 address too; a zone (``fe80::1%eth0``) is not looked at.
+    An IPv4-mapped IPv6 address also counts as the IPv4 address. A zone (``fe80::1%eth0``) is
+    ignored.
     """
 
     def __init__(self, trusted: tuple[IPNetwork | str, ...]) -> None:
@@ -89,23 +96,25 @@ class PeerTrust:
         self._is_proxy = _search(proxies)
 
     def covers(self, remote_addr: str) -> bool:
-        """Whether the peer at *remote_addr*, ``""`` for a Unix socket, is trusted."""
+        """Return whether the peer at *remote_addr*, ``""`` for a Unix socket, is trusted."""
         if not remote_addr:
             return self._unix_peers
         return self._every_peer or self._is_peer(remote_addr)
 
     def is_proxy(self, address: str) -> bool:
-        """Whether *address*, which a trusted proxy named as its own peer, is one more trusted proxy.
+        """Return whether *address*, which a trusted proxy named as its own peer, is another trusted
+        proxy.
 
-        ``*`` does not make it one. It says that nobody but proxies can connect here; whoever connects to the proxies may be anybody,
-        and to look past that address would be to believe what its owner wrote into the field. The same holds for a network that stands
-        for every client, such as 0.0.0.0/0.
+        ``*`` does not make it one. ``*`` says that only proxies can connect to this server; any
+        client can connect to the proxies. To look past such a client's address would be to believe
+        what it wrote into the field. The same holds for a network that stands for every client,
+        such as 0.0.0.0/0.
         """
         return self._is_proxy(address)
 
 
 def _search(networks: Sequence[IPNetwork]) -> Callable[[str], bool]:
-    """A function that tells whether an address is in one of *networks*."""
+    """Return a function that tells whether an address is in one of *networks*."""
     if not networks:
         return lambda text: False
 
@@ -122,14 +131,15 @@ def _search(networks: Sequence[IPNetwork]) -> Callable[[str], bool]:
 
 
 class Forwarded:
-    """WSGI middleware that applies those of *fields* (see FORWARDED_FIELDS) that come from peers whom *trust* covers.
+    """WSGI middleware that applies *fields* (see FORWARDED_FIELDS) from peers that *trust* covers.
 
-    Name in *fields* only what your proxies set themselves: what they merely pass on was written by the client.
+    Name in *fields* only what your proxies set themselves: the client wrote what they only pass on.
 
-    X-Forwarded-Prefix goes before SCRIPT_NAME, and PATH_INFO stays as it is, as with Werkzeug's ProxyFix: the proxy must have removed
-    the prefix from the path. Where it does not, the prefix is part of the app's own URLs and must not be in this field.
+    X-Forwarded-Prefix goes before SCRIPT_NAME, and PATH_INFO is unchanged, as with Werkzeug's
+    ProxyFix: the proxy must have removed the prefix from the path. If it does not, the prefix
+    belongs to the app's own URLs and must not be in this field.
 
-    *undecided*: nobody has said yet who is trusted, and the first peer that looks like a proxy is worth a line in the log.
+    *undecided*: TRUSTED_PROXIES is not set, so log the first peer that looks like a proxy.
     """
 
     def __init__(
@@ -153,7 +163,7 @@ class Forwarded:
             misleading = environ.keys() & MISLEADING_KEYS
             if misleading and self._undecided and _is_near(peer):
                 self._undecided = False
-                _say_whom_to_trust(peer, min(misleading))
+                _suggest_trust(peer, min(misleading))
             for key in misleading:
                 del environ[key]
             return self._app(environ, start_response)
@@ -167,16 +177,18 @@ class Forwarded:
 
 
 def apply_forwarded(environ: dict[str, Any], fields: frozenset[str], trust: PeerTrust) -> None:
-    """Do what :class:`Forwarded` does for a peer whom *trust* covers. Raises MalformedFieldError."""
-    said = {field: environ.pop(key) for field, key in _KEYS.items() if key in environ}
-    if said:
-        _apply(_origin({field: value for field, value in said.items() if field in fields}, trust), environ)
+    """Apply and remove the proxy *fields* in *environ*, which came from a trusted peer. Raises
+    MalformedFieldError.
+    """
+    given = {field: environ.pop(key) for field, key in _KEYS.items() if key in environ}
+    if given:
+        _apply(_origin({field: value for field, value in given.items() if field in fields}, trust), environ)
 
 
-def _origin(said: dict[str, str], trust: PeerTrust) -> Origin:
-    forwarded = said.pop("forwarded", "")
-    if any(said.values()):
-        return read_x_forwarded(said, trust.is_proxy)
+def _origin(given: dict[str, str], trust: PeerTrust) -> Origin:
+    forwarded = given.pop("forwarded", "")
+    if any(given.values()):
+        return read_x_forwarded(given, trust.is_proxy)
     if forwarded:
         return read_forwarded(forwarded, trust.is_proxy)
     return Origin()
@@ -197,13 +209,15 @@ def _apply(origin: Origin, environ: dict[str, Any]) -> None:
 
 
 def _apply_authority(origin: Origin, environ: dict[str, Any]) -> None:
-    """Make HTTP_HOST, SERVER_NAME and SERVER_PORT say the same, so that a URL is right whichever of them it is built from.
+    """Make HTTP_HOST, SERVER_NAME and SERVER_PORT agree, so that a URL built from any of them is
+    right.
 
-    The port is X-Forwarded-Port, or that of the forwarded host, or that of the Host field where no host was forwarded, or the scheme's.
-    As with ProxyFix a forwarded host without a port means the scheme's, whatever the Host field says.
+    The port is X-Forwarded-Port, else that of the forwarded host, else that of the Host field if no
+    host was forwarded, else the scheme's. As with ProxyFix, a forwarded host without a port means
+    the scheme's port, whatever the Host field says.
     """
     host = (origin.host, "") if origin.host else split_host(environ.get("HTTP_HOST", ""))
-    if host is None:  # HTTP/1.0 without Host, so that only the server's own name is left
+    if host is None:  # HTTP/1.0 without Host: only the server's own name is known
         if origin.port:
             environ["SERVER_PORT"] = origin.port
         return
@@ -216,13 +230,15 @@ def _apply_authority(origin: Origin, environ: dict[str, Any]) -> None:
 
 
 def _is_near(peer: str) -> bool:
-    """Whether *peer* is where proxies are: on this machine or its network. From the Internet come clients, who write what they like."""
+    """Return whether *peer* is on this machine or its network, as proxies are. Clients on the
+    Internet can send any field.
+    """
     return not peer or ipaddress.ip_address(peer.partition("%")[0]).is_private
 
 
-def _say_whom_to_trust(peer: str, key: str) -> None:
+def _suggest_trust(peer: str, key: str) -> None:
     logger.warning(
-        "%s from %s was removed: the app does not see the client behind it. If that is your proxy, set TRUSTED_PROXIES=%s",
+        "removed %s from %s, so the app does not see the client's address. If that peer is your proxy, set TRUSTED_PROXIES=%s",
         key.removeprefix("HTTP_").replace("_", "-").title(),
         peer or "a Unix socket",
         peer or "unix",
@@ -231,7 +247,7 @@ def _say_whom_to_trust(peer: str, key: str) -> None:
 
 def _log_malformed(error: MalformedFieldError, peer: str, more: int) -> None:
     logger.warning(
-        "%s from %s is malformed: %s%s",
+        "rejected a request with 400: %s from %s is malformed: %s%s",
         error.field.title(),
         peer or "a Unix socket",
         ascii(error.value[:_LOGGED_CHARACTERS]),

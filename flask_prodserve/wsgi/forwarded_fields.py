@@ -1,13 +1,16 @@
-"""What proxies say of a request in X-Forwarded-* and Forwarded, read and checked. Pure: text in, an :class:`Origin` out.
+"""Reads and checks X-Forwarded-* and Forwarded, the fields in which proxies describe a request.
+Pure: text in, an :class:`Origin` out.
 
 Rules:
 
-- A list is read from its right end, which the peer wrote, and only as far as trusted proxies wrote it. What is left of that came
-  from the client. An empty member keeps its place: it is what some hop said, namely nothing.
-- With n trusted proxies passed (the peer is one of them, so n >= 1) the n-th value from the right counts, or the leftmost where there
-  are fewer: proxies append or replace.
-- What a trusted proxy said and nobody can make sense of raises :class:`MalformedFieldError`; a guess would give a wrong URL. The one
-  exception is X-Forwarded-For, whose entries are by custom free text: what is no address ends the walk at the last good hop.
+- A list is read from its right end, which the peer wrote, and only as far as trusted proxies wrote
+  it. Everything left of that came from the client. An empty member keeps its place: some hop said
+  nothing.
+- If n trusted proxies were passed (the peer is one, so n >= 1), the n-th value from the right
+  counts, or the leftmost if there are fewer: proxies append or replace.
+- An unreadable value from a trusted proxy raises :class:`MalformedFieldError`; a guess would give a
+  wrong URL. The one exception is X-Forwarded-For, in which free text is common: an entry that is
+  not an address ends the walk at the last good hop.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 IsProxy = Callable[[str], bool]
-"""Whether the address that a trusted proxy named is one more trusted proxy."""
+"""Tells whether the address that a trusted proxy named is another trusted proxy."""
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -30,22 +33,25 @@ _IPV6 = r"[0-9a-f.]*:[0-9a-f:.]*"
 # RFC 7239, section 6:  node = nodename [ ":" node-port ]
 #   nodename = IPv4address / "[" IPv6address "]" / "unknown" / obfnode
 #   node-port = 1*5DIGIT / obfport;  obfnode, obfport = "_" 1*( ALPHA / DIGIT / "." / "_" / "-" )
-# and a zone in the brackets, which proxies write for link-local clients. It means nothing on another machine and is dropped.
+# A zone in the brackets, which proxies write for link-local clients, means nothing on another
+# machine and is dropped.
 _NODE = re.compile(
     rf"(?:(?P<ipv4>[0-9.]+)|\[(?P<ipv6>{_IPV6})(?:%[0-9a-z._~-]+)?\]|unknown|_[0-9a-z._-]+)"
     r"(?::(?:(?P<port>[0-9]{1,5})|_[0-9a-z._-]+))?",
     re.IGNORECASE | re.ASCII,
 )
 
-# RFC 9110, section 7.2:  Host = uri-host [ ":" port ];  of names those that DNS can hold, and "_" as Docker's service names have it.
+# RFC 9110, section 7.2:  Host = uri-host [ ":" port ]
+# Names are those that DNS can hold, and "_", as in Docker's service names.
 _HOST = re.compile(
     rf"(?P<name>[0-9a-z_][0-9a-z_.-]*|\[(?P<ipv6>{_IPV6})\])(?::(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE | re.ASCII
 )
 
 _PORT = re.compile(r"[0-9]{1,5}")
 
-# Segments other than "." and "..", and never "//", which a browser takes for the start of another host. Nothing percent-encoded:
-# SCRIPT_NAME is a decoded path (PEP 3333), and a prefix has no need to hide what it says.
+# Segments other than "." and "..", and never "//", which a browser reads as the start of another
+# host. Nothing percent-encoded: SCRIPT_NAME is a decoded path (PEP 3333), and a prefix does not
+# need encoding.
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[0-9A-Za-z._~@:+-]+)*/?")
 
 # RFC 7239, section 4:  Forwarded = 1#forwarded-element;  forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )
@@ -68,14 +74,18 @@ class MalformedFieldError(Exception):
 
 
 class Node(NamedTuple):
-    """A client or proxy as its neighbour saw it: an address as :mod:`ipaddress` writes it, and ``""`` for an unknown port."""
+    """A client or proxy as its neighbour saw it: an address as :mod:`ipaddress` writes it, and
+    ``""`` for an unknown port.
+    """
 
     address: str
     port: str
 
 
 class Origin(NamedTuple):
-    """The request as it was before the proxies. ``None`` and ``""`` is what they did not say; *port* may be of *host* or alone."""
+    """The request as the client sent it to the first proxy. ``None`` and ``""`` stand for unknown;
+    *port* may be without *host*.
+    """
 
     client: Node | None = None
     scheme: str = ""
@@ -84,14 +94,14 @@ class Origin(NamedTuple):
     prefix: str = ""
 
 
-def read_x_forwarded(said: Mapping[str, str], is_proxy: IsProxy) -> Origin:
-    """Read the X-Forwarded-* fields in *said*, by lower-case name."""
+def read_x_forwarded(given: Mapping[str, str], is_proxy: IsProxy) -> Origin:
+    """Read the X-Forwarded-* fields in *given*, by lower-case name."""
     client, hops = None, 1
-    if chain := said.get("x-forwarded-for"):
+    if chain := given.get("x-forwarded-for"):
         client, hops = _walk(map(_list_node, reversed(_members(chain))), is_proxy)
 
     def outermost(field: str) -> tuple[str, str]:
-        text = said.get(field, "")
+        text = given.get(field, "")
         if "," not in text:
             return field, text
         values = _members(text)
@@ -108,7 +118,7 @@ def read_x_forwarded(said: Mapping[str, str], is_proxy: IsProxy) -> Origin:
 
 
 def read_forwarded(text: str, is_proxy: IsProxy) -> Origin:
-    """Read the Forwarded field (RFC 7239), of which *for*, *proto* and *host* count."""
+    """Read *for*, *proto* and *host* of the Forwarded field (RFC 7239)."""
     elements = _elements(text)
     client, hops = _walk((_element_node(element) for element in reversed(elements)), is_proxy)
 
@@ -120,7 +130,9 @@ def read_forwarded(text: str, is_proxy: IsProxy) -> Origin:
 
 
 def split_host(text: str) -> tuple[str, str] | None:
-    """Name (IPv6 in brackets) and port (``""`` if there is none) of a Host value, or ``None`` if it is not valid."""
+    """Split a Host value into name (IPv6 in brackets) and port (``""`` for none). Return ``None``
+    if it is not valid.
+    """
     match = _HOST.fullmatch(text)
     if match is None:
         return None
@@ -133,14 +145,15 @@ def split_host(text: str) -> tuple[str, str] | None:
 
 
 def _walk(nodes: Iterable[Node | None], is_proxy: IsProxy) -> tuple[Node | None, int]:
-    """Go from the peer towards the client. *nodes*: what each hop says of the one before it, ``None`` where it does not tell.
+    """Walk from the peer towards the client. *nodes* has what each hop says about the one before
+    it, or ``None``.
 
-    Returns the last node that could be told, and the number of trusted proxies passed.
+    Returns the last known node, and the number of trusted proxies passed.
     """
     client = None
     hops = 0
     for node in nodes:
-        hops += 1  # the hop that wrote this is trusted, or the walk had ended
+        hops += 1  # the hop that wrote this is trusted, else the walk has ended
         if node is None:
             break
         client = node
@@ -154,7 +167,9 @@ def _members(text: str) -> list[str]:
 
 
 def _list_node(text: str) -> Node | None:
-    """An entry of X-Forwarded-For: as in Forwarded, and IPv6 without brackets, then without a port too."""
+    """Read an entry of X-Forwarded-For: as in Forwarded, but IPv6 may come without brackets, then
+    without a port.
+    """
     if text.count(":") > 1 and not text.startswith("["):
         text = f"[{text}]"
     try:
@@ -173,7 +188,7 @@ def _element_node(element: Mapping[str, str]) -> Node | None:
 
 
 def _node(text: str) -> Node | None:
-    """``None`` for a hidden one. Raises ValueError for what is no node."""
+    """Read a node; ``None`` if it is hidden. Raises ValueError if it is malformed."""
     match = _NODE.fullmatch(text)
     if match is None:
         raise ValueError("no node")
@@ -185,14 +200,16 @@ def _node(text: str) -> Node | None:
 
 @lru_cache(maxsize=_CACHED_ADDRESSES)
 def _address(text: str) -> str:
-    """The one way to write an address; an IPv4-mapped IPv6 address is the IPv4 one. Raises ValueError for what is none."""
+    """Normalize an address; an IPv4-mapped IPv6 address becomes the IPv4 address. Raises ValueError
+    if it is malformed.
+    """
     address = ipaddress.ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
 
 
 def _valid_port(digits: str) -> str:
-    """Raises ValueError for what is not 1 to 65535."""
+    """Normalize a port. Raises ValueError if it is not 1 to 65535."""
     port = int(digits)
     if not 1 <= port <= 65535:
         raise ValueError("no port")
@@ -237,7 +254,9 @@ def _prefix(field: str, value: str) -> str:
 
 
 def _elements(text: str) -> list[dict[str, str]]:
-    """The elements of Forwarded with their parameters by lower-case name, each at most once in an element."""
+    """Read the elements of Forwarded as parameters by lower-case name, each at most once in an
+    element.
+    """
     elements: list[dict[str, str]] = [{}]
     position = 0
     while True:

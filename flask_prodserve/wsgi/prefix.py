@@ -1,4 +1,6 @@
-"""The path under which the whole app lives (URL_PREFIX), where the proxy in front leaves it in the requests."""
+"""WSGI middleware for URL_PREFIX: the path under which the whole app lives, if the proxy does not
+remove it.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-_BODY = b"There is nothing outside of this server's URL prefix.\n"
+_BODY = b"This path is outside this server's URL prefix.\n"
 
 
 def path_below(prefix: str, path: str) -> str | None:
-    """What of *path*, decoded and as WSGI has it, is below *prefix*; None where it is elsewhere. ``/apiary`` is not below ``/api``.
+    """Return the part of *path*, a decoded WSGI string, below *prefix*, or None. ``/apiary`` is not
+    below ``/api``.
 
-    Several slashes at the start become one, as in every path of this server: what follows ``//`` is another host to a browser.
+    Several slashes at the start become one, as in all paths of this server: a browser reads what
+    follows ``//`` as another host.
     """
     if not path.startswith(prefix):
         return None
@@ -25,9 +29,11 @@ def path_below(prefix: str, path: str) -> str | None:
 
 
 class Prefix:
-    """WSGI middleware that moves *prefix* from PATH_INFO to the end of SCRIPT_NAME, and answers what is not below it with 404.
+    """WSGI middleware that moves *prefix* from PATH_INFO to the end of SCRIPT_NAME. Other paths get
+    404.
 
-    The end: what is in SCRIPT_NAME already came from a proxy that has removed it (X-Forwarded-Prefix), and so comes before.
+    To the end, because SCRIPT_NAME may have a prefix that a proxy removed (X-Forwarded-Prefix),
+    which comes first.
     """
 
     def __init__(self, app: WSGIApplication, prefix: str) -> None:

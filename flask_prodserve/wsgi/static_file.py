@@ -1,13 +1,17 @@
-"""One static file with its compressed variants, and the responses to requests for it. What can be known at the start is made there.
+"""One static file with its compressed variants, and the responses to requests for it, prepared at
+the start.
 
 Rules:
 
-- A file goes out only as it was at the start: whatever has another size or time since, or is gone, is not sent from here.
-- A variant that is older than its file is not there, neither at the start nor later.
-- Each variant has an entity tag of its own (RFC 9110, section 8.8.3.3), made of the file's time and of sizes: the same in all processes.
-- A coding is used only where the client names it, since ``*`` comes from programs that cannot read any (RFC 9110, section 12.5.3).
-- Preconditions come before ranges (RFC 9110, section 13.2.2), and a date among them that cannot be read is not there. Several ranges at
-  once, and ranges of HEAD, are not understood, and ignored.
+- A file is sent only as it was at the start. If its size or time has changed, or it is gone, the
+  app answers.
+- A variant older than its file counts as missing, at the start and later.
+- Each variant has its own entity tag (RFC 9110, section 8.8.3.3), made of the file's time and of
+  sizes, so it is the same in all processes.
+- A coding is used only if the client names it: ``*`` comes from programs that cannot decode any
+  (RFC 9110, section 12.5.3).
+- Preconditions come before ranges (RFC 9110, section 13.2.2). A precondition with an unreadable
+  date is ignored. So are several ranges at once, and ranges of HEAD.
 """
 
 from __future__ import annotations
@@ -22,26 +26,30 @@ from typing import IO, Any, NamedTuple
 from .conditional_fields import read_date, read_range, read_tags, read_weights
 
 SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
-"""How the variants of a file are called beside it, by content coding."""
+"""Suffixes of variants by content coding."""
 
 SMALL = 1 << 16
-"""Bytes. A file that is not larger is kept in memory: to open, send and close it takes as long as all the rest."""
+"""Largest file kept in memory, in bytes: opening, sending and closing it takes as long as all the
+rest of a request.
+"""
 
 KEPT = 256
-"""So many small files are kept, those that were asked for last; 16 MiB at most."""
+"""How many small files are kept in memory, the most recently requested ones; 16 MiB at most."""
 
 _PRECONDITIONS = frozenset(
     {"HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"}
 )
 
 _KEPT_IN_304 = frozenset({"Cache-Control", "ETag", "Vary"})
-"""Of what a file's responses have, what a 304 must have as well (RFC 9110, section 15.4.5)."""
+"""The fields of a file that a 304 must have as well (RFC 9110, section 15.4.5)."""
 
 Fields = list[tuple[str, str]]
 
 
 class FileAnswer(NamedTuple):
-    """What a request for a file is answered with: *content*, or *size* bytes of *file*, from where it is; whoever sends them closes it."""
+    """The answer to a request for a file: *content*, or *size* bytes from the position of *file*,
+    which the sender closes.
+    """
 
     status: str
     fields: Sequence[tuple[str, str]]
@@ -51,7 +59,7 @@ class FileAnswer(NamedTuple):
 
 
 class Variant:
-    """The bytes at *path*, in *coding* (``""``: as they are), with what a response says of them."""
+    """The file at *path* in *coding* (``""``: none), with its response fields."""
 
     __slots__ = ("coding", "etag", "fields", "fields_of_304", "modified", "path", "size")
 
@@ -71,8 +79,8 @@ class Variant:
         return found.st_mtime_ns == self.modified and found.st_size == self.size
 
     def open(self) -> IO[bytes]:
-        """The file. Raises OSError, also where it is not as it was."""
-        file = open(self.path, "rb", buffering=0)  # noqa: SIM115  # whoever sends it closes it
+        """Open the file. Raises OSError, also if it has changed since the start."""
+        file = open(self.path, "rb", buffering=0)  # noqa: SIM115  # the sender closes it
         if not self.is_unchanged(os.fstat(file.fileno())):
             file.close()
             raise OSError("the file has changed since the start")
@@ -80,7 +88,9 @@ class Variant:
 
 
 class StaticFile:
-    """The file at *path* and those beside it, as *found* has them by path. *fields* are said of it whatever the variant."""
+    """The file at *path* and its variants, from *found*, which has all files by path. *fields* go
+    out with every variant.
+    """
 
     __slots__ = ("_coded", "_last_modified", "_modified", "_plain")
 
@@ -102,8 +112,9 @@ class StaticFile:
         self._coded = tuple(sorted(coded, key=lambda variant: variant.size))
 
     def answer(self, method: str, fields: Mapping[str, Any]) -> FileAnswer | None:
-        """The answer to a request with *method* and *fields*, called as in a WSGI environment; None where it is the app's to answer: not
-        GET or HEAD, or the file is not as it was at the start.
+        """Answer a request with *method* and *fields*, which have WSGI names.
+
+        Returns None if the app must answer: the method is not GET or HEAD, or the file has changed.
         """
         if method not in ("GET", "HEAD"):
             return None
@@ -128,7 +139,7 @@ class StaticFile:
             return None
 
     def _choose(self, accept_encoding: str) -> Variant:
-        """The coding that the client likes best, and the smallest of those that it likes as much."""
+        """Return the variant that the client prefers; the smallest of several with the same weight."""
         weights = read_weights(accept_encoding)
         chosen, best = self._plain, max(weights.get("identity", 0.0), 0.0)
         for variant in self._coded:
@@ -138,26 +149,26 @@ class StaticFile:
         return chosen
 
     def _precondition(self, variant: Variant, fields: Mapping[str, Any]) -> str | None:
-        """The status where a precondition does not hold, in the order of RFC 9110, section 13.2.2."""
+        """Return the status if a precondition fails, in the order of RFC 9110, section 13.2.2."""
         tag = variant.etag.strip('"')
-        said = fields.get("HTTP_IF_MATCH")
-        if said is not None:  # section 13.1.1: the strong comparison
-            if not read_tags(said).has(tag):
+        value = fields.get("HTTP_IF_MATCH")
+        if value is not None:  # section 13.1.1: the strong comparison
+            if not read_tags(value).has(tag):
                 return "412 Precondition Failed"
         elif (date := read_date(fields.get("HTTP_IF_UNMODIFIED_SINCE"))) is not None and self._modified > date:
             return "412 Precondition Failed"  # section 13.1.4
-        said = fields.get("HTTP_IF_NONE_MATCH")
-        if said is not None:  # section 13.1.2: the weak comparison
-            if read_tags(said).has_weakly(tag):
+        value = fields.get("HTTP_IF_NONE_MATCH")
+        if value is not None:  # section 13.1.2: the weak comparison
+            if read_tags(value).has_weakly(tag):
                 return "304 Not Modified"
         elif (date := read_date(fields.get("HTTP_IF_MODIFIED_SINCE"))) is not None and self._modified <= date:
             return "304 Not Modified"  # section 13.1.3
         return None
 
     def _if_range(self, variant: Variant, fields: Mapping[str, Any]) -> bool:
-        """RFC 9110, section 13.1.5: the very tag, which is a strong one, or the very date."""
-        said = fields.get("HTTP_IF_RANGE")
-        return said is None or said in (variant.etag, self._last_modified)
+        """Check If-Range: exactly this strong tag or this date (RFC 9110, section 13.1.5)."""
+        value = fields.get("HTTP_IF_RANGE")
+        return value is None or value in (variant.etag, self._last_modified)
 
 
 def _part(variant: Variant, start: int, stop: int) -> FileAnswer:
@@ -172,14 +183,14 @@ def _part(variant: Variant, start: int, stop: int) -> FileAnswer:
 
 @lru_cache(maxsize=KEPT)
 def _content(variant: Variant) -> bytes:
-    """Raises OSError, and keeps nothing then."""
+    """Read the content of a small file. Raises OSError, and then caches nothing."""
     with variant.open() as file:
         content = file.read(variant.size)
     if len(content) != variant.size:
-        raise OSError("the file has become shorter while it was read")
+        raise OSError("the file became shorter while it was read")
     return content
 
 
 def is_variant(path: str, names: Iterable[str] | Mapping[str, object]) -> bool:
-    """Whether *path* is a compressed form of another of *names*."""
+    """Return whether *path* is a compressed variant of another file in *names*."""
     return any(path.endswith(suffix) and path.removesuffix(suffix) in names for suffix in SUFFIXES.values())

@@ -1,11 +1,14 @@
-"""Files that the proxy in front sends: what the app says in X-Sendfile, put so that nginx or Apache understands it.
+"""WSGI middleware for files that the proxy sends: turns the app's X-Sendfile into a field for nginx
+or Apache.
 
 Rules:
 
-- The proxy makes the response out of the file. What the app says of the body, its length and range, would be said of the empty one
-  that goes to the proxy, and is taken out.
-- With a mapping (nginx) the file's folder must be in it: an answer that the proxy cannot complete is an error, and not an empty file.
-- Without one (Apache's mod_xsendfile) the path stays as it is, in the bytes that the file system knows it by.
+- The proxy makes the response from the file. The app's Content-Length and Content-Range would
+  describe the empty body that goes to the proxy, so they are removed.
+- With a mapping (nginx), the file's folder must be in it. A response that the proxy cannot complete
+  is an error, not an empty file.
+- Without a mapping (Apache's mod_xsendfile), the path stays as it is, in the bytes of the file
+  system.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ _OF_THE_BODY = frozenset({"content-length", "content-range"})
 
 
 class XSendfile:
-    """WSGI middleware. *mapping*: folders and the URLs of nginx's internal locations for them; empty for servers that take a path."""
+    """WSGI middleware. *mapping* has folders and the URLs of nginx's internal locations for them;
+    empty for Apache.
+    """
 
     def __init__(self, app: WSGIApplication, mapping: Sequence[tuple[str, str]]) -> None:
         self._app = app
@@ -40,26 +45,27 @@ class XSendfile:
             path = next((value for name, value in fields if name.lower() == "x-sendfile"), None)
             if path is None:
                 return start_response(status, fields, exc_info)
-            told = self._told(path)
-            if told is None:
+            field = self._field_for_proxy(path)
+            if field is None:
                 return start_response("500 Internal Server Error", [("Content-Length", "0")], exc_info)
             fields = [(name, value) for name, value in fields if name.lower() not in (*_OF_THE_BODY, "x-sendfile")]
-            # The range is the proxy's to choose, from the whole file: one that the app has chosen would be applied twice.
-            return start_response("200 OK" if status.startswith("206") else status, [*fields, told], exc_info)
+            # The proxy applies the range to the whole file. If the app did so too, it would be
+            # applied twice.
+            return start_response("200 OK" if status.startswith("206") else status, [*fields, field], exc_info)
 
         return self._app(environ, start)
 
-    def _told(self, path: str) -> tuple[str, str] | None:
-        """The field for the proxy; None where *path* is in no folder of the mapping."""
+    def _field_for_proxy(self, path: str) -> tuple[str, str] | None:
+        """Return the field for the proxy, or None if *path* is in no folder of the mapping."""
         if not self._mapping:
             return "X-Sendfile", os.fsencode(path).decode("latin-1")
-        # As text and not as the system sees it: what a link leads to is for the proxy to follow, or not.
+        # Compared as text: the proxy decides whether to follow links.
         normal = posixpath.normpath(path).replace("//", "/")
         for folder, url in self._mapping:
             below = folder.rstrip("/") + "/"
             if path.startswith("/") and normal.startswith(below):
                 return "X-Accel-Redirect", quote(os.fsencode(url.rstrip("/") + "/" + normal.removeprefix(below)))
         logger.error(
-            "the app has X-Sendfile send %s, which is in no folder of X_ACCEL_MAPPING: the answer is 500", ascii(path)
+            "answered a request with 500: X-Sendfile names %s, which is in no folder of X_ACCEL_MAPPING", ascii(path)
         )
         return None

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from werkzeug.http import parse_range_header
 
 from flask_prodserve.wsgi.conditional_fields import (
+    MAX_CACHED,
     MAX_DATE,
-    MAX_REMEMBERED,
     Tags,
     read_date,
     read_range,
@@ -131,7 +131,7 @@ def test_weights(text: str, found: dict[str, float]) -> None:
 
 def test_long_fields_are_not_remembered() -> None:
     """A field that no browser sends takes no memory after its request."""
-    text = "gzip," * (MAX_REMEMBERED // 5 + 1)
+    text = "gzip," * (MAX_CACHED // 5 + 1)
     assert read_weights(text) == read_weights(text) == {"gzip": 1.0, "": 1.0}
     assert read_weights(text) is not read_weights(text)
 

@@ -216,7 +216,7 @@ def test_who_might_be_a_proxy(peer: str, named: str, caplog: pytest.LogCaptureFi
     for address in ("11.0.0.1", peer, peer):
         run_wsgi_app(middleware, {**request, "REMOTE_ADDR": address})
     (record,) = caplog.records
-    assert record.getMessage().startswith("X-Forwarded-For from ")
+    assert record.getMessage().startswith("removed X-Forwarded-For from ")
     assert record.getMessage().endswith(f"set TRUSTED_PROXIES={named}")
 
 
@@ -707,7 +707,7 @@ def test_malformed_field_is_refused(field: str, value: str, caplog: pytest.LogCa
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("flask_prodserve.proxy", "WARNING")
     message = record.getMessage()
-    assert message.startswith(f"{field} from {PROXY} is malformed: ")
+    assert message.startswith(f"rejected a request with 400: {field} from {PROXY} is malformed: ")
     assert message.isascii()
     assert message.isprintable()
 
@@ -716,7 +716,9 @@ def test_log_of_a_refusal_is_short_and_names_unix_peers(caplog: pytest.LogCaptur
     """The log shows no more than 200 characters of a value, and a peer without address as a Unix socket."""
     with caplog.at_level(logging.WARNING, "flask_prodserve.proxy"):
         ask({"X-Forwarded-Proto": "x" * 30000}, peer="", trusted=("unix",))
-    assert caplog.messages == [f"X-Forwarded-Proto from a Unix socket is malformed: {'x' * 200!r}"]
+    assert caplog.messages == [
+        f"rejected a request with 400: X-Forwarded-Proto from a Unix socket is malformed: {'x' * 200!r}"
+    ]
 
 
 def test_malformed_fields_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -735,9 +737,9 @@ def test_malformed_fields_are_logged_once_a_minute(caplog: pytest.LogCaptureFixt
     now += 61
     send("X-Forwarded-Proto")
     assert caplog.messages == [
-        f"X-Forwarded-Proto from {PROXY} is malformed: '<'",
-        f"X-Forwarded-Host from {PROXY} is malformed: '<'",
-        f"X-Forwarded-Proto from {PROXY} is malformed: '<' (2 more since the last such line)",
+        f"rejected a request with 400: X-Forwarded-Proto from {PROXY} is malformed: '<'",
+        f"rejected a request with 400: X-Forwarded-Host from {PROXY} is malformed: '<'",
+        f"rejected a request with 400: X-Forwarded-Proto from {PROXY} is malformed: '<' (2 more since the last such line)",
     ]
 
 

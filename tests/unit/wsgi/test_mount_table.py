@@ -130,6 +130,6 @@ def test_prefix(path: str, expected: str | None) -> None:
     """What is below a prefix is what follows it and a slash; all else is answered with 404 and does not reach the app."""
     assert path_below("/shop", path) == expected
     if expected is None:
-        assert answer(Prefix(App("app"), "/shop"), path).startswith("There is nothing outside")
+        assert answer(Prefix(App("app"), "/shop"), path).startswith("This path is outside")
     else:
         assert answer(Prefix(App("app"), "/shop"), path) == f"app|/shop|{expected}"
