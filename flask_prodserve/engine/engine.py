@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import Clock, Deadline, monotonic
 from ..net import forked
-from ..net.handshakes import HANDSHAKE_SECONDS, overlook_new
+from ..net.handshakes import HANDSHAKE_SECONDS, ignore_new_handshakes
 from ..net.listeners import Listener
 from ..net.loads import Loads
 from ..net.tls import Certificates
@@ -295,7 +295,7 @@ class Engine:
         if not self._last:
             return
         overlooking = [
-            overlook_new(acceptor.listener.socket)
+            ignore_new_handshakes(acceptor.listener.socket)
             for acceptor in self._acceptors
             if isinstance(acceptor.listener.address, TCPAddress)
         ]

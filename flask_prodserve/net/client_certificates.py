@@ -1,4 +1,6 @@
-"""What an app is told of a TLS connection, under the names that Apache's mod_ssl has given these things."""
+"""The environment variables that describe a TLS connection to the app, named as in Apache's
+mod_ssl.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,18 @@ _SHORT_NAMES = {
 }
 """RFC 4514, section 3."""
 
-# RFC 4514, section 2.4: what must be escaped wherever it is, and at the beginning and the end.
+# RFC 4514, section 2.4: escaped anywhere, at the start, or at the end.
 _SPECIAL = re.compile(r'[\\",+;<>=]|^[ #]| $')
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 
 
 def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
-    """For the WSGI environment: the TLS *connection*, whose handshake is over, of a client that has asked for *name*.
+    """Return the WSGI variables for the TLS *connection*, after its handshake. The client asked for
+    the server *name*.
 
-    A client whose certificate Python cannot read has a fingerprint, and neither a name nor a number. After a session of TLS 1.2 was resumed
-    the name is left out: OpenSSL gives the name of the first handshake, not of this one (SSL_get_servername(3)).
+    If Python cannot read the client's certificate, it has a fingerprint, but no subject and no
+    serial number. After a TLS 1.2 session was resumed, the server name is left out: OpenSSL returns
+    the name of the first handshake, not of this one (SSL_get_servername(3)).
     """
     cipher = connection.cipher()
     found = {
@@ -47,7 +51,8 @@ def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
     if encoded:
         found["SSL_CLIENT_VERIFY"] = "SUCCESS"
         found["SSL_CLIENT_FINGERPRINT"] = hashlib.sha256(encoded).hexdigest()
-        # Python reads all of a certificate or nothing, and takes its alternative names for UTF-8, which nobody has checked.
+        # Python reads all of a certificate or nothing, and fails if its alternative names are not
+        # UTF-8.
         with contextlib.suppress(UnicodeDecodeError):
             certificate: dict[str, Any] = connection.getpeercert() or {}
             found["SSL_CLIENT_S_DN"] = distinguished_name(certificate.get("subject", ()))
@@ -56,7 +61,9 @@ def variables(connection: ssl.SSLObject, name: str | None) -> dict[str, str]:
 
 
 def distinguished_name(subject: Iterable[Iterable[tuple[str, str]]]) -> str:
-    """A *subject*, as :meth:`ssl.SSLObject.getpeercert` shows it, in the form of RFC 4514: the last part first, in ASCII."""
+    """Write a *subject* of :meth:`ssl.SSLObject.getpeercert` as in RFC 4514: the last part first,
+    in ASCII.
+    """
     return ",".join(
         "+".join(f"{_SHORT_NAMES.get(kind, kind)}={_escaped(value)}" for kind, value in part)
         for part in reversed(list(subject))

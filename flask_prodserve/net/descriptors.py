@@ -1,4 +1,4 @@
-"""How many files and sockets this process may have open."""
+"""The limit of files and sockets that this process may have open."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import sys
 if sys.platform == "win32":
 
     def allow_open_files(count: int) -> int:
-        """Windows has no such limit."""
+        """Return *count*: Windows has no such limit."""
         return count
 
 else:
     import resource
 
     def allow_open_files(count: int) -> int:
-        """Raise the soft limit towards *count*, as far as the hard one lets it, and return what it is then, or *count* if it is more.
+        """Raise the soft limit to *count* if the hard limit allows it. Return the new limit, at
+        most *count*.
 
-        Not further than asked: programs that look at every possible descriptor, as some do before they start another one, take their time
-        where millions are allowed.
+        Never higher than *count*: some programs close every possible descriptor before they start
+        another program, which takes long if millions are allowed.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY or soft >= count:
@@ -26,9 +27,6 @@ else:
         if allowed > soft:
             try:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-            except (
-                OSError,
-                ValueError,
-            ):  # macOS refuses what is above kern.maxfilesperproc, whatever the hard limit is
+            except (OSError, ValueError):  # macOS allows at most kern.maxfilesperproc, whatever the hard limit
                 return soft
         return max(allowed, soft)

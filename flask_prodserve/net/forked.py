@@ -1,19 +1,23 @@
-"""Children that the app forks from a process of this server, and what they must give up.
+"""Makes children that the app forks from a process of this server give up what belongs to the
+server.
 
-``os.fork``, ``pty.fork``, multiprocessing and ProcessPoolExecutor copy every descriptor and every signal handler. A child would keep the
-port, the connections of clients and the link to the supervisor open, and take no notice of SIGTERM.
+``os.fork``, ``pty.fork``, multiprocessing and ProcessPoolExecutor copy every descriptor and every
+signal handler. Without this, a child would keep the port, the clients' connections and the link to
+the supervisor open, and ignore SIGTERM.
 
 Rules:
 
-- Each part of the server that holds descriptors registers a function here for as long as it holds them. In a child all of these
-  functions run once, in the thread that has forked: the only one that a child has.
-- Such a function takes no lock, since the thread that holds it does not exist in the child. It closes descriptors through the objects
-  that own them, so that no number is closed twice. It does nothing that reaches the parent: no shutdown, no epoll_ctl, no unlink.
+- A part of the server that holds descriptors registers a function here while it holds them. In a
+  child, all these functions run once, in the thread that forked: the only thread of a child.
+- Such a function takes no lock, because the thread that holds it does not exist in the child. It
+  closes descriptors through the objects that own them, so that no number is closed twice. It does
+  nothing that reaches the parent: no shutdown, no epoll_ctl, no unlink.
 - Processes that the server itself forks (workers) keep what they need: :func:`of_our_own`.
-- A child never goes on as a part of the server: :func:`end_child` ends it where it comes back out of the app's code.
+- A child never continues as a part of the server: :func:`end_child` ends it when it returns from
+  the app's code.
 
-The parent-death signal of a worker (prctl(2)) is cleared by the fork, which is right: it would be sent when the *thread* that has
-forked ends, and service threads come and go.
+The fork clears the parent-death signal of a worker (prctl(2)), as it should: the signal would be
+sent when the *thread* that forked ends, and service threads come and go.
 """
 
 from __future__ import annotations
@@ -28,13 +32,15 @@ from collections.abc import Callable, Iterator
 _duties: dict[Callable[[], object], None] = {}
 _is_child = False
 _our_own: int | None = None
-"""The thread that is forking a process of the server itself."""
+"""The thread that currently forks a process of the server itself."""
 
 
 def call_in_child(function: Callable[[], object]) -> None:
-    """Call *function* in each child that is forked from now on. Registering it again changes nothing."""
+    """Call *function* in each child that is forked from now on. Registering it again changes
+    nothing.
+    """
     global _is_child
-    _is_child = False  # what registers something serves
+    _is_child = False  # a process that registers a function serves
     _duties[function] = None
 
 
@@ -45,7 +51,9 @@ def forget(function: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def of_our_own() -> Iterator[None]:
-    """Fork a process of the server inside the block: it is left as it is, but for what is registered, which it inherits nothing of."""
+    """Fork a process of the server inside the block. It stays as it is, without the functions
+    registered so far.
+    """
     global _our_own
     _our_own = threading.get_ident()
     try:
@@ -55,9 +63,11 @@ def of_our_own() -> Iterator[None]:
 
 
 def end_child() -> None:
-    """End this process if it is a child of one that serves: the app's code has returned, or raised, and there is no client to answer.
+    """End this process if it is a forked child of one that serves: the app's code has ended, and
+    there is no client to answer.
 
-    Output is flushed. The exit code is 0, that of SystemExit, or 1 after another exception, which is shown.
+    Flushes the output. The exit code is 0, that of SystemExit, or 1 after another exception, which
+    is printed.
     """
     if not _is_child:
         return
@@ -79,7 +89,7 @@ def end_child() -> None:
 
 @contextlib.contextmanager
 def in_parent_only() -> Iterator[None]:
-    """Run code of the app inside the block. A child that is forked there does not leave it."""
+    """Run code of the app inside the block. A child that it forks ends at the end of the block."""
     try:
         yield
     finally:
@@ -98,12 +108,12 @@ def _after_fork() -> None:
     if functions:
         _is_child = True
     for function in functions:
-        with contextlib.suppress(Exception):  # the others are no less important
+        with contextlib.suppress(Exception):  # the others must run as well
             function()
 
 
 def _forget_processes() -> None:
-    """Forget the parent's children: multiprocessing would end them with this process."""
+    """Forget the parent's children, which multiprocessing would end with this process."""
     if (processes := getattr(sys.modules.get("multiprocessing.process"), "_children", None)) is not None:
         processes.clear()
 

@@ -1,11 +1,14 @@
-"""How many connections each process of a server has, in memory that all of them share, so that new ones go where there are few.
+"""The number of connections of each process, in memory shared by all, so that new connections go to
+a process with few.
 
-Rules: each process writes to its own slot only, aligned 64-bit numbers one at a time. Nothing is locked: who reads may find anything,
-and at worst decides badly once. What has not been refreshed for STALE_SECONDS is a process that is dead or does not come round, and is
-not counted on.
+Rules: each process writes only to its own slot, one aligned 64-bit number at a time. There is no
+lock: a reader may see any mix of old and new values, and at worst makes one bad decision. A slot
+that was not refreshed for STALE_SECONDS belongs to a process that is dead or hangs, and does not
+count.
 
-A slot is a cache line with two numbers in it: when it was refreshed (0: it takes no connections), and the strain and the connections.
-In the line before the first slot is how many slots may be in use, so that nobody looks through all of them.
+A slot is a cache line with two numbers: the time of the last refresh (0: it accepts no
+connections), and the strain and the connections. The line before the first slot has the number of
+slots in use, so that a reader does not search all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import tempfile
 from ..clock import Clock, monotonic
 
 STALE_SECONDS = 2.0
-"""How long a process is believed in that does not say anything. They do every half second."""
+"""How long a slot counts without a refresh. Processes refresh theirs every half second."""
 
 _LINE = 8
 _REFRESHED, _LOAD = range(2)
@@ -26,9 +29,11 @@ _NANOSECONDS = 10**9
 
 
 class Loads:
-    """The memory behind *descriptor*, which may be closed afterwards, as the process with this *slot* sees it.
+    """Maps the memory behind *descriptor*, which may be closed afterwards, for the process with
+    this *slot*.
 
-    *clock* must be the same for all processes, as the monotonic clock of a system is. One thread at a time.
+    *clock* must be the same in all processes, as a system's monotonic clock is. Use it from one
+    thread at a time.
     """
 
     def __init__(self, descriptor: int, slot: int, clock: Clock = monotonic) -> None:
@@ -42,7 +47,9 @@ class Loads:
 
     @staticmethod
     def create(slots: int) -> int:
-        """Memory for as many processes, as a descriptor that no other program inherits. Raises OSError."""
+        """Create memory for *slots* processes. Returns a descriptor that other programs do not
+        inherit. Raises OSError.
+        """
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("prodserve-loads")
         else:
@@ -53,38 +60,43 @@ class Loads:
 
     @staticmethod
     def clear(descriptor: int, slot: int) -> None:
-        """Forget a process that has ended."""
+        """Clear the slot of a process that has ended."""
         os.pwrite(descriptor, bytes(8 * _LINE), 8 * _at(slot))
 
     def publish(self, connections: int, strain: int = 0) -> None:
-        """This process takes new connections, and has as many. *strain* tells how little it can do with them; 0: as much as any."""
+        """Publish that this process accepts connections, and how many it has. *strain* is higher
+        the less it can do; 0 is normal.
+        """
         if self._withdrawn:
             return
         numbers = self._numbers
         numbers[self._at + _LOAD] = strain << _STRAIN_BITS | connections
         numbers[self._at + _REFRESHED] = int(self._clock() * _NANOSECONDS)
         if numbers[0] <= self._slot:
-            numbers[0] = self._slot + 1  # two may do this at once; the one that is overwritten does it again next time
+            numbers[0] = self._slot + 1  # of two at once one is overwritten, and does it again next time
 
     def withdraw(self) -> None:
-        """This process takes no more connections, and never will again."""
+        """Publish that this process accepts no more connections, for good."""
         self._withdrawn = True
         self._numbers[self._at + _REFRESHED] = 0
 
     def close(self) -> None:
-        """Let go of the memory, and of the descriptor that Python keeps for it. Nothing else may be called after that."""
+        """Release the memory, and the descriptor that Python keeps for it. Call nothing else
+        afterwards.
+        """
         self._numbers.release()
         self._memory.close()
 
     @property
     def others(self) -> bool:
-        """Whether other processes take connections."""
+        """Whether other processes accept connections."""
         return bool(self._of_others())
 
     def crowded(self, connections: int, strain: int = 0) -> bool:
-        """Whether another process would do better with a new connection than this one.
+        """Return whether another process should take a new connection instead of this one.
 
-        It would with less strain, or with fewer connections; an eighth, and one, more or less is no difference.
+        It should if it has less strain, or clearly fewer connections: more than an eighth and one
+        fewer.
         """
         for load in self._of_others():
             strain_there, connections_there = divmod(load, 1 << _STRAIN_BITS)

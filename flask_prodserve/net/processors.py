@@ -1,6 +1,8 @@
-"""How many processors this process may use: those that its affinity allows, and of their time what its cgroups (containers, systemd) grant.
+"""Counts the processors that this process may use: those in its affinity, limited by the quota of
+its cgroups (containers, systemd).
 
-Rule: nothing here raises. A file that is missing or not as expected limits nothing: most systems have only some of them.
+Rule: nothing here raises. A missing or unexpected file is no limit: most systems have only some of
+them.
 """
 
 from __future__ import annotations
@@ -14,22 +16,26 @@ ROOT = Path("/")
 
 
 def available(root: Path = ROOT) -> int:
-    """How many processes can compute at the same time, at least 1. *root* is where ``/proc`` and the cgroup file systems are looked for."""
+    """Return how many processes can compute at the same time, at least 1. *root* has ``/proc`` and
+    the cgroup file systems.
+    """
     allowed, granted = _allowed(), quota(root)
     return max(1, allowed if granted is None else min(allowed, granted))
 
 
 def quota(root: Path = ROOT) -> int | None:
-    """How many processors' time the tightest cgroup around this process grants, rounded up; None where none has a quota.
+    """Return the lowest quota of the cgroups around this process, in processors, rounded up; None
+    if there is no quota.
 
-    Up, since a process that waits now and then makes use of a part of a processor, and one process too few leaves that part idle.
+    Rounded up, because a process that sometimes waits can use a part of a processor, which one
+    process too few would leave idle.
     """
     granted = [processors for folder in _cgroups(root) for processors in (_quota_v2(folder), _quota_v1(folder))]
     return min((processors for processors in granted if processors is not None), default=None)
 
 
 def _allowed() -> int:
-    if hasattr(os, "process_cpu_count"):  # Python 3.13, where PYTHON_CPU_COUNT has a say, too
+    if hasattr(os, "process_cpu_count"):  # Python 3.13; respects PYTHON_CPU_COUNT
         return os.process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -37,10 +43,13 @@ def _allowed() -> int:
 
 
 def _cgroups(root: Path) -> Iterator[Path]:
-    """The folders of the cgroups that limit this process's time: its own ones and all around them, up to where each tree is mounted."""
+    """Yield the folders of the cgroups that limit this process's time, from each tree's mount point
+    down to its own cgroup.
+    """
     own = dict(_own_cgroups(root))
     for line in _lines(root / "proc/self/mountinfo"):
-        # proc_pid_mountinfo(5): id, parent, device, root, mount point, options, any number of fields, "-", type, source, options
+        # proc_pid_mountinfo(5): id, parent, device, root, mount point, options, any number of
+        # fields, "-", type, source, options
         before, _, after = line.partition(" - ")
         fields, (kind, _, options) = before.split(" "), (*after.split(" "), "", "", "")[:3]
         controller = {"cgroup2": "", "cgroup": "cpu"}.get(kind)
@@ -51,7 +60,8 @@ def _cgroups(root: Path) -> Iterator[Path]:
         top, mounted = (_unescaped(field) for field in fields[3:5])
         folder = root / mounted.lstrip("/")
         yield folder
-        # A path that is not below what is mounted belongs to another namespace: only what is mounted can be seen.
+        # A path that is not below the mount belongs to another namespace, and only the mount point
+        # is visible.
         path = PurePosixPath(own[controller])
         if path.is_relative_to(top) and ".." not in path.parts:
             for part in path.relative_to(top).parts:
@@ -60,7 +70,9 @@ def _cgroups(root: Path) -> Iterator[Path]:
 
 
 def _own_cgroups(root: Path) -> Iterator[tuple[str, str]]:
-    """Controllers and paths in cgroups(7)' ``hierarchy:controllers:path``; the controller of version 2 has no name."""
+    """Yield controllers and paths from lines of ``hierarchy:controllers:path`` (cgroups(7));
+    version 2's controller is ``""``.
+    """
     for line in _lines(root / "proc/self/cgroup"):
         _, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
@@ -69,7 +81,7 @@ def _own_cgroups(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _quota_v2(folder: Path) -> int | None:
-    """``cpu.max``: how many microseconds, or ``max``, in a period of how many."""
+    """Read ``cpu.max``: microseconds, or ``max``, in a period of microseconds."""
     time, _, period = "\n".join(_lines(folder / "cpu.max")).partition(" ")
     return _processors(time, period)
 
@@ -80,7 +92,8 @@ def _quota_v1(folder: Path) -> int | None:
 
 
 def _processors(time: str, period: str) -> int | None:
-    # Digits only: no quota is written as "max" in version 2 and as "-1" in version 1. No kernel writes more than 20.
+    # Digits only: without a quota, version 2 has "max" and version 1 "-1". No kernel writes more
+    # than 20 digits.
     if not all(re.fullmatch(r"[0-9]{1,20}", text) and int(text) for text in (time, period)):
         return None
     return -(-int(time) // int(period))
@@ -94,5 +107,5 @@ def _lines(path: Path) -> list[str]:
 
 
 def _unescaped(field: str) -> str:
-    """Blanks and backslashes in a path are octal there."""
+    """Decode a path of mountinfo, in which blanks and backslashes are octal."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

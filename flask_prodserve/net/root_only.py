@@ -1,7 +1,8 @@
-"""Whether only root can change what is at a path.
+"""Checks whether only root can change what is at a path.
 
-Rules: a path is checked component by component, as written and as resolved, since an account that can write to any of its directories
-can put something else there. In a directory with the sticky bit (``/tmp``) others cannot replace what root owns.
+Rules: each component of a path is checked, as written and as resolved: an account that can write to
+one of the directories can replace what is in it. In a directory with the sticky bit (``/tmp``),
+others cannot replace what root owns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def open_to_others(path: str) -> str | None:
-    """Say which component of *path* an account other than root can change, and why; None if there is none.
+    """Return which component of *path* an account other than root can change, and why; None if
+    none.
 
     A component that cannot be examined counts as one that others can change.
     """
@@ -32,7 +34,7 @@ def open_to_others(path: str) -> str | None:
 
 
 def account_name(uid: int) -> str:
-    """The name of the account *uid*, or the number if it has none."""
+    """Return the name of the account *uid*, or its number if it has no name."""
     import pwd
 
     try:
@@ -42,7 +44,7 @@ def account_name(uid: int) -> str:
 
 
 def _components(path: str) -> list[str]:
-    """``/``, ``/srv``, ``/srv/app`` for ``/srv/app``."""
+    """Return ``/``, ``/srv``, ``/srv/app`` for ``/srv/app``."""
     components = [path]
     while (parent := os.path.dirname(components[-1])) != components[-1]:
         components.append(parent)

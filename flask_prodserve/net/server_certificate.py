@@ -1,4 +1,4 @@
-"""What the server's own certificates say: the names that they are for, and the time in which they hold."""
+"""Reads the names and the validity period of the server's own certificates."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 SOON_SECONDS = 7 * 86400
-"""How long before its end a certificate is warned of. What renews certificates does so weeks before."""
+"""How long before the end of a certificate to warn. Tools renew certificates weeks before."""
 
 SOON_SHARE = 4
-"""One that holds for less than four weeks is warned of in the last quarter of its time: those for six days are renewed halfway."""
+"""For a certificate of less than four weeks, warn in the last quarter: those of six days are
+renewed halfway.
+"""
 
 _NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h); Python does not name it."""
@@ -20,7 +22,9 @@ _NO_CHECK_TIME = 0x200000
 
 @dataclass(frozen=True, slots=True)
 class ServerCertificate:
-    """The certificate in the file *path*: its *names* in lower case, and from when to when it holds, in seconds since the epoch."""
+    """The certificate in the file *path*: its *names* in lower case, and its validity period in
+    seconds since the epoch.
+    """
 
     path: str
     names: tuple[str, ...]
@@ -28,20 +32,24 @@ class ServerCertificate:
     ends: int
 
     def remark(self, now: float) -> str | None:
-        """What is wrong with its dates, if anything is. The same text as long as it is the same that is wrong."""
+        """Return what is wrong with its dates at *now*, or None. The text is the same while the
+        problem is the same.
+        """
         if now > self.ends:
-            return f"{self.path} expired on {_written(self.ends)}: clients refuse it"
+            return f"{self.path} expired on {_written(self.ends)}, and clients refuse it"
         if now < self.begins:
-            return f"{self.path} is not valid before {_written(self.begins)}: clients refuse it, if this clock is right"
+            return f"{self.path} is not valid before {_written(self.begins)}, and clients refuse it, if this clock is right"
         if now > self.ends - min(SOON_SECONDS, (self.ends - self.begins) / SOON_SHARE):
-            return f"{self.path} expires on {_written(self.ends)}: it should have been renewed by now"
+            return f"{self.path} expires on {_written(self.ends)} and should have been renewed by now"
         return None
 
 
 def read_certificate(context: ssl.SSLContext, path: str) -> ServerCertificate:
-    """The certificate of *context*, which is from the file *path*. Raises OSError or ValueError.
+    """Read the certificate of *context*, which comes from the file *path*. Raises OSError or
+    ValueError.
 
-    Python shows certificates of the other side only. So the context talks to a client that trusts this very certificate, however old.
+    Python shows only the certificate of the other side. So the context shakes hands with a client
+    that trusts exactly this certificate, however old.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -55,7 +63,7 @@ def read_certificate(context: ssl.SSLContext, path: str) -> ServerCertificate:
         with contextlib.suppress(ssl.SSLWantReadError):
             side.do_handshake()
     found: dict[str, Any] | None = asking.getpeercert()
-    assert found is not None  # a server has one
+    assert found is not None  # a server always sends one
     return ServerCertificate(
         path,
         tuple(_names(found)),
@@ -65,7 +73,9 @@ def read_certificate(context: ssl.SSLContext, path: str) -> ServerCertificate:
 
 
 def _names(found: dict[str, Any]) -> list[str]:
-    """RFC 9525, section 6, and the common name where it is so old that it has no others."""
+    """Return its DNS names (RFC 9525, section 6); for an old certificate without any, its common
+    name.
+    """
     names = [value for kind, value in found.get("subjectAltName", ()) if kind == "DNS"]
     if not found.get("subjectAltName"):
         names = [value for part in found.get("subject", ()) for kind, value in part if kind == "commonName"]
@@ -73,7 +83,7 @@ def _names(found: dict[str, Any]) -> list[str]:
 
 
 def _first_certificate(text: str) -> str:
-    """The server's own comes first (RFC 8446, section 4.4.2)."""
+    """Return the first certificate in *text*, the server's own (RFC 8446, section 4.4.2)."""
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     return begin + text.partition(begin)[2].partition(end)[0] + end + "\n"
 

@@ -1,8 +1,9 @@
-"""Creating a Unix socket for another account, without root doing anything that this account could redirect.
+"""Creates a Unix socket for another account, without letting that account redirect what root does.
 
-Rules: the socket has its permissions from ``bind()`` on, so that nothing is changed by path afterwards. Root works with its own rights
-only in a directory that only root can change; in any other it works with the owner's. Only for processes with one thread, or before
-others matter: user ids and umask belong to the whole process.
+Rules: the socket has its permissions from ``bind()`` on, so nothing is changed by path afterwards.
+Root uses its own rights only in a directory that only root can change; in any other it uses the
+owner's. Only for processes with one thread, or before other threads matter: user ids and the umask
+belong to the whole process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .root_only import open_to_others
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a socket is for: a user, its group, and all groups that it is in."""
+    """The owner of a socket: a user, its group, and all its groups."""
 
     uid: int
     gid: int
@@ -27,7 +28,8 @@ class Owner:
 
 @contextlib.contextmanager
 def rights_for(folder: str, owner: Owner | None) -> Iterator[bool]:
-    """Have *owner*'s rights in the block, unless only root can change *folder*. Yields whether the block runs with them.
+    """Run the block with *owner*'s rights, unless only root can change *folder*. Yields whether it
+    does.
 
     Without *owner* nothing changes.
     """
@@ -47,10 +49,10 @@ def rights_for(folder: str, owner: Owner | None) -> Iterator[bool]:
 
 
 def bind(listening: socket.socket, path: str, mode: int) -> None:
-    """Bind *listening* to *path*, which has the permissions *mode* from the first moment on. Raises OSError."""
+    """Bind *listening* to *path*, which has the permissions *mode* from the start. Raises OSError."""
     if hasattr(os, "fchmod"):
         with contextlib.suppress(OSError):
-            os.fchmod(listening.fileno(), mode)  # on Linux it counts even if the folder has a default ACL
+            os.fchmod(listening.fileno(), mode)  # on Linux this counts even if the folder has a default ACL
     before = os.umask(~mode & 0o777)
     try:
         listening.bind(path)

@@ -1,7 +1,8 @@
-"""systemd's two protocols: what a service says of itself (sd_notify(3)), and the sockets that it is given (sd_listen_fds(3)).
+"""systemd's two protocols: the notifications of a service (sd_notify(3)), and the sockets passed to
+it (sd_listen_fds(3)).
 
-Rules: without systemd nothing happens, and what it does not take stops nothing. Nobody's environment is changed in here; the caller
-removes the variables that are HIDDEN.
+Rules: without systemd nothing happens, and a notification that fails stops nothing. The environment
+is never changed here; the caller removes the variables in HIDDEN.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ HIDDEN = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
-"""What is meant for the server alone: neither the app nor programs that it starts speak for it."""
+"""Variables for the server alone. The app, and programs that it starts, must not notify for the
+server.
+"""
 
 _FIRST_DESCRIPTOR = 3
 _UNNAMED = "unknown"
@@ -35,10 +38,11 @@ _SEND_SECONDS = 1.0
 
 
 class Notifier:
-    """Tells systemd how the service is. Does nothing where nobody listens.
+    """Sends the state of the service to systemd.
 
-    *address* is where to send to (``\\0`` first: an abstract one), None: nowhere. *watchdog_interval* is after how many seconds systemd
-    wants to hear from the service again, None where it does not look.
+    *address* is systemd's socket (with ``\\0`` first: an abstract one); with None nothing is sent.
+    *watchdog_interval* is the time in seconds between two watchdog messages, None if systemd
+    expects none.
     """
 
     def __init__(self, address: str | None = None, watchdog_interval: float | None = None) -> None:
@@ -47,35 +51,40 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Notifier:
-        """For this process, which is the one that systemd watches."""
+        """Make the notifier for this process from systemd's variables."""
         named = environ.get("NOTIFY_SOCKET", "")
         if named[:1] not in ("/", "@") or not hasattr(socket, "AF_UNIX"):
             return cls()
         return cls("\0" + named[1:] if named.startswith("@") else named, _watchdog_interval(environ, os.getpid()))
 
     def ready(self, status: str = "") -> None:
-        """Serving: for the first time, or again after :meth:`reloading`."""
+        """Report that the service serves, for the first time or again after :meth:`reloading`."""
         self._send("READY=1", *([_status(status)] if status else []))
 
     def reloading(self) -> None:
-        """New code is on its way, until :meth:`ready` says that it is there, or will not be."""
-        # In one message (Type=notify-reload): by the time systemd knows that its own request is what is answered.
+        """Report that a reload has started. :meth:`ready` reports its end, whether it succeeded or
+        failed.
+        """
+        # In one message (Type=notify-reload): the time tells systemd that this answers its own
+        # request.
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """On the way out."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line for ``systemctl status``."""
+        """Set the line that ``systemctl status`` shows."""
         self._send(_status(text))
 
     def main_pid(self, pid: int) -> None:
-        """Which process is the service."""
+        """Report the main process of the service."""
         self._send(f"MAINPID={pid}")
 
     def watchdog(self) -> None:
-        """Alive. To be said every *watchdog_interval* seconds; says nothing where systemd does not look."""
+        """Report that the service is alive. Call it every *watchdog_interval* seconds; does nothing
+        without an interval.
+        """
         if self.watchdog_interval is not None:
             self._send("WATCHDOG=1")
 
@@ -84,10 +93,10 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(_SEND_SECONDS)  # its queue may be full, and its reader stuck
+                sender.settimeout(_SEND_SECONDS)  # its queue may be full and its reader stuck
                 sender.sendto("\n".join(assignments).encode("utf-8", "backslashreplace"), self._address)
         except OSError as error:
-            logger.debug("systemd was not told %s: %s", assignments[0], error)
+            logger.debug("could not send %s to systemd: %s", assignments[0], error)
 
 
 def _status(text: str) -> str:
@@ -95,7 +104,9 @@ def _status(text: str) -> str:
 
 
 def _watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
-    """Half of the time after which systemd gives a service up, as sd_watchdog_enabled(3) recommends."""
+    """Return half of systemd's watchdog timeout in seconds, as sd_watchdog_enabled(3) recommends,
+    or None.
+    """
     microseconds = _number(environ.get("WATCHDOG_USEC"))
     if not microseconds or _number(environ.get("WATCHDOG_PID", str(pid))) != pid:
         return None
@@ -104,9 +115,9 @@ def _watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """A listening socket from systemd, and the name that its unit has for it (``FileDescriptorName=``).
+    """A listening socket from systemd, and its name in the unit (``FileDescriptorName=``).
 
-    *descriptor* stays open as long as the process lives; whoever listens on it uses a duplicate.
+    *descriptor* stays open as long as the process lives; a listener uses a duplicate.
     """
 
     name: str
@@ -114,9 +125,10 @@ class Inherited:
 
 
 def inherited_sockets(environ: Mapping[str, str], pid: int) -> list[Inherited]:
-    """The sockets that systemd has passed to the process *pid*, which is this one. They do not go to the programs that it starts.
+    """Return the sockets that systemd passed to this process, *pid*. Programs that it starts do not
+    inherit them.
 
-    Raises BindError for what cannot be served on.
+    Raises BindError for a socket that cannot be served on.
     """
     count = _number(environ.get("LISTEN_FDS"))
     if not count or _number(environ.get("LISTEN_PID")) != pid:
@@ -134,13 +146,13 @@ def inherited_sockets(environ: Mapping[str, str], pid: int) -> list[Inherited]:
 
 
 def _check(given: Inherited) -> None:
-    shown = f"{given.name!r} (descriptor {given.descriptor}), which systemd has passed,"
+    shown = f"{given.name!r} (descriptor {given.descriptor}), which systemd passed,"
     try:
         sock = socket.socket(fileno=given.descriptor)
     except OSError as error:
         raise BindError(
-            f"{shown} is no socket: {error.strerror or error}.",
-            "In the .socket unit write ListenStream=, and nothing else that listens; in the .service unit no OpenFile=.",
+            f"{shown} is not a socket: {error.strerror or error}.",
+            "Use only ListenStream= in the .socket unit, and no OpenFile= in the .service unit.",
         ) from error
     try:
         if (
@@ -149,13 +161,13 @@ def _check(given: Inherited) -> None:
             or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         ):
             raise BindError(
-                f"{shown} is no stream socket that listens on TCP or on a path.",
-                "In the .socket unit write ListenStream= with a port, an address or a path, and leave Accept= out.",
+                f"{shown} is not a listening TCP or Unix stream socket.",
+                "In the .socket unit use ListenStream= with a port, an address or a path, and omit Accept=.",
             )
     finally:
         sock.detach()
 
 
 def _number(text: str | None) -> int | None:
-    """What *text* says in decimal digits; None for anything else."""
+    """Return the number in *text*, decimal digits only; None for anything else."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= 20 else None

@@ -1,7 +1,8 @@
-"""The TLS contexts of a server: what is allowed, which certificate is for whom, and clear words for files that do not fit.
+"""The TLS contexts of a server: what is allowed, which certificate is for which name, and clear
+errors for wrong files.
 
-A context holds for the connections that begin with it. New files make new contexts, which new connections get, so that none is ever
-dropped for them; with the old contexts go the keys of their session tickets.
+A context is used for the connections that start with it. New files make new contexts for new
+connections, so no connection is dropped. The keys of session tickets go away with the old contexts.
 """
 
 from __future__ import annotations
@@ -28,40 +29,47 @@ _FILES = (
 _AUTHORITIES = "It names a PEM file with the certificates of authorities (--tls-client-ca)."
 
 _SERVER_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,252}[a-z0-9_])?")
-"""A host name as clients ask for it (RFC 6066, section 3): ASCII, without a dot at the end; in lower case here."""
+"""A host name as clients send it (RFC 6066, section 3): ASCII, without a dot at the end; here in
+lower case.
+"""
 
 
 class NamedConnection(ssl.SSLObject):
-    """Knows which *server_name* its client has asked for, if it is one."""
+    """A connection that knows the *server_name* its client asked for, if it is valid."""
 
     server_name: str | None = None
 
 
 class Certificates:
-    """What a server shows its clients: :attr:`context` is for the connections that begin now.
+    """The server's certificates. :attr:`context` is for new connections.
 
-    Made of the files that *settings* names. *renews*: newer ones are taken over; False where somebody else does this. *now* tells the
-    seconds since the epoch. Raises :class:`~flask_prodserve.errors.TLSError`.
+    Reads the files in *settings*. *renews*: load newer files when they appear; False if another
+    process does this. *now* returns the seconds since the epoch. Raises
+    :class:`~flask_prodserve.errors.TLSError`.
 
-    Certificates that do not hold now are shown all the same: a wrong clock stops no server.
+    Certificates outside their validity period are used as well: a wrong clock must not stop a
+    server.
     """
 
     def __init__(self, settings: TLS, *, renews: bool = True, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._now = now
-        self._watch = FileWatch(settings.files) if renews else None  # before they are read, so that no change is missed
+        self._watch = (
+            FileWatch(settings.files) if renews else None
+        )  # made before the files are read, so that no change is missed
         self.context, self._certificates = server_context(settings)
         self._known = self.remarks()
 
     def remarks(self) -> list[str]:
-        """What is wrong now with the dates of the certificates."""
+        """Return what is wrong now with the dates of the certificates."""
         now = self._now()
         found = [certificate.remark(now) for certificate in self._certificates]
         return [f"TLS_CERT: {remark}" for remark in found if remark is not None]
 
     def check(self) -> None:
-        """Take new files over, if there are any and they fit, and log which dates have become wrong by that or by the time. To be called
-        every second or so, and from no thread that serves clients.
+        """Load new files if there are any and they are valid, and log dates that have become wrong.
+
+        Call it about every second, from a thread that does not serve clients.
         """
         if self._watch is not None and self._watch.changed():
             self._renew()
@@ -74,17 +82,18 @@ class Certificates:
         try:
             self.context, self._certificates = server_context(self._settings)
         except TLSError as error:
-            logger.error("new certificates are not used, and the old ones still are: %s %s", error.what, error.hint)
+            logger.error("new certificates rejected; the old ones stay in use: %s %s", error.what, error.hint)
         else:
-            logger.info("new connections get the new certificates")
+            logger.info("loaded new certificates for new connections")
 
 
 def server_context(settings: TLS) -> tuple[ssl.SSLContext, list[ServerCertificate]]:
-    """A context that chooses, of the pairs of *settings*, the one for the name that the client asks for; the first one for any other name.
-    And what the certificates say; nothing of a single one that clients would not take, which is not needed then.
+    """Make a context that chooses the certificate of *settings* for the name that the client asks
+    for, or else the first one.
 
-    It offers HTTP/1.1 (RFC 7301). Raises :class:`~flask_prodserve.errors.TLSError` for files that are missing, unreadable, or do not
-    belong together.
+    Returns it with the certificates that could be read; a single certificate may be unreadable,
+    because no choice is needed. Offers HTTP/1.1 (RFC 7301). Raises
+    :class:`~flask_prodserve.errors.TLSError` if files are missing, unreadable, or do not match.
     """
     contexts = [_context(cert, key, settings) for cert, key in settings.pairs]
     several = len(contexts) > 1
@@ -96,7 +105,7 @@ def server_context(settings: TLS) -> tuple[ssl.SSLContext, list[ServerCertificat
         except (OSError, ValueError) as error:
             if several:
                 raise TLSError(
-                    f"TLS_CERT: the names in {cert} cannot be read, by which to choose between several: {error}.",
+                    f"TLS_CERT: cannot read the names in {cert}, which are needed to choose between several certificates: {error}.",
                     _FILES,
                 ) from error
             continue
@@ -121,12 +130,14 @@ def server_context(settings: TLS) -> tuple[ssl.SSLContext, list[ServerCertificat
 
 
 def ignore_bad_names() -> None:
-    """Have Python not write a traceback for every client that asks for a name which is not ASCII, and whose handshake it ends."""
-    shows = sys.unraisablehook
+    """Stop Python from printing a traceback for each client that asks for a name that is not ASCII.
+    Its handshake fails anyway.
+    """
+    original = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if not (isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes)):
-            shows(unraisable)
+            original(unraisable)
 
     sys.unraisablehook = hook
 
@@ -142,29 +153,30 @@ def _context(cert: str, key: str, settings: TLS) -> ssl.SSLContext:
         context.set_ciphers(settings.tls_ciphers)
     except ssl.SSLError as error:
         raise TLSError(
-            f"TLS_CIPHERS: no suite is meant by '{settings.tls_ciphers}'.",
-            "`openssl ciphers -v 'ECDHE+AESGCM'` shows what such a text means.",
+            f"TLS_CIPHERS: '{settings.tls_ciphers}' selects no cipher suite.",
+            "`openssl ciphers -v 'ECDHE+AESGCM'` shows what such a text selects.",
         ) from error
     try:
         context.load_cert_chain(cert, key, password=_refuse_password)
     except _EncryptedKeyError as error:
         raise TLSError(
-            f"TLS_KEY: {key} is encrypted, and nobody is there to type its passphrase.",
-            "Decrypt it: openssl pkey -in KEY -out NEW. Protect the file by its permissions.",
+            f"TLS_KEY: {key} is encrypted, and the server cannot ask for its passphrase.",
+            "Decrypt it: openssl pkey -in KEY -out NEW. Protect the file with its permissions.",
         ) from error
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise TLSError(f"TLS_KEY: {key} is not the key of the certificate in {cert}.", _FILES) from error
-        raise TLSError(f"TLS_CERT and TLS_KEY: {cert} and {key} are no PEM certificate and key.", _FILES) from error
-    except OSError as error:  # it has gone since it was looked at
+        raise TLSError(f"TLS_CERT and TLS_KEY: {cert} and {key} are not a PEM certificate and key.", _FILES) from error
+    except OSError as error:  # removed since the check
         raise TLSError(f"TLS_CERT and TLS_KEY: {cert} and {key} cannot be read: {error.strerror}.", _FILES) from error
     return context
 
 
 def _verify_clients(context: ssl.SSLContext, settings: TLS) -> None:
-    """Ask clients for a certificate, if they are to have one.
+    """Ask clients for a certificate, if the settings say so.
 
-    Refused clients get an alert. That an authority is named is enough for it to be trusted, whether it is a root or not.
+    A client that is refused gets an alert. The authorities in TLS_CLIENT_CA are trusted, roots or
+    not.
     """
     if settings.client_cert == "none" or settings.tls_client_ca is None:
         return

@@ -1,4 +1,4 @@
-"""How much of what was sent on a connection its client has not acknowledged yet."""
+"""Counts the bytes sent on a connection that its client has not acknowledged yet."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if sys.platform == "linux":
     import termios
 
     def unacknowledged(sock: socket.socket) -> int:
-        """Bytes that are still with this system: SIOCOUTQ (tcp(7), unix(7))."""
+        """Return the bytes in the send queue of this system: SIOCOUTQ (tcp(7), unix(7))."""
         return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
 
 else:
 
     def unacknowledged(sock: socket.socket) -> int:
-        """0: here what the system has taken counts as taken by the client."""
+        """Return 0: here the client counts as having taken what the system accepted."""
         return 0

@@ -815,7 +815,7 @@ def test_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert "is not the key of the certificate" in record.getMessage()
     replace(key, after.key)
     assert certificates.context is not first
-    assert caplog.records[-1].getMessage() == "new connections get the new certificates"
+    assert caplog.records[-1].getMessage() == "loaded new certificates for new connections"
     key.unlink()
     certificates.check()
     certificates.check()

@@ -87,7 +87,7 @@ def test_new_certificates_without_a_reload(
         wait_until(lambda: connect() or len(connections) == count, "all processes to answer")
         running = server.workers
         install(after, tmp_path)
-        wait_until(lambda: server.command.output.count("new connections get the new certificates") == count)
+        wait_until(lambda: server.command.output.count("loaded new certificates for new connections") == count)
         assert {shown(address) for _ in range(10)} == {text(after)}
         assert {answer: ask(connection) for answer, connection in connections.items()} == {
             answer: answer for answer in connections
@@ -111,7 +111,7 @@ def test_expired(tmp_path: Path, pairs: list[Pair], workers: int) -> None:
         assert server.command.output.count(said) == 1
         count = max(workers, 1)
         install(pairs[0], tmp_path)
-        wait_until(lambda: server.command.output.count("new connections get the new certificates") == count)
+        wait_until(lambda: server.command.output.count("loaded new certificates for new connections") == count)
         assert server.command.output.count("TLS_CERT: ") == 1
         install(over, tmp_path)
         wait_until(lambda: server.command.output.count(said) == 1 + count)
@@ -128,7 +128,7 @@ def test_new_certificates_under_load(tmp_path: Path, pairs: list[Pair], context:
         server.wait_for_workers(2)
         with server.under_load(tls=context) as load:
             install(after, tmp_path)
-            wait_until(lambda: server.command.output.count("new connections get the new certificates") == 2)
+            wait_until(lambda: server.command.output.count("loaded new certificates for new connections") == 2)
             load.wait_for(50)
             for pair, number in ((before, signal.SIGHUP), (after, signal.SIGUSR2), (before, signal.SIGHUP)):
                 old = server.workers

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_prodserve.net.handshakes import overlook_new
+from flask_prodserve.net.handshakes import ignore_new_handshakes
 from serving import PATIENCE
 
 
@@ -40,7 +40,7 @@ def connect(listening: socket.socket, timeout: float = PATIENCE) -> socket.socke
 def test_new_clients_are_overlooked(listening: socket.socket) -> None:
     """Who has connected before is served, in both directions; who connects afterwards gets no answer, and is refused in the end."""
     with connect(listening) as early:
-        if not overlook_new(listening):
+        if not ignore_new_handshakes(listening):
             pytest.skip("this system cannot do that")
         with pytest.raises(TimeoutError):
             connect(listening, 0.1)

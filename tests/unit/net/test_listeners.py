@@ -248,7 +248,10 @@ def test_same_address_twice(first: str, second: str) -> None:
     """Two names for one address, or for a part of it, cannot both be had, and nobody is told of another program."""
     [port] = free_ports(1)
     error = refusal(*addresses_of([f"{first}:{port}", f"{second}:{port}"]))
-    assert error.what == f"{first}:{port} and {second}:{port} are the same place, or one is a part of the other."
+    assert (
+        error.what
+        == f"{first}:{port} and {second}:{port} overlap: they are the same address, or one includes the other."
+    )
     assert "BIND" in error.hint
 
 
@@ -388,7 +391,7 @@ def test_forgotten_systemd(passed: list[Inherited], caplog: pytest.LogCaptureFix
     """Sockets from systemd that no address is for are worth a warning, since clients wait there in vain."""
     with opened(SystemdAddress("web"), inherited=passed):
         [record] = caplog.records
-        assert "nobody answers on sockets that systemd has passed: local." in record.getMessage()
+        assert "ignoring sockets that systemd passed: local." in record.getMessage()
     caplog.clear()
     with opened(SystemdAddress(), inherited=passed), opened(TCPAddress("127.0.0.1", 0)):
         assert not caplog.records
@@ -468,7 +471,7 @@ def test_exchange_beside_what_stays() -> None:
         wanted = (TCPAddress("127.0.0.1", 0), TCPAddress("", port))
         for addresses in (wanted, wanted[::-1]):
             error = refusal(*addresses, current=current)
-            assert error.what.startswith(f"127.0.0.1:0 and :{port} are the same place")
+            assert error.what.startswith(f"127.0.0.1:0 and :{port} overlap")
 
 
 def test_failed_exchange(path: Path) -> None:

@@ -212,14 +212,14 @@ def test_not_for_us(tcp: socket.socket, tmp_path: Path) -> None:
         for sock in (datagram, connected, silent):
             what, hint = passed_to_process([tcp.fileno(), sock.fileno()], "web:other")
             assert what == (
-                "'other' (descriptor 4), which systemd has passed, is no stream socket that listens on TCP or on a path."
+                "'other' (descriptor 4), which systemd passed, is not a listening TCP or Unix stream socket."
             )
             assert "ListenStream=" in hint
         what, hint = passed_to_process([tcp.fileno(), file.fileno()], "web:other")
-        assert what.startswith("'other' (descriptor 4), which systemd has passed, is no socket")
+        assert what.startswith("'other' (descriptor 4), which systemd passed, is not a socket")
         assert "OpenFile=" in hint
     what, _ = passed_to_process([tcp.fileno()], count="2")
-    assert what.startswith("'unknown' (descriptor 4), which systemd has passed, is no socket")
+    assert what.startswith("'unknown' (descriptor 4), which systemd passed, is not a socket")
 
 
 def test_hidden_variables() -> None:

@@ -62,8 +62,8 @@ def test_good_files(folder: Path) -> None:
         ("missing", "one.key", ("TLS_CERT", "missing", "No such file")),
         ("one.pem", "missing", ("TLS_KEY", "missing", "No such file")),
         (".", "one.key", ("TLS_CERT", "directory")),
-        ("text", "one.key", ("TLS_CERT", "no PEM")),
-        ("one.pem", "text", ("TLS_KEY", "no PEM")),
+        ("text", "one.key", ("TLS_CERT", "not a PEM")),
+        ("one.pem", "text", ("TLS_KEY", "not a PEM")),
         ("one.pem", "other.key", ("TLS_KEY", "other.key", "not the key of")),
         ("one.pem", "encrypted.key", ("TLS_KEY", "encrypted.key", "is encrypted")),
     ],
@@ -81,14 +81,14 @@ def test_certificate_that_is_for_no_server(folder: Path) -> None:
     """What clients do not take cannot be read: alone it is served, and nothing is said of it; it cannot be one of several."""
     cert, key = str(folder / "client.pem"), str(folder / "one.key")
     assert server_context(TLS((cert,), (key,)))[1] == []
-    with pytest.raises(TLSError, match=r"TLS_CERT: the names in .*client\.pem cannot be read"):
+    with pytest.raises(TLSError, match=r"TLS_CERT: cannot read the names in .*client\.pem"):
         server_context(TLS((cert, str(folder / "one.pem")), (key, key)))
 
 
 def test_suites_that_are_none(folder: Path) -> None:
     """TLS_CIPHERS that mean nothing to OpenSSL are refused."""
     files = ((str(folder / "one.pem"),), (str(folder / "one.key"),))
-    with pytest.raises(TLSError, match="TLS_CIPHERS: no suite is meant by 'ROT13'"):
+    with pytest.raises(TLSError, match="TLS_CIPHERS: 'ROT13' selects no cipher suite"):
         server_context(TLS(*files, tls_ciphers="ROT13"))
 
 
