@@ -1,1 +1,3 @@
-"""From bytes to a verdict and back, sans-I/O: nothing here knows sockets, threads, waitress or settings."""
+"""From bytes to a verdict and back, sans-I/O: nothing here knows sockets, threads, waitress or
+settings.
+"""

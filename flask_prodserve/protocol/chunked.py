@@ -1,10 +1,11 @@
-"""Decoding a chunked body (RFC 9112, section 7.1).
+"""Decodes a chunked body (RFC 9112, section 7.1).
 
-Sans-I/O, and linear in the bytes that come: lines are bounded, and only what is new of a line is searched for its end. Everything
-that two readers could understand differently is refused.
+Sans-I/O, and linear in the received bytes: lines are bounded, and only the new part of a line is
+searched for its end. Everything that two readers could understand differently is refused.
 
-Chunks that are there as a whole are taken in one go, by few steps each: a client may send every byte in a chunk of its own. All that is
-out of the ordinary, be it only cut in two, is left to the reader of lines, so that each refusal is decided in one place.
+Complete chunks are taken together, in few steps each: a client may send every byte in its own
+chunk. All other input, even a chunk cut in two, goes to the reader of lines, so that each refusal
+is decided in one place.
 
     chunked-body = *chunk last-chunk trailer-section CRLF
     chunk        = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
@@ -20,22 +21,28 @@ from enum import Enum, auto
 from .refusal import Refusal
 
 MAX_SIZE_LINE = 256
-"""Bytes of a chunk's size and extensions. Nobody uses extensions; some senders pad sizes with zeros."""
+"""Longest line of a chunk's size and extensions, in bytes. Extensions are not used in practice;
+some senders pad sizes with zeros.
+"""
 
 MAX_EXTENSIONS = 16 * 1024
-"""Bytes of all extensions of a body (section 7.1.1 asks for a bound of the total): *max_body* does not count them."""
+"""Most bytes of extensions in a body (section 7.1.1 asks for a limit of the total): *max_body* does
+not count them.
+"""
 
 MAX_TRAILERS = 8192
-"""Bytes of all trailer fields. They are checked and dropped: WSGI has no place for them."""
+"""Most bytes of trailer fields. They are checked and dropped, because WSGI cannot pass them on."""
 
-# At most 16 digits: more is no size that anybody has. Extensions (section 7.1.1) are checked and ignored; white space before the size
-# or between it and the extension is refused, although section 7.1.1 lets a recipient accept "bad white space" there.
+# At most 16 digits, more than any real size. Extensions (section 7.1.1) are checked and ignored.
+# White space before the size, or between it and the extension, is refused, although section 7.1.1
+# lets a recipient accept "bad white space" there.
 _SIZE = rb"""([0-9A-Fa-f]{1,16})
     (?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"))?)*"""
 _SIZE_LINE = re.compile(_SIZE, re.VERBOSE)
 _START = re.compile(_SIZE + rb"\r\n", re.VERBOSE)
 _TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t \x21-\x7e\x80-\xff]*")
-# RFC 9110, section 6.5.1: fields that frame, route or authenticate a message must not come in a trailer.
+# RFC 9110, section 6.5.1: fields that frame, route or authenticate a message must not be in a
+# trailer.
 _NOT_IN_TRAILER = frozenset(
     {
         b"transfer-encoding",
@@ -60,25 +67,26 @@ class _State(Enum):
 
 
 class ChunkedDecoder:
-    """Decodes one body. *max_body* bounds the decoded bytes."""
+    """Decodes one body. *max_body* limits the decoded bytes."""
 
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body
         self._state = _State.SIZE
         self._line = bytearray()
         self.missing = 0
-        """Bytes of the current chunk that have not come."""
+        """Bytes of the current chunk that have not arrived."""
         self.chunks = 0
-        """Chunks that have begun."""
+        """Chunks that have started."""
         self._extension_bytes = 0
         self._trailer_bytes = 0
         self.complete = False
         self.received = 0
 
     def feed(self, data: bytes, sink: Callable[[bytes], object]) -> int:
-        """Take *data*, hand decoded bytes to *sink*, return how many bytes belong to this body.
+        """Take *data*, pass decoded bytes to *sink*, and return how many bytes belong to this body.
 
-        Raises Refusal: 400 for what is malformed, 413 as soon as a chunk is announced that would exceed the limit.
+        Raises Refusal: 400 if the body is malformed, 413 as soon as an announced chunk exceeds the
+        limit.
         """
         parts: list[bytes] = []
         position = 0
@@ -99,7 +107,9 @@ class ChunkedDecoder:
         return position
 
     def _take_whole_chunks(self, data: bytes, position: int, parts: list[bytes]) -> int:
-        """Take chunks from *position* on, up to the first that is not whole or not good, or is the last. Returns where that begins."""
+        """Take chunks from *position* on, up to the first that is incomplete, malformed or the
+        last. Return its position.
+        """
         start_at = _START.match
         before = len(parts)
         left = self._max_body - self.received
@@ -120,7 +130,9 @@ class ChunkedDecoder:
         return position
 
     def _feed_line(self, data: bytes, position: int) -> int:
-        """Collect the current line; when it is whole, act on it. Returns the position after what was taken."""
+        """Collect the current line, and act on it when it is complete. Return the position after
+        the bytes taken.
+        """
         bound = 0 if self._state is _State.DATA_END else MAX_SIZE_LINE if self._state is _State.SIZE else MAX_TRAILERS
         newline = data.find(b"\n", position, position + bound + 2 - len(self._line))
         end = newline + 1 if newline >= 0 else min(len(data), position + bound + 2 - len(self._line))

@@ -1,6 +1,7 @@
-"""How long a client may make the server wait, by the phase that its connection is in. Pure: times go in, the name of a setting comes out.
+"""How long a client may make the server wait, by the phase of its connection. Pure: times in, the
+name of a setting out.
 
-Only time in which it is the client's turn is measured: while a request is queued or runs there is no phase.
+Only the client's turn is measured: while a request is queued or runs, there is no phase.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ if TYPE_CHECKING:
     from ..settings.table import Timeouts
 
 RATE_SECONDS = 5.0
-"""How far a client may be ahead of its least rate, and for how long it may be behind it: together a window of ten seconds. Mobile clients
-pause for a few seconds, and a short message may come in bursts.
+"""How far a client can be ahead of its minimum rate, and how long it may be behind: together a
+window of ten seconds.
+
+Mobile clients pause for a few seconds, and a short message may come in bursts.
 """
 
 SPEED_SECONDS = 5.0
-"""Over how many seconds a client's speed is averaged."""
+"""Seconds over which a client's speed is averaged."""
 
 
 class Phase(Enum):
-    """What the client is to do next."""
+    """What the client has to do next."""
 
     CONNECTED = "send a first request"
     HEAD = "send the rest of a head"
@@ -32,13 +35,16 @@ class Phase(Enum):
 
 
 class Progress:
-    """How a client moves the bytes of a message, compared with a least *rate* in bytes a second (0: none). Updated every half second.
+    """Compares the speed of a client with a minimum *rate* in bytes a second (0: none). Updated
+    every half second.
 
-    It is no average since the beginning: a client's credit grows by the bytes that it moves, shrinks by *rate* each second, and never
-    exceeds what RATE_SECONDS cost. It is too slow when it has been in debt for RATE_SECONDS. So a client that moves almost everything at
-    once, and then a byte now and then, is found after about ten seconds.
+    This is not an average since the start. A client's credit grows by the bytes that it moves,
+    shrinks by *rate* each second, and is at most what RATE_SECONDS cost. The client is too slow
+    when it has been in debt for RATE_SECONDS. So a client that moves nearly everything at once, and
+    then a byte now and then, is found after about ten seconds.
 
-    A pause by itself makes no debt, which has a timeout of its own; the byte that ends it does. A message begins in debt if it *owes*.
+    A pause alone makes no debt, because pauses have their own timeout; the byte that ends the pause
+    does. A message starts in debt if it *owes*.
     """
 
     __slots__ = ("_behind_since", "_credit", "_rate", "_seen", "began", "bytes", "moved", "speed")
@@ -47,13 +53,15 @@ class Progress:
         self.began = self.moved = self._seen = now
         self.bytes = 0
         self.speed = 0.0
-        """Bytes a second, lately."""
+        """Recent bytes per second."""
         self._rate = rate
         self._credit = 0.0 if owes else rate * RATE_SECONDS
         self._behind_since: float | None = now if owes else None
 
     def update(self, count: int, now: float, moved: float | None = None) -> None:
-        """So far *count* bytes have been moved; *moved*: when the client last did anything, if that is known."""
+        """Record that *count* bytes have been moved so far. *moved* is the time of the client's
+        last activity, if known.
+        """
         gained = max(count - self.bytes, 0)
         if moved is None:
             moved = now if gained else self.moved
@@ -62,9 +70,10 @@ class Progress:
         self.bytes += gained
         self.moved, self._seen = moved, now
         most = self._rate * RATE_SECONDS
-        # No pause costs more than the debt that RATE_SECONDS can make: else a client could not catch up after a long one.
+        # A pause costs at most the debt of RATE_SECONDS. Else a client could not catch up after a
+        # long one.
         self._credit = min(max(self._credit - elapsed * self._rate, -most) + gained, most)
-        if self._credit >= self._rate:  # a second ahead: who was behind has caught up
+        if self._credit >= self._rate:  # a second ahead: the client has caught up
             self._behind_since = None
         elif self._behind_since is None and is_active and self._credit < 0:
             self._behind_since = now
@@ -76,8 +85,10 @@ class Progress:
 
 
 class Waiting(NamedTuple):
-    """What a connection waits for: since when (*began*), and when its client last did something (*moved*), by the monotonic clock; and in
-    phases in which it moves bytes, its *progress*.
+    """The phase of a connection: its start (*began*) and the client's last activity (*moved*), by
+    the monotonic clock.
+
+    In phases in which bytes move, *progress* has the client's speed.
     """
 
     phase: Phase
@@ -87,7 +98,7 @@ class Waiting(NamedTuple):
 
 
 def overdue(waiting: Waiting, limits: Timeouts, now: float) -> str | None:
-    """The setting that the client has gone beyond, if it has."""
+    """Return the name of the setting that the client has exceeded, or None."""
     phase = waiting.phase
     if phase is Phase.IDLE:
         return "KEEPALIVE_TIMEOUT" if now - waiting.began > limits.keepalive_timeout else None

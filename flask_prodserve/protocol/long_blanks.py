@@ -1,11 +1,12 @@
-"""Long rows of blanks in header fields, made short before a library reads the field.
+"""Shortens long rows of blanks in header fields, before a library reads the field.
 
-A pattern such as ``\\s*;`` takes time by the square of the length of a row of blanks. In a field of 30 KB that is a second or more, in
-which the process does nothing else: in Werkzeug 3.1 for Accept, and in 3.1.3 also for If-Match, If-None-Match and Cookie.
+A pattern such as ``\\s*;`` takes time by the square of the length of a row of blanks. In a field of
+30 KB that is a second or more, in which the process does nothing else: in Werkzeug 3.1 for Accept,
+and in 3.1.3 also for If-Match, If-None-Match and Cookie.
 
-RFC 9110, section 5.6.3: optional and required white space may be replaced with a single SP before it is interpreted. Rows in quoted
-strings are replaced as well, since a library searches them, too. NEL and NBSP (0x85, 0xA0) are no white space of HTTP, but ``\\s``
-matches them in the text that WSGI makes of a field.
+RFC 9110, section 5.6.3: optional and required white space may be replaced with a single SP before
+it is interpreted. Rows in quoted strings are replaced as well, because libraries search them too.
+NEL and NBSP (0x85, 0xA0) are not white space in HTTP, but ``\\s`` matches them in WSGI strings.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import re
 
 MAX_BLANKS = 16
-"""Blanks and tabs in a row that are left as they are: programs that line up their fields use fewer, and 32 KiB of such rows take less than
-a millisecond.
+"""Blanks and tabs in a row that are kept. Programs that align fields use fewer, and 32 KiB of such
+rows take under a millisecond.
 """
 
 READ_BY_LIBRARIES = frozenset(
@@ -43,18 +44,24 @@ READ_BY_LIBRARIES = frozenset(
         "HTTP_RANGE",
     }
 )
-"""The fields that Flask and Werkzeug take apart. Others, such as User-Agent and an app's own, are left as they are."""
+"""The fields that Flask and Werkzeug parse. Others, such as User-Agent and an app's own, are
+unchanged.
+"""
 
 _MANY = b" " * (MAX_BLANKS + 1)
 _LONG = re.compile(rf"[ \t\x85\xa0]{{{MAX_BLANKS + 1},}}")
 
 
 def may_have_long_blanks(section: bytes) -> bool:
-    """Whether to look closely at the fields in *section*. Quick, since it is asked of every head."""
+    """Return whether the fields in *section* need :func:`shorten_blanks`. Quick, because it is
+    called for every head.
+    """
     return b"\t" in section or _MANY in section or not section.isascii()
 
 
 def shorten_blanks(fields: dict[str, str]) -> None:
-    """Replace, in the *fields* that libraries read, each row of more than MAX_BLANKS blanks with one blank."""
+    """Replace, in the *fields* that libraries read, each row of more than MAX_BLANKS blanks with
+    one blank.
+    """
     for key in fields.keys() & READ_BY_LIBRARIES:
         fields[key] = _LONG.sub(" ", fields[key])

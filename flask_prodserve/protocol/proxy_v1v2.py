@@ -1,9 +1,12 @@
-"""Reading the header of the PROXY protocol, versions 1 and 2: what a proxy says of a connection before the client's first byte.
+"""Reads the header of the PROXY protocol, versions 1 and 2: what a proxy says about a connection
+before the client's first byte.
 
-Sans-I/O: the bytes that have come go in, again from their start each time; nothing is kept. The source is proxy-protocol.txt of HAProxy,
-whose sections are named here. Deviations, all towards strictness: a header has MAX_HEADER bytes at most, its TLVs must be well-formed,
-and a checksum that is there is checked (section 2.2 leaves each of these to the receiver). Of a connection that the proxy made for itself
-(LOCAL), or whose client it does not name, everything but the length is ignored, as sections 2.1 and 2.2 say.
+Sans-I/O: the received bytes go in, from their start each time; nothing is kept. The source is
+proxy-protocol.txt of HAProxy, and sections are those of that file. Deviations, all towards
+strictness: a header has at most MAX_HEADER bytes, its TLVs must be well-formed, and a checksum is
+verified if present (section 2.2 leaves each of these to the receiver). If the proxy made the
+connection for itself (LOCAL), or does not name the client, everything but the length is ignored, as
+sections 2.1 and 2.2 say.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_HEADER = 4096
-"""Bytes. The largest in use have a client's certificate name, a few hundred; the length field of version 2 could say 64 KiB."""
+"""Longest header in bytes. The largest in use have a client's certificate name, a few hundred
+bytes; version 2 allows 64 KiB.
+"""
 
 MAX_LINE = 107
-"""Bytes of a version 1 header, with its CR LF (section 2.1)."""
+"""Longest version 1 header in bytes, with its CR LF (section 2.1)."""
 
-# Section 2.1. An IPv6 address may be written in any of its ways; what says an address of the other family is refused when it is read.
+# Section 2.1. IPv6 addresses may have any spelling; an address of the other family is refused when
+# it is parsed.
 _LINE = re.compile(
     rb"PROXY (?:UNKNOWN(?: [\x20-\x7e]*)?|(?P<family>TCP[46])"
     rb" (?P<source>[0-9A-Fa-f.:]+) (?P<destination>[0-9A-Fa-f.:]+)"
@@ -37,7 +43,7 @@ _UNIX_STREAM = 0x31
 _INTERNET_STREAM = {0x11: struct.Struct("!4s4sHH"), 0x21: struct.Struct("!16s16sHH")}
 _UNIX_ADDRESSES = 2 * 108
 
-# Section 2.2: pp2_tlv, with the types that count here, and pp2_tlv_ssl, in which further TLVs follow
+# Section 2.2: pp2_tlv, with the types used here, and pp2_tlv_ssl, which contains further TLVs
 _TLV = struct.Struct("!BH")
 _CRC32C = 0x03
 _SSL = 0x20
@@ -48,7 +54,7 @@ _CRC_POLYNOMIAL = 0x82F63B78  # Castagnoli's (RFC 3720, appendix B.4), with its 
 
 
 class MalformedHeaderError(Exception):
-    """What has come is no header. *reason* is for people, and has none of its bytes."""
+    """The bytes are not a header. *reason* is for people and contains none of the bytes."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -56,15 +62,20 @@ class MalformedHeaderError(Exception):
 
 
 class SocketAddress(NamedTuple):
-    """*address* is as :mod:`ipaddress` writes it; an IPv4-mapped IPv6 address is the IPv4 one."""
+    """*address* is written as by :mod:`ipaddress`; an IPv4-mapped IPv6 address becomes the IPv4
+    address.
+    """
 
     address: str
     port: int
 
 
 class ProxyHeader(NamedTuple):
-    """*length* is in bytes; what follows belongs to the client. *source* and *destination* are None where the proxy names none: the
-    connection is its own (*local*), or of a client that has no IP address or is not known. *over_tls*: the client speaks TLS with it.
+    """A header of *length* bytes; the client's bytes follow.
+
+    *source* and *destination* are None if the proxy names none: the connection is its own
+    (*local*), or its client has no IP address or is unknown. *over_tls*: the client uses TLS to the
+    proxy.
     """
 
     length: int
@@ -75,9 +86,9 @@ class ProxyHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> ProxyHeader | None:
-    """The header that *data* begins with, or None as long as *data* is only a part of one.
+    """Read the header at the start of *data*; None while it is incomplete.
 
-    Raises :class:`MalformedHeaderError`, as early as that can be told from the version and the length.
+    Raises :class:`MalformedHeaderError`, as early as the version and the length allow.
     """
     if _SIGNATURE.startswith(data[: len(_SIGNATURE)]):
         return _read_binary(data) if len(data) >= _FIXED.size else None
@@ -139,7 +150,7 @@ def _read_binary(data: bytes) -> ProxyHeader | None:
 
 
 def _read_tlvs(header: bytes, position: int) -> bool:
-    """Check the TLVs from *position* on. Returns whether the client speaks TLS with the proxy."""
+    """Check the TLVs from *position* on. Return whether the client uses TLS to the proxy."""
     known: dict[int, tuple[int, int]] = {}
     for kind, start, end in _tlvs(header, position, len(header)):
         if kind in known:
@@ -164,7 +175,7 @@ def _read_tlvs(header: bytes, position: int) -> bool:
 
 
 def _tlvs(header: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Type, and where the value starts and ends, of each TLV from *position* to *end*."""
+    """Yield type, start and end of the value of each TLV from *position* to *end*."""
     while position < end:
         start = position + _TLV.size
         if start > end:
@@ -194,7 +205,7 @@ _CRC_TABLE = _crc_table()
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of RFC 3720, appendix B.4."""
+    """Return the checksum of RFC 3720, appendix B.4."""
     remainder = 0xFFFFFFFF
     for byte in data:
         remainder = remainder >> 8 ^ _CRC_TABLE[(remainder ^ byte) & 0xFF]

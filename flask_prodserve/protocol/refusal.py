@@ -1,11 +1,13 @@
-"""What a reader of requests says to a message that it does not accept."""
+"""The error that a reader of requests raises for a message that it does not accept."""
 
 from __future__ import annotations
 
 
 class Refusal(Exception):
-    """A message that is answered with *status* and closed on. *reason* is a sentence for the client, with none of its bytes; *setting* is
-    what it has gone beyond, if it is a matter of that.
+    """The message gets *status*, and the connection is closed.
+
+    *reason* is a sentence for the client, without any bytes of the message. *setting* is the limit
+    that the message exceeds, if that is the reason.
     """
 
     def __init__(self, status: int, reason: str, setting: str | None = None) -> None:

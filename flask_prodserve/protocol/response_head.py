@@ -1,7 +1,8 @@
-"""Composing the head of a response: the app's fields as it spelled them, and the framing that the server decides on.
+"""Composes the head of a response: the app's fields as it spelled them, and the framing that the
+server chooses.
 
-Sans-I/O. What the app gives is checked before a byte is sent. What can be put right without changing the meaning is put right and
-reported as a correction; what cannot is refused.
+Sans-I/O. What the app gives is checked before a byte is sent. What can be corrected without
+changing the meaning is corrected and reported; anything else is refused.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from typing import NamedTuple
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110, section 5.5:  field-content is VCHAR, obs-text, SP and HTAB. No CR, LF, NUL, nor any other control.
 _VALUE = re.compile(r"[\t \x21-\x7e\x80-\xff]*")
-# RFC 9110, section 5.6.3:  OWS = *( SP / HTAB ). strip() by itself takes \x85 and \xa0, too: the last bytes of some letters in UTF-8.
+# RFC 9110, section 5.6.3:  OWS = *( SP / HTAB )
+# strip() without argument would also remove \x85 and \xa0, the last bytes of some letters in UTF-8.
 _OWS = " \t"
-# RFC 9112, section 4:  status-code SP [ reason-phrase ]. PEP 3333 has the app give both in one text.
-# Clients take 600 to 999 for a 5xx (RFC 9110, section 15), and other servers send them.
+# RFC 9112, section 4:  status-code SP [ reason-phrase ]. In PEP 3333 the app gives both in one text.
+# Clients treat 600 to 999 as a 5xx (RFC 9110, section 15), and other servers send them.
 _STATUS = re.compile(r"[1-9][0-9][0-9](?: [\t \x21-\x7e\x80-\xff]*)?")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
-# RFC 9110, section 7.6.1, and PEP 3333: what concerns the connection is the server's business.
+# RFC 9110, section 7.6.1, and PEP 3333: fields about the connection are for the server to send.
 _HOP_BY_HOP = frozenset(
     {
         "keep-alive",
@@ -40,11 +42,11 @@ _HOP_BY_HOP = frozenset(
 
 
 class InvalidResponse(ValueError):
-    """What the app gave cannot be sent. Names the field and never shows its value."""
+    """The app's response cannot be sent. The text names the field and never shows its value."""
 
 
 WITHOUT_BODY = (204, 205, 304)
-"""The statuses of final responses that have no body."""
+"""The final statuses without a body."""
 
 
 class Framing(Enum):
@@ -57,7 +59,9 @@ class Framing(Enum):
 
 
 class ResponseHead(NamedTuple):
-    """The bytes of a head. *length* is that of the body where the framing is LENGTH; *corrections* are sentences for the log."""
+    """The bytes of a head. *length* is that of the body if the framing is LENGTH; *corrections* are
+    sentences for the log.
+    """
 
     data: bytes
     status: int
@@ -77,12 +81,11 @@ def compose(
     date: str,
     server: str | None,
 ) -> ResponseHead:
-    """The head of the response to a request with *method* and *version* (``"1.0"`` or ``"1.1"``).
+    """Compose the head of the response to a request with *method* and *version* (``"1.0"`` or
+    ``"1.1"``).
 
-    *body_length* is the length in bytes if the server knows it; the app's Content-Length comes first. *date* and *server* are sent
-    unless the app gave its own.
-
-    Raises InvalidResponse.
+    *body_length* is the length in bytes if the server knows it; the app's Content-Length has
+    precedence. *date* and *server* are sent unless the app gave its own. Raises InvalidResponse.
     """
     if not isinstance(status, str):
         raise InvalidResponse("the status is not a text such as '200 OK'")
@@ -94,7 +97,7 @@ def compose(
         if not isinstance(name, str):
             raise InvalidResponse("a field's name is not a text")
         meaning = _meaning(name)
-        # The second half is the expression's fast way: printable ASCII is what nearly all values are.
+        # A fast path around the regular expression: nearly all values are printable ASCII.
         if type(value) is not str or not (value.isascii() and value.isprintable()):
             _check_value(name, value)
         if meaning:
@@ -102,7 +105,8 @@ def compose(
                 length = _length(value, length, corrections)
                 continue
             if meaning == "connection":
-                # The app may ask for the end of the connection; that it asks for keep-alive is a habit of recipes for event streams.
+                # The app may close the connection. Recipes for event streams ask for keep-alive,
+                # which is ignored.
                 keep_alive = keep_alive and "close" not in (option.strip(_OWS).lower() for option in value.split(","))
                 continue
             if meaning == "date":
@@ -121,7 +125,8 @@ def compose(
         corrections.append("Content-Length is not sent: status 204 has no body")
         length = None
     elif code == 205:
-        # RFC 9110, section 15.3.6: no content. Other than for 204, only the length says so to the client (RFC 9112, section 6.3).
+        # RFC 9110, section 15.3.6: no content. Unlike for 204, the client needs the length to know
+        # (RFC 9112, section 6.3).
         if length:
             corrections.append("Content-Length is 0: status 205 has no body")
         length = 0
@@ -149,24 +154,26 @@ def compose(
 
 
 compose_known = lru_cache(256)(compose)
-"""The same for *fields* in a tuple, which cannot change, as those of a file: composed once a second."""
+"""Composes cached heads for *fields* in a tuple, such as those of a file: once a second, because of
+the date.
+"""
 
 
 @lru_cache(256)
 def _status(status: str) -> tuple[int, str]:
-    """The code and the status line."""
+    """Return the code and the status line."""
     if not _STATUS.fullmatch(status):
         raise InvalidResponse("the status is not a text such as '200 OK', with a number from 200 to 999")
     code = int(status[:3])
     if code < 200:
         raise InvalidResponse(f"status {code} is no final response")
-    # RFC 9112, section 2.3: the version is the server's own, whatever the client's is.
+    # RFC 9112, section 2.3: the server sends its own version, whatever the client's is.
     return code, f"HTTP/1.1 {status if len(status) > 3 else status + ' '}\r\n"
 
 
 @lru_cache(1024)
 def _meaning(name: str) -> str:
-    """The name in small letters if the field concerns the server, ``""`` for all others."""
+    """Return the name in lower case if the server handles the field, else ``""``."""
     if not _TOKEN.fullmatch(name):
         raise InvalidResponse("a field's name is not a token")
     lower = name.lower()
@@ -192,8 +199,10 @@ def _length(value: str, before: int | None, corrections: list[str]) -> int:
 
 
 def _framing(code: int, method: str, version: str, length: int | None) -> Framing:
-    """RFC 9112, section 6.3, items 1, 4, 6 and 8; 205 has no body either (RFC 9110, section 15.3.6). To HEAD, neither a length nor a coding
-    need be told (RFC 9110, section 9.3.2).
+    """Choose the framing by RFC 9112, section 6.3, items 1, 4, 6 and 8. 205 has no body either (RFC
+    9110, section 15.3.6).
+
+    A response to HEAD needs neither a length nor a coding (RFC 9110, section 9.3.2).
     """
     if method == "HEAD" or code in WITHOUT_BODY:
         return Framing.NONE
@@ -207,10 +216,12 @@ _last_date = (0, "")
 
 
 def http_date(now: float) -> str:
-    """*now*, in seconds since the epoch, as RFC 9110 section 5.6.7 has it. One second is formatted once."""
+    """Format *now*, in seconds since the epoch, as in RFC 9110, section 5.6.7. Each second is
+    formatted once.
+    """
     global _last_date
     second = int(now)
-    known, text = _last_date  # read and replaced as one object: threads see the old pair or the new one
+    known, text = _last_date  # read and replaced as one object, so threads see the old or the new pair
     if known != second:
         text = formatdate(second, usegmt=True)
         _last_date = (second, text)
