@@ -1,6 +1,7 @@
-"""Time, as the server sees it: one monotonic clock that tests replace, and deadlines on it.
+"""One monotonic clock, which tests replace, and deadlines on it.
 
-A number of seconds is turned into a :class:`Deadline` once, where the waiting begins, and the deadline is what is passed on.
+A number of seconds becomes a :class:`Deadline` once, where the wait starts. The deadline is passed
+on.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import time
 from collections.abc import Callable, Hashable
 
 Clock = Callable[[], float]
-"""Returns seconds that never go back; only differences mean anything."""
+"""Returns seconds that never decrease; only differences are meaningful."""
 
 monotonic: Clock = time.monotonic
 
 
 class Deadline:
-    """A point in time at which something is cut off."""
+    """The point in time at which something is cut off."""
 
     __slots__ = ("_at", "_clock")
 
@@ -25,7 +26,7 @@ class Deadline:
         self._at = clock() + seconds
 
     def remaining(self) -> float:
-        """Seconds that are left, never negative."""
+        """Return the remaining seconds, never negative."""
         return max(0.0, self._at - self._clock())
 
     def passed(self) -> bool:
@@ -33,9 +34,10 @@ class Deadline:
 
 
 class Throttle:
-    """Lets an event of each kind through once in *seconds*: for log lines that a client can cause. May be used by any thread.
+    """Passes one event of each kind per *seconds*: for log lines that a client can cause. May be
+    used by any thread.
 
-    It keeps every kind, so the caller bounds how many there are.
+    It remembers every kind, so the caller must limit their number.
     """
 
     def __init__(self, seconds: float, clock: Clock = monotonic) -> None:
@@ -45,7 +47,9 @@ class Throttle:
         self._kinds: dict[Hashable, tuple[float, int]] = {}
 
     def passes(self, kind: Hashable) -> int | None:
-        """How many events of *kind* were held back since the last one that passed; None if this one is held back, too."""
+        """Return how many events of *kind* were held back since the last one passed, or None if
+        this one is held back.
+        """
         now = self._clock()
         with self._lock:
             at, held_back = self._kinds.get(kind, (None, 0))

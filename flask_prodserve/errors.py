@@ -1,7 +1,8 @@
-"""One exception tree for everything that stops the server from starting or running, and the one exception that is raised in an app.
+"""One exception tree for everything that stops the server from starting or running, and one
+exception raised in apps.
 
-Every error says what was wrong and the likely fix, and knows the exit code of the process (see docs/reference/exit-codes).
-Nothing in here exits: the command line does.
+Every error says what was wrong and the likely fix, and knows the exit code of the process (see
+docs/reference/exit-codes). Nothing here exits: only the command line does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process ends with; a process killed by signal *n* ends with 128 + *n*."""
+    """The exit codes of the process. A process killed by signal *n* ends with 128 + *n*."""
 
     STOPPED = 0
     FAILURE = 1
@@ -22,7 +23,8 @@ class ExitCode(IntEnum):
 class ProdServeError(Exception):
     """Base of all errors that flask-prodserve raises on purpose.
 
-    *what* is one sentence about what was wrong; *hint* one about what to do. ``str(error)`` is both, on a line each.
+    *what* is one sentence about what was wrong; *hint* is one about what to do. ``str(error)`` has
+    both, each on a line.
     """
 
     exit_code: ExitCode = ExitCode.FAILURE
@@ -37,9 +39,9 @@ class ProdServeError(Exception):
 
 
 class BindError(ProdServeError):
-    """A listener could not be opened: the address is in use, not allowed, or not of this machine.
+    """A listener could not be opened: its address is in use, not allowed, or not on this machine.
 
-    *in_use* is the address, as it was written, if another program has it.
+    *in_use* is the address as written, if another program uses it.
     """
 
     def __init__(self, what: str, hint: str = "", *, in_use: str | None = None) -> None:
@@ -48,25 +50,25 @@ class BindError(ProdServeError):
 
 
 class TLSError(ProdServeError):
-    """A certificate or key could not be read, or the two do not belong together."""
+    """A certificate or key could not be read, or the two do not match."""
 
     exit_code = ExitCode.USAGE
 
 
 class LogFileError(ProdServeError):
-    """There is nothing to write a log to: the file cannot be opened, or the process has no such stream."""
+    """A log cannot be written: its file cannot be opened, or the process has no such stream."""
 
     exit_code = ExitCode.USAGE
 
 
 class PrivilegeError(ProdServeError):
-    """The account in USER or GROUP is not there, or this process may not become it."""
+    """The account in USER or GROUP does not exist, or this process may not switch to it."""
 
     exit_code = ExitCode.USAGE
 
 
 class MissingExtraError(ProdServeError):
-    """A setting asks for what an extra of the package brings, which is not installed."""
+    """A setting needs an extra of the package that is not installed."""
 
     exit_code = ExitCode.USAGE
 
@@ -78,13 +80,14 @@ class DebugModeError(ProdServeError):
 
 
 class AppLoadError(ProdServeError):
-    """The app could not be found or failed while it was imported."""
+    """The app could not be found, or failed while it was imported."""
 
     exit_code = ExitCode.APP
 
 
 class RequestTimedOut(BaseException):
-    """Raised inside a view that has passed REQUEST_TIMEOUT, where REQUEST_TIMEOUT_RAISE is on. The client has had its 504.
+    """Raised inside a view that exceeds REQUEST_TIMEOUT, if REQUEST_TIMEOUT_RAISE is on. The client
+    already got 504.
 
-    No Exception, so that ``except Exception`` does not swallow it. Clean up in ``finally``.
+    Not an Exception, so that ``except Exception`` does not catch it. Clean up in ``finally``.
     """

@@ -117,7 +117,9 @@ def launch(
                     guard.take_signals()
             notifier.stopping()
             service.stop_once()
-    startup.report_end(logger, drained.finished, drained.cut, drained.left, settings, late=not at_once)
+    startup.report_end(
+        logger, drained.finished, drained.cut, drained.left, settings.timeouts.graceful_timeout, late=not at_once
+    )
     if guard is not None:
         guard.leave()
     return code

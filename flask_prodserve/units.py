@@ -1,8 +1,9 @@
-"""How people write sizes, durations, addresses and networks, and back.
+"""Parses and formats sizes, durations, addresses and networks as people write them.
 
-Each ``parse_*`` takes what a person (or ``app.config``) gives and returns a value, or raises :class:`ValueError` whose text says what
-would be valid. Nothing is rounded or clamped. Each number has an upper bound that its use can hold.
-Each ``format_*`` writes a value so that the matching ``parse_*`` reads it back.
+Each ``parse_*`` takes what a person (or ``app.config``) gives and returns a value, or raises
+:class:`ValueError` with a text that says what would be valid. Nothing is rounded or clamped. Each
+number has an upper bound that its use can hold. Each ``format_*`` writes a value so that the
+matching ``parse_*`` reads it back.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from dataclasses import dataclass
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_COUNT = 2**31 - 1
-"""Whole numbers end up as a C int: listen(2), numbers of descriptors and threads."""
+"""Whole numbers become a C int: in listen(2), and as numbers of descriptors and threads."""
 
 MAX_SIZE = 2**50
-"""1 PiB: more than there is of memory or disk, and sums of a few of these fit into 64 bits, as the system's sizes and offsets must."""
+"""1 PiB: more than any memory or disk, and the sum of a few fits into 64 bits, as the system's
+sizes and offsets must.
+"""
 
 MAX_DURATION = 24 * 86400.0
-"""24 days: epoll_wait(2) and poll(2) take milliseconds in a C int, which ends after 24.8 days."""
+"""24 days: epoll_wait(2) and poll(2) take milliseconds in a C int, which overflows after 24.8 days.
+"""
 
 MAX_AGE = 2.0**31 - 1
-"""Seconds that a cache may keep something: what is larger counts as this (RFC 9111, section 1.2.2)."""
+"""Longest cache age in seconds. Caches treat larger ones as this (RFC 9111, section 1.2.2)."""
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _PUBLIC = ipaddress.IPv6Network("2000::/3")
 
@@ -50,22 +54,25 @@ _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
-# RFC 1123 host names, with "_" as Docker and Kubernetes use it; the resolver has the last word.
+# RFC 1123 host names, with "_" as Docker and Kubernetes use it; the resolver decides.
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
-# systemd.socket(5), FileDescriptorName=: printable ASCII without ":". Blanks and commas, which separate the items of a list, are left out.
 _URL_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[0-9A-Za-z._~@:+-]+)+")
 
+# systemd.socket(5), FileDescriptorName=: printable ASCII without ":", here also without blanks and
+# commas, which separate list items.
 _SYSTEMD_NAME = re.compile(r"[!-+\--9;-~]+")
 
 
 class TooLargeError(ValueError):
-    """A number beyond the bound of its type."""
+    """The number is larger than its type allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class TCPAddress:
-    """Where to listen for TCP. *host* ``""`` is every interface, IPv4 and IPv6; port 0 lets the system choose."""
+    """A TCP address to listen on. *host* ``""`` is every interface, IPv4 and IPv6; with port 0 the
+    system chooses.
+    """
 
     host: str
     port: int
@@ -73,14 +80,16 @@ class TCPAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """Where to listen on a Unix socket."""
+    """A Unix socket to listen on."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class SystemdAddress:
-    """The listening sockets that systemd passes: those called *name* (``FileDescriptorName=``), or all of them where it is ``""``."""
+    """The listening sockets that systemd passes: those called *name* (``FileDescriptorName=``), or
+    all if it is ``""``.
+    """
 
     name: str = ""
 
@@ -89,7 +98,7 @@ Address = TCPAddress | UnixAddress | SystemdAddress
 
 
 def parse_count(value: object) -> int:
-    """A whole number up to MAX_COUNT: ``16``."""
+    """Parse a whole number up to MAX_COUNT: ``16``."""
     if isinstance(value, int) and not isinstance(value, bool):
         return int(_at_most(MAX_COUNT, value, str(MAX_COUNT)))
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value):
@@ -98,7 +107,9 @@ def parse_count(value: object) -> int:
 
 
 def _whole(digits: str) -> int:
-    """The number that *digits* are, or one that is too large for anything: Python refuses to read thousands of digits."""
+    """Convert *digits*. Python refuses thousands of digits, so many digits give a number that is
+    too large for any use.
+    """
     return int(digits) if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS
 
 
@@ -109,7 +120,7 @@ def _at_most(most: float, value: float, written: str) -> float:
 
 
 def parse_boolean(value: object) -> bool:
-    """``true``/``false``, ``yes``/``no``, ``on``/``off``, ``1``/``0``."""
+    """Parse ``true``/``false``, ``yes``/``no``, ``on``/``off``, ``1``/``0``."""
     if isinstance(value, bool):
         return value
     text = str(value).strip().lower() if isinstance(value, (str, int)) else ""
@@ -121,7 +132,9 @@ def parse_boolean(value: object) -> bool:
 
 
 def parse_size(value: object) -> int:
-    """Bytes, up to MAX_SIZE: a number, or ``10MiB`` (1024), ``10MB`` (1000), ``32K`` (1024, as nginx and Apache read it)."""
+    """Parse bytes up to MAX_SIZE: a number, or ``10MiB`` (1024), ``10MB`` (1000), ``32K`` (1024, as
+    in nginx and Apache).
+    """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return int(_at_most(MAX_SIZE, value, format_size(MAX_SIZE)))
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
@@ -139,12 +152,12 @@ def format_size(size: int) -> str:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds, up to MAX_DURATION: a number, or ``500ms``, ``30s``, ``5m``, ``1.5h``, ``1d``."""
+    """Parse seconds up to MAX_DURATION: a number, or ``500ms``, ``30s``, ``5m``, ``1.5h``, ``1d``."""
     return _at_most(MAX_DURATION, _seconds(value), f"{MAX_DURATION / 86400:.0f}d")
 
 
 def parse_age(value: object) -> float:
-    """How long a cache may keep something, in seconds: as :func:`parse_duration`, up to MAX_AGE."""
+    """Parse the age of a cached response in seconds, as :func:`parse_duration`, but up to MAX_AGE."""
     return _at_most(MAX_AGE, _seconds(value), format_duration(MAX_AGE))
 
 
@@ -165,7 +178,9 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_mode(value: object) -> int:
-    """Permission bits in octal: ``0o660``, ``0660`` or ``660``; from Python the number ``0o660``."""
+    """Parse permission bits in octal: ``0o660``, ``0660`` or ``660``; from Python the number
+    ``0o660``.
+    """
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
     if isinstance(value, str) and (match := re.fullmatch(r"(?:0o|0)?([0-7]{3})", value.strip())):
@@ -178,7 +193,7 @@ def format_mode(mode: int) -> str:
 
 
 def parse_port(value: object) -> int:
-    """0 to 65535; 0 lets the system choose."""
+    """Parse a port from 0 to 65535; with 0 the system chooses."""
     try:
         port = parse_count(value)
     except ValueError:
@@ -189,7 +204,9 @@ def parse_port(value: object) -> int:
 
 
 def parse_host(value: object) -> str:
-    """A host name or an IP address, brackets around IPv6 allowed; ``*`` or nothing is every interface."""
+    """Parse a host name or an IP address, IPv6 also in brackets; ``*`` or nothing is every
+    interface.
+    """
     text = value.strip() if isinstance(value, str) else None
     if text in ("", "*"):
         return ""
@@ -201,8 +218,8 @@ def parse_host(value: object) -> str:
 
 
 def parse_address(value: object) -> Address:
-    """``127.0.0.1:8000``, ``[::]:80``, ``localhost:8000``, ``:8000`` (every interface), ``unix:/run/app.sock``, ``systemd``,
-    ``systemd:NAME``.
+    """Parse ``127.0.0.1:8000``, ``[::]:80``, ``localhost:8000``, ``:8000`` (every interface),
+    ``unix:/run/app.sock``, ``systemd`` or ``systemd:NAME``.
     """
     text = value.strip() if isinstance(value, str) else ""
     if text == "systemd":
@@ -237,7 +254,9 @@ def format_address(address: Address) -> str:
 
 
 def parse_url_prefix(value: object) -> str:
-    """The path below which something is found: segments other than ``.`` and ``..``, nothing percent-encoded, no slash at the end."""
+    """Parse a path prefix: no segments ``.`` and ``..``, nothing percent-encoded, no slash at the
+    end.
+    """
     text = value.strip() if isinstance(value, str) else value
     if isinstance(text, str) and _URL_PREFIX.fullmatch(text):
         return text
@@ -245,7 +264,9 @@ def parse_url_prefix(value: object) -> str:
 
 
 def parse_trusted_peer(value: object) -> IPNetwork | str:
-    """An address or network (``10.0.0.0/8``), ``unix`` for peers on a Unix socket, ``*`` for every peer."""
+    """Parse an address or network (``10.0.0.0/8``), ``unix`` for peers on a Unix socket, ``*`` for
+    every peer.
+    """
     text = value.strip() if isinstance(value, str) else ""
     if text in ("*", "unix"):
         return text
@@ -258,10 +279,11 @@ def parse_trusted_peer(value: object) -> IPNetwork | str:
 
 
 def is_the_internet(network: IPNetwork) -> bool:
-    """Whether *network* is so large that it stands for every client: shorter than a /8 in IPv4, also as IPv4-mapped addresses, or
-    shorter than a /16 in IPv6 with public addresses in it (2000::/3, RFC 4291, section 2.4).
+    """Return whether *network* is so large that it stands for every client.
 
-    No operator's network is as large, and private ones are not: 10.0.0.0/8, fc00::/7.
+    That is a prefix shorter than /8 in IPv4, also as IPv4-mapped addresses, or shorter than /16 in
+    IPv6 with public addresses in it (2000::/3, RFC 4291, section 2.4). No operator's network is
+    that large, and private ones do not count: 10.0.0.0/8, fc00::/7.
     """
     if isinstance(network, ipaddress.IPv4Network):
         return network.prefixlen < 8

@@ -1,11 +1,13 @@
-"""One line per request, to standard output or a file.
+"""Writes one line per request, to standard output or a file.
 
 Rules:
 
-- Never in the way: lines are queued (see ``line_writer``), and nothing is raised. A line that cannot be written is dropped. The first
-  one is reported, and how many they were once lines can be written again.
-- Never mixed up: a line is short enough for a pipe to take it whole, even if other processes write there.
-- Never forged: what a client sent stays inside its field, and the field inside the line.
+- Logging never blocks: lines are queued (see ``line_writer``), and nothing is raised. A line that
+  cannot be written is dropped. The first one is reported, and their number once writing works
+  again.
+- Lines never mix: each is short enough for a pipe to take it whole, even if other processes write
+  there.
+- Lines cannot be forged: what a client sent stays inside its field, and the field inside the line.
 """
 
 from __future__ import annotations
@@ -29,29 +31,38 @@ from .standard_streams import text_descriptor, writer_to
 logger = logging.getLogger("flask_prodserve.access")
 
 MAX_LINE = 4096
-"""Bytes, with the newline: PIPE_BUF of Linux, up to which a pipe takes a write whole (pipe(7)). Of a longer one the rest could land
-behind another writer's newline, and what a client sent would pass for a line."""
+"""Longest line in bytes, with the newline: PIPE_BUF of Linux, up to which a pipe takes a write
+whole (pipe(7)).
+
+The rest of a longer line could follow another writer's newline, so that a client could forge a
+line.
+"""
 
 _KEPT = {"remote_addr": 270, "method": 60, "target": 1800, "referer": 800, "user_agent": 500, "host": 255}
-"""Characters that are kept of each text if a line is too long. All of them fit in a line; if that is still too long since they have to be
-escaped, a sixth of them does, which is then enough for any address and the usual methods."""
+"""How many characters of each text are kept if a line is too long. Together they fit in a line.
+
+If escaping makes that too long as well, a sixth of them fits, which is enough for any address and
+the usual methods.
+"""
 
 _LONGEST_ESCAPE = len(r"\u00ff")
 
 _UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')
 
-# Windows, which has no O_CLOEXEC, does not pass descriptors on anyway.
+# Windows has no O_CLOEXEC, and children do not inherit descriptors there.
 _FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-_FILE_MODE = 0o640  # addresses of people are in it
+_FILE_MODE = 0o640  # it contains clients' addresses
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-"""strftime() would follow the locale of the process."""
+"""Not from strftime(), which follows the locale of the process."""
 
 
 def open_access_log(destination: str, format: str) -> AccessLog | None:
-    """Open what ACCESS_LOG names: ``stdout`` (or ``-``), ``stderr``, the path of a file, or ``off``, for which there is no log.
+    """Open the *destination* of ACCESS_LOG: ``stdout`` (or ``-``), ``stderr``, a file's path, or
+    ``off`` (returns None).
 
-    *format* is ``combined`` or ``json``. Raises LogFileError where there is nothing to write to.
+    *format* is ``combined`` or ``json``. Raises LogFileError if the file or stream cannot be
+    opened.
     """
     if destination == "off":
         return None
@@ -60,7 +71,7 @@ def open_access_log(destination: str, format: str) -> AccessLog | None:
         stream = sys.stderr if destination == "stderr" else sys.stdout
         if stream is None:
             raise LogFileError(
-                f"ACCESS_LOG is {destination}, which this process does not have.",
+                f"ACCESS_LOG is {destination}, but this process has no such stream.",
                 "Set ACCESS_LOG to a file, or to off.",
             )
         return AccessLog(_stream_writer(stream), compose)
@@ -74,14 +85,16 @@ def open_access_log(destination: str, format: str) -> AccessLog | None:
 
 
 class AccessLog:
-    """Writes lines, composed by *compose*, with *writer*. Every method may be called from any thread."""
+    """Writes lines, composed by *compose*, with *writer*. Every method may be called from any
+    thread.
+    """
 
     def __init__(self, writer: LineWriter, compose: Callable[[RequestDone], str]) -> None:
         self._writer = writer
         self._compose = compose
 
     def log(self, event: RequestDone) -> None:
-        """Write the line of *event*, or drop it."""
+        """Queue the line for *event*, or drop it."""
         line = self._compose(event)
         if len(line) > MAX_LINE:
             line = self._compose(_shortened(event, 1))
@@ -90,23 +103,27 @@ class AccessLog:
         self._writer.put(line.encode("ascii"), ACCESS_BYTES)
 
     def flush(self) -> None:
-        """Wait until the lines are written, for FLUSH_SECONDS at most."""
+        """Wait until all lines are written, for FLUSH_SECONDS at most."""
         self._writer.flush(FLUSH_SECONDS)
 
     def reopen(self) -> None:
-        """Open the file again by its name, since a rotation has moved it away. If that fails, the old one stays in use. May be called from
-        a signal handler.
+        """Open the file again by its name, after a rotation moved it away. If that fails, keep the
+        old one.
+
+        May be called from a signal handler.
         """
 
     def close(self) -> None:
-        """Let go of the file. A request that ends later is not logged."""
+        """Close the file. Requests that end later are not logged."""
 
 
 class FileAccessLog(AccessLog):
-    """An access log in the file *path*, which is created where there is none. Raises OSError if it cannot be opened.
+    """An access log in the file *path*, which is created if missing. Raises OSError if it cannot be
+    opened.
 
-    The descriptor keeps its number until nobody can write any more, and only what it stands for is exchanged: a thread on its way
-    into a write would find another number closed, or taken by an unrelated file.
+    The descriptor keeps its number as long as a thread may write, and only the file behind it is
+    replaced. Otherwise a thread about to write could find its number closed, or used by an
+    unrelated file.
     """
 
     def __init__(self, path: str, compose: Callable[[RequestDone], str]) -> None:
@@ -115,11 +132,12 @@ class FileAccessLog(AccessLog):
         write = partial(os.write, self._descriptor)
         writer = LineWriter(write, "the access log", descriptor=self._descriptor, log=logger)
         super().__init__(writer, compose)
-        # Closed with the writer: its thread may be writing. Not at interpreter exit: lines are written until the very end.
+        # Closed with the writer, because its thread may be writing. Not at interpreter exit, where
+        # lines are still written.
         weakref.finalize(writer, os.close, self._descriptor).atexit = False
 
     def reopen(self) -> None:
-        self._writer.call(self._reopen)  # what has been logged until now belongs into the old file
+        self._writer.call(self._reopen)  # lines logged so far belong in the old file
 
     def close(self) -> None:
         self._writer.call(partial(self._exchange, os.devnull))
@@ -129,7 +147,7 @@ class FileAccessLog(AccessLog):
         try:
             self._exchange(self._path)
         except OSError as error:
-            logger.warning("the access log cannot be opened again, so the old file stays in use: %s", error)
+            logger.warning("could not reopen the access log; still writing to the old file: %s", error)
 
     def _exchange(self, path: str) -> None:
         descriptor = os.open(path, _FILE_FLAGS, _FILE_MODE)
@@ -153,7 +171,7 @@ def _stream_writer(stream: TextIO) -> LineWriter:
 
 
 def _combined(event: RequestDone) -> str:
-    """Apache's combined format, and the times."""
+    """Write Apache's combined format, with times added."""
     request = f"{_word(event.method)} {_word(event.target)} {_word(event.protocol)}" if event.method else "-"
     return (
         f"{_word(event.remote_addr)} - - [{_local_second(int(event.finished_at))}] "
@@ -185,22 +203,21 @@ _FORMATS: dict[str, Callable[[RequestDone], str]] = {"combined": _combined, "jso
 
 
 def _text(value: str) -> str:
-    """*value* for between quotes, ``-`` for none."""
-    if (
-        value.isascii() and value.isprintable() and '"' not in value and "\\" not in value
-    ):  # much cheaper than the expression
+    """Escape *value* for use between quotes, ``-`` for an empty one."""
+    # Much cheaper than the expression.
+    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
         return value or "-"
     return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
 
 
 def _word(value: str) -> str:
-    """*value* for between blanks, ``-`` for none."""
+    """Escape *value* for use between blanks, ``-`` for an empty one."""
     return _text(value).replace(" ", r"\x20")
 
 
 @lru_cache(maxsize=2)
 def _local_second(second: int) -> str:
-    """``21/Nov/2026:03:54:49 +0000``, as Apache and nginx write it."""
+    """Format a time as Apache and nginx do: ``21/Nov/2026:03:54:49 +0000``."""
     local = time.localtime(second)
     return f"{local.tm_mday:02d}/{_MONTHS[local.tm_mon - 1]}/{time.strftime('%Y:%H:%M:%S %z', local)}"
 
@@ -211,10 +228,12 @@ def _utc_second(second: int) -> str:
 
 
 def _shortened(event: RequestDone, divisor: int) -> RequestDone:
-    """*event* with no text longer than _KEPT says, divided by *divisor*; one that is cut ends in dots."""
+    """Shorten the texts of *event* to the lengths in _KEPT, divided by *divisor*. A shortened text
+    ends in dots.
+    """
     texts = {}
     for name, kept in _KEPT.items():
         text: str = getattr(event, name)
         longest = kept // divisor
         texts[name] = text if len(text) <= longest else text[: longest - 3] + "..."
-    return event._replace(**texts)  # type: ignore[arg-type]  # the names are those of texts
+    return event._replace(**texts)  # type: ignore[arg-type]  # these fields are texts

@@ -1,14 +1,18 @@
-"""Writing log lines without waiting for the reader: a bounded queue and a thread of its own for each destination.
+"""Writes log lines without waiting for the reader: each destination has a bounded queue and a
+thread.
 
 Rules:
 
-- :meth:`LineWriter.put` never waits for the destination. It appends to the queue, and drops the line if the queue is full. New lines are
-  dropped, not old ones, so what was written stays in order. The number of dropped lines is logged as soon as writing works again.
-- A line is never split over two writes. Several lines go out in one write if the destination takes that whole (PIPE_BUF of a pipe).
-- The thread starts with the first line and ends when it has been idle. It collects lines for some milliseconds before it writes them:
-  one wake-up per line would cost more than the write.
-- A forked child has neither the thread nor the queue of its parent. It writes directly, as other Python programs do, and often ends with
-  os._exit(). A child that serves calls :func:`use_queues`.
+- :meth:`LineWriter.put` never waits for the destination. It appends to the queue, and drops the
+  line if the queue is full. New lines are dropped, not old ones, so written lines stay in order.
+  The number of dropped lines is logged as soon as writing works again.
+- A line is never split over two writes. Several lines go out in one write if the destination takes
+  that whole (PIPE_BUF of a pipe).
+- The thread starts with the first line and ends when it has been idle. It collects lines for some
+  milliseconds before it writes them: one wake-up per line would cost more than the write.
+- A forked child has neither the thread nor the queue of its parent. It writes directly, as other
+  Python programs do, because it often ends with os._exit(). A child that serves calls
+  :func:`use_queues`.
 """
 
 from __future__ import annotations
@@ -31,39 +35,49 @@ from ..clock import Deadline, monotonic
 logger = logging.getLogger("flask_prodserve.log")
 
 QUEUE_BYTES = 1 << 20
-"""How much waits for a destination; as much again may be in the hands of the thread. About 10,000 requests, or 300 tracebacks: what
-accumulates while a container runtime rotates its files, and little beside the memory of a Python process."""
+"""Size of a queue in bytes; the thread may hold as much again.
+
+About 10,000 requests, or 300 tracebacks: what accumulates while a container runtime rotates its
+files, and little compared with the memory of a Python process.
+"""
 
 ACCESS_BYTES = QUEUE_BYTES * 3 // 4
-"""Access lines get this much of the queue. The rest is kept for messages, which say why nothing works."""
+"""How much of the queue access lines may use. The rest is for messages, which explain problems."""
 
 PIECE_BYTES = 4096
-"""What goes out in one write: as much as a pipe takes without anything in between (PIPE_BUF of Linux; POSIX says 512 at least)."""
+"""Largest write in bytes: as much as a pipe takes whole (PIPE_BUF of Linux; POSIX requires at least
+512).
+"""
 
 FILE_PIECE_BYTES = 1 << 16
-"""The same for a file opened for appending, which takes any write whole."""
+"""Largest write to a file opened for appending, which takes any write whole."""
 
 COLLECT_SECONDS = 0.015
-"""How long lines are collected after a write. A person does not notice it, and 60 wake-ups a second cost nothing."""
+"""How long lines are collected after a write. People do not notice it, and 60 wake-ups a second
+cost nothing.
+"""
 
 IDLE_SECONDS = 2.0
-"""When an idle thread ends."""
+"""After how long an idle thread ends."""
 
 FLUSH_SECONDS = 1.0
-"""How long a process that ends waits for all of its destinations together."""
+"""How long a process waits at its end, for all destinations together."""
 
 PAUSE_SECONDS = 0.1
-"""How long a fork waits for lines to be written, so that those of the child come later. Nothing is lost if that is too short."""
+"""How long a fork waits for lines to be written, so that the child's lines come later. If it is too
+short, no line is lost.
+"""
 
 Write = Callable[[bytes], int]
 """Writes lines and returns how many bytes of them. Raises OSError or ValueError."""
 
 
 class LineWriter:
-    """Writes lines with *write*. *name* is the destination in messages. Every method may be called from any thread, and :meth:`put` and
-    :meth:`call` from signal handlers, too.
+    """Writes lines with *write*. *name* is the destination in messages.
 
-    *descriptor* is what *write* writes to, if it is one. Without a *queue*, the calling thread writes.
+    *descriptor* is the descriptor behind *write*, if any. Without a *queue*, the calling thread
+    writes. All methods may be called from any thread, :meth:`put` and :meth:`call` also from signal
+    handlers.
     """
 
     def __init__(
@@ -90,11 +104,11 @@ class LineWriter:
             _writers.add(self)
 
     def start_over(self, *, queue: bool) -> None:
-        """Forget what is queued, which the parent of this process writes."""
+        """Drop the queue, which the parent of this process writes."""
         self._queues = queue and self._wants_queue
-        # Reentrant: a signal handler that logs may have interrupted put() in its own thread.
+        # Reentrant: a signal handler that logs may interrupt put() in the same thread.
         self._lock = threading.RLock()
-        self._wake = threading.Lock()  # released to wake the thread up; unlike a Condition, also by a signal handler
+        self._wake = threading.Lock()  # released to wake the thread; unlike a Condition, a signal handler may do so
         self._wake.acquire()
         self._items: list[bytes | Callable[[], object]] = []
         self._bytes = 0
@@ -106,8 +120,10 @@ class LineWriter:
         self._gave_up: float | None = None
 
     def put(self, lines: bytes, room: int = QUEUE_BYTES) -> None:
-        """Write *lines*, which end with a newline, or drop them if the queue holds *room*. A file takes them as one block, a pipe in
-        pieces of whole lines.
+        """Queue *lines*, which end with a newline, or drop them if the queue would exceed *room*
+        bytes.
+
+        A file gets them as one block, a pipe in pieces of whole lines.
         """
         if not self._queues:
             self._send(lines)
@@ -119,12 +135,12 @@ class LineWriter:
             self._items.append(lines)
             self._bytes += len(lines)
             if self._thread is not None and not self._idle:
-                return  # it looks again soon
+                return  # it checks the queue again soon
             self._idle = False
         self._rouse()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call *function* after everything that has been put so far was written."""
+        """Call *function* after everything queued so far was written."""
         if not self._queues:
             function()
             return
@@ -134,9 +150,10 @@ class LineWriter:
         self._rouse()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until everything that has been put so far was written, for *seconds* at most. Returns whether it was.
+        """Wait until everything queued so far was written, for *seconds* at most. Return whether it
+        was.
 
-        A write that one call has waited for in vain is not waited for again.
+        A write that one call waited for in vain is not waited for again.
         """
         if not self._queues or (self._thread is None and not self._items):
             return True
@@ -150,7 +167,9 @@ class LineWriter:
         return False
 
     def pause(self, seconds: float) -> bool:
-        """Do what :meth:`flush` does, and end the thread. The next line starts another one."""
+        """Flush, and end the thread. The next line starts another one. Return whether both
+        succeeded.
+        """
         deadline, thread = Deadline(seconds), self._thread
         if self.flush(seconds) and thread is not None:
             self.call(self._end_thread)
@@ -158,20 +177,23 @@ class LineWriter:
         return self._thread is None and not self._items
 
     def write_directly(self) -> None:
-        """Have the calling thread write from now on, unless the destination takes nothing: then later lines are dropped."""
+        """Let the calling threads write from now on. If the destination is blocked, later lines are
+        dropped instead.
+        """
         self._queues = not self.pause(0)
 
     def _rouse(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it has been woken already
+        with contextlib.suppress(RuntimeError):  # already woken
             self._wake.release()
         with self._lock:
             if self._thread is not None:
                 return
             thread = self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         try:
-            # In an empty context: a free-threaded Python passes the caller's on, with the request in it.
+            # In an empty context: a free-threaded Python passes on the caller's, which holds the
+            # request.
             contextvars.Context().run(thread.start)
-        except RuntimeError:  # a limit of the system, or the interpreter is about to end
+        except RuntimeError:  # a limit of the system on threads, or the interpreter is ending
             self._thread = None
             self._write(self._take())
 
@@ -197,7 +219,8 @@ class LineWriter:
             items, self._items, self._bytes = self._items, [], 0
             dropped, self._dropped = self._dropped, 0
         if dropped:
-            # Now the queue is empty: this comes after the last line that was kept, and before what is put from now on.
+            # The queue is empty now, so this comes after the last line that was kept, and before
+            # later ones.
             self._report_dropped(dropped, monotonic() - self._began_write)
         return items
 
@@ -214,13 +237,13 @@ class LineWriter:
                 together.append(item)
                 size += len(item)
             elif item is not None:
-                with contextlib.suppress(Exception):  # the thread goes on
+                with contextlib.suppress(Exception):  # the thread must continue
                     item()
 
-    # Writing, in the thread or in the one that calls.
+    # Writing, in the thread or in the calling one.
 
     def _send(self, lines: bytes) -> None:
-        # The piece of a line that is there already spoils no more than its own line.
+        # After a partial line, start a new one, so that only one line is damaged.
         data = b"\n" + lines if self._cut else lines
         done = 0
         try:
@@ -229,7 +252,8 @@ class LineWriter:
                 while done < end:
                     done += self._write_some(data[done:end])
                     if done < end and self._is_file:
-                        # The rest would land behind the lines of other processes; a full disk would not take it anyway.
+                        # The rest would follow the lines of other processes; a full disk would not
+                        # take it anyway.
                         raise OSError(errno.EIO, "only a part of a line was written")
         except (OSError, ValueError) as error:  # ValueError: a closed stream
             if done:
@@ -247,7 +271,7 @@ class LineWriter:
             except BlockingIOError:
                 if self._descriptor is None:
                     raise
-                select.select([], [self._descriptor], [])  # another process that has the file made it non-blocking
+                select.select([], [self._descriptor], [])  # another process made the file non-blocking
 
     def _pieces(self, lines: bytes) -> Iterator[bytes]:
         if len(lines) <= self._together or self._is_file:
@@ -260,13 +284,13 @@ class LineWriter:
             first = not self._lost
             self._lost += max(1, lines)
         if first:
-            self._warn("%s cannot be written, so lines are lost: %s", self._name, error)
+            self._warn("could not write to %s, losing lines: %s", self._name, error)
 
     def _recover(self) -> None:
         with self._lost_lock:
             lost, self._lost = self._lost, 0
         if lost:
-            self._warn("%s can be written again; lines lost: %d", self._name, lost)
+            self._warn("writing to %s again; lines lost: %d", self._name, lost)
 
     def _report_dropped(self, dropped: int, seconds: float) -> None:
         self._warn(
@@ -278,7 +302,7 @@ class LineWriter:
         )
 
     def _warn(self, message: str, *arguments: object) -> None:
-        with contextlib.suppress(Exception):  # of a filter or a handler of the app: the thread goes on
+        with contextlib.suppress(Exception):  # from the app's filters or handlers; the thread must continue
             self._log.warning(message, *arguments)
 
 
@@ -286,7 +310,7 @@ THREAD_NAME = "prodserve-log"
 
 
 def pieces(lines: bytes) -> Iterator[bytes]:
-    """Cut *lines* where lines end; lines that are longer than PIECE_BYTES, anywhere."""
+    """Cut *lines* at line ends; cut lines longer than PIECE_BYTES anywhere."""
     begin = 0
     while begin < len(lines):
         end = begin + PIECE_BYTES
@@ -310,21 +334,25 @@ _queues = True
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> bool:
-    """Wait until all lines of this process are written, for *seconds* at most: before os._exit() and exec. Returns whether they are."""
+    """Wait until all lines of this process are written, for *seconds* at most. Return whether they
+    are.
+
+    Call it before os._exit() and exec.
+    """
     deadline = Deadline(seconds)
     waiting = [writer for writer in list(_writers) if not writer.flush(deadline.remaining())]
     return not waiting
 
 
 def pause(seconds: float = PAUSE_SECONDS) -> None:
-    """Do what :func:`flush` does, and end the threads: before a fork in a process that has no other threads."""
+    """Flush, and end the threads. Call it before a fork in a process without other threads."""
     deadline = Deadline(seconds)
     for writer in list(_writers):
         writer.pause(deadline.remaining())
 
 
 def use_queues() -> None:
-    """Have this process, the child of another, queue its lines."""
+    """Queue lines in this process, which is a forked child."""
     _start_over(queue=True)
 
 

@@ -1,8 +1,11 @@
-"""The server's own messages: where they go when the app has not said, and when to colour them.
+"""Configures the server's own messages: where they go if the app has not configured logging, and
+when to colour them.
 
-Rule: an app that has configured logging is not overruled. Its handlers get our records; ours is attached only where there are none.
+Rule: an app that configured logging is not overruled. Its handlers get our records; our handler is
+added only if there are none.
 
-A message is rendered in the thread that logs it. It is queued for standard error, so that no reader can hold that thread up.
+A message is formatted in the thread that logs it, and queued for standard error, so that no slow
+reader can block that thread.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from .line_writer import FLUSH_SECONDS
 from .standard_streams import text_descriptor, writer_to
 
 LOGGERS = ("flask_prodserve", "waitress")
-"""All messages of the server come from these and their children."""
+"""The loggers of all messages of the server, with their children."""
 
 _FORMAT = "[%(asctime)s] [%(process)d] %(levelname)s %(message)s"
 _DATE_FORMAT = "%Y-%m-%d %H:%M:%S %z"
@@ -32,10 +35,12 @@ _LEVEL_COLOURS = {
 
 
 def configure(level: str, *, explicit: bool) -> None:
-    """Set up LOGGERS: with a handler for standard error, if neither they nor the root logger have one.
+    """Configure LOGGERS, with a handler for standard error if neither they nor the root logger have
+    one.
 
-    *level* is a name such as ``info``; *explicit* says that somebody chose it, and then it counts even where the app has configured
-    logging. To be called once the app is loaded; calling it again starts over, with what the app has configured by then.
+    *level* is a name such as ``info``. *explicit*: a setting chose it, so it counts even if the app
+    configured logging. Call it once the app is loaded. Another call starts over, with what the app
+    has configured by then.
     """
     root_has_handlers = bool(logging.getLogger().handlers)
     for name in LOGGERS:
@@ -50,16 +55,18 @@ def configure(level: str, *, explicit: bool) -> None:
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether to write colours to *stream*: NO_COLOR says no (no-color.org), else FORCE_COLOR says yes, else a terminal gets them."""
+    """Return whether to write colours to *stream*: not with NO_COLOR (no-color.org), else with
+    FORCE_COLOR, else to a terminal.
+    """
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()
 
 
 class StandardErrorHandler(logging.Handler):
-    """Writes to what ``sys.stderr`` is at that moment, since test suites and daemons exchange it.
+    """Writes to the current ``sys.stderr``, because test suites and daemons replace it.
 
-    *logger_level* is the level of the logger that it is attached to, kept to tell later whether the app has changed it.
+    *logger_level* is the level of its logger, kept to detect whether the app changes it later.
     """
 
     def __init__(self, logger_level: int) -> None:
@@ -76,19 +83,21 @@ class StandardErrorHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until the messages are written; logging.shutdown() calls it."""
+        """Wait until the messages are written. Called by logging.shutdown()."""
         if sys.stderr is not None and (descriptor := text_descriptor(sys.stderr)) is not None:
             writer_to(descriptor).flush(FLUSH_SECONDS)
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Queue *text* for the descriptor of *stream*; write it to *stream* itself if it has none, as in test suites."""
+    """Queue *text* for the descriptor of *stream*. If it has none, as in test suites, write to
+    *stream* itself.
+    """
     descriptor = text_descriptor(stream)
     if descriptor is None:
         stream.write(text)
         stream.flush()
         return
-    stream.flush()  # what others have written comes first
+    stream.flush()  # other output comes first
     writer_to(descriptor).put(text.encode(stream.encoding, stream.errors or "strict"))
 
 
@@ -102,7 +111,7 @@ class _Formatter(logging.Formatter):
 
 
 def _start_over(logger: logging.Logger) -> None:
-    """Undo an earlier :func:`configure`, as far as the app has not changed it since."""
+    """Undo an earlier :func:`configure`, unless the app has changed it since."""
     for handler in logger.handlers[:]:
         if isinstance(handler, StandardErrorHandler):
             logger.removeHandler(handler)
@@ -110,8 +119,8 @@ def _start_over(logger: logging.Logger) -> None:
             logger.propagate = True
             if logger.level == handler.logger_level:
                 logger.setLevel(logging.NOTSET)
-    # logging.config.dictConfig() switches off every logger that it is not told of, unless told not to. An app that configures logging
-    # for itself does not mean to silence its server.
+    # By default, logging.config.dictConfig() disables every logger that it does not name. An app
+    # that configures its own logging does not mean to silence its server.
     for name, member in list(logging.root.manager.loggerDict.items()):
         if isinstance(member, logging.Logger) and f"{name}.".startswith(f"{logger.name}."):
             member.disabled = False

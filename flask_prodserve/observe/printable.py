@@ -1,4 +1,4 @@
-"""Text from somewhere else, made safe for a terminal and a log."""
+"""Makes text from other sources safe for a terminal and a log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from __future__ import annotations
 def printable(text: str) -> str:
     """Escape all characters of *text* that do not print, as in Python's literals.
 
-    These are control characters, which terminals obey, invisible characters, and those that change the writing direction.
+    These are control characters, which terminals obey, invisible characters, and those that change
+    the writing direction.
     """
     if text.isprintable():
         return text
@@ -17,7 +18,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Do the same for each line of *text*."""
+    """Escape what does not print in each line of *text*."""
     return "\n".join(map(printable, text.split("\n")))
 
 

@@ -1,4 +1,4 @@
-"""Where a thread is, as text for the log."""
+"""Shows the stacks of threads as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ _OWN = (__name__.partition(".")[0] + ".", "threading")
 
 
 def stack_of(thread: int) -> str:
-    """The stack of the thread with that identity, outermost call first, without the server's own part of it."""
+    """Return the stack of the thread with that identity, outermost call first, without the server's
+    own frames.
+    """
     frame = sys._current_frames().get(thread)
     if frame is None:
         return "  (the thread has ended)"
@@ -24,7 +26,7 @@ def stack_of(thread: int) -> str:
 
 
 def all_stacks() -> str:
-    """The stacks of all threads of this process, each under the thread's name; all of them, also the server's own part."""
+    """Return the stacks of all threads of this process by name, including the server's own frames."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "\n\n".join(
         f"{names.get(thread, 'unnamed thread')}:\n{''.join(traceback.format_stack(frame)).rstrip()}"

@@ -1,7 +1,9 @@
-"""sys.stdout and sys.stderr of a process that serves: what the app prints goes through the queue of log lines and waits for no reader.
+"""Queues what the app prints: sys.stdout and sys.stderr of a serving process go through the queue
+of log lines.
 
-Flask's and Python's own handlers write there, too, and it is what ``wsgi.errors`` is. Handlers with files or connections that the app has
-opened for itself write as they always did: put a ``logging.handlers.QueueHandler`` before them.
+Flask's and Python's own handlers write there too, and ``wsgi.errors`` is sys.stderr. Handlers that
+the app opens for itself, with files or connections, write directly: put a
+``logging.handlers.QueueHandler`` before them.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ _writers: dict[int, LineWriter] = {}
 
 
 def text_descriptor(stream: TextIO) -> int | None:
-    """The descriptor of *stream* if it is an ordinary text stream."""
-    # A wrapper that passes its text on may have the descriptor of what is behind it. A console of Windows takes text only.
+    """Return the descriptor of *stream* if it is an ordinary text stream, else None."""
+    # A wrapper may report the descriptor of the stream behind it. A Windows console takes text
+    # only.
     if not isinstance(stream, io.TextIOWrapper) or os.name == "nt":
         return None
     try:
@@ -31,8 +34,11 @@ def text_descriptor(stream: TextIO) -> int | None:
 
 
 def writer_to(descriptor: int) -> LineWriter:
-    """The writer of lines to *descriptor*: with a queue for standard output (1) and standard error (2), and one for both if they are the
-    same file, so that lines keep their order. Any other descriptor may be closed and taken by another file: the calling thread writes.
+    """Return the line writer for *descriptor*.
+
+    Standard output (1) and standard error (2) have a queue, and one in common if they are the same
+    file, so that lines keep their order. Any other descriptor may be closed and reused, so its
+    writer has no queue.
     """
     writer = _writers.get(descriptor)
     if writer is not None:
@@ -57,9 +63,11 @@ def _is_same(one: int, other: int) -> bool:
 
 
 def queue_streams() -> list[tuple[str, TextIO]]:
-    """Replace sys.stdout and sys.stderr by streams that queue. Returns the names and the streams that have been replaced.
+    """Replace sys.stdout and sys.stderr with streams that queue. Return the names and the replaced
+    streams.
 
-    Streams that are already replaced are left alone, and so are those that are not the process's own, as in test suites.
+    Streams that are already replaced stay, and so do those that are not the process's own, as in
+    test suites.
     """
     replaced = []
     for name in ("stdout", "stderr"):
@@ -82,7 +90,7 @@ def queue_streams() -> list[tuple[str, TextIO]]:
 
 @contextlib.contextmanager
 def queued_streams() -> Iterator[None]:
-    """Do what :func:`queue_streams` does inside the block."""
+    """Queue sys.stdout and sys.stderr inside the block."""
     replaced = queue_streams()
     try:
         yield
@@ -94,11 +102,11 @@ def queued_streams() -> Iterator[None]:
 
 
 class _Queue(io.RawIOBase):
-    """What is behind such a stream. It gets a line, or several, at a time."""
+    """The binary stream behind such a text stream. Each write has one or more lines."""
 
     def __init__(self, replaced: TextIO, writer: LineWriter) -> None:
         self.name = getattr(replaced, "name", "")
-        self._replaced = replaced  # closed with its last reference, and then its descriptor, too
+        self._replaced = replaced  # kept, because dropping the last reference closes its descriptor
         self._writer = writer
 
     def writable(self) -> bool:

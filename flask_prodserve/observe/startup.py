@@ -1,4 +1,4 @@
-"""What the server says of itself: once its listeners are open, a banner for a person or one line for a log; and when it has stopped."""
+"""Composes the banner or the log line of a server that has started, and logs how it ended."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import json
 import logging
 from dataclasses import dataclass
 
-from ..settings import TABLE, Settings
+from ..settings import TABLE
 
 _BOLD_GREEN, _RESET = "\033[1;32m", "\033[0m"
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A server that is ready. *urls* are what is really bound, *redirects* where plain HTTP is sent to https; *threads_origin* says where
-    the number came from.
+    """A server that is ready. *urls* are the real addresses, *redirects* those that redirect to
+    https.
+
+    *threads_origin* is the origin of the number of threads.
     """
 
     app_name: str
@@ -32,7 +34,7 @@ class Started:
 
 
 def banner(started: Started, *, coloured: bool) -> str:
-    """A few lines in the style that Flask users know."""
+    """Return the banner for a terminal, in the style of ``flask run``."""
     emphasis, reset = (_BOLD_GREEN, _RESET) if coloured else ("", "")
     processes = f"{started.processes} process{'es' if started.processes > 1 else ''}"
     threads = f"{started.threads} thread{'s' if started.threads > 1 else ''}"
@@ -49,7 +51,7 @@ def banner(started: Started, *, coloured: bool) -> str:
 
 
 def line(started: Started) -> str:
-    """The same as ``name=value`` pairs."""
+    """Return the log line: the same as ``name=value`` pairs."""
     pairs = {
         "app": started.import_path,
         "listen": ",".join(started.urls),
@@ -65,8 +67,11 @@ def line(started: Started) -> str:
     return "serving " + " ".join(f"{name}={_word(str(value))}" for name, value in pairs.items())
 
 
-def report_end(logger: logging.Logger, finished: int, cut: int, left: int, settings: Settings, *, late: bool) -> None:
-    """Log how it ended: requests that were *finished* after the stop began, those *cut*, and those *left* by their clients.
+def report_end(
+    logger: logging.Logger, finished: int, cut: int, left: int, graceful_timeout: float, *, late: bool
+) -> None:
+    """Log how the server ended: requests *finished* after the stop began, those *cut*, and those
+    *left* by their clients.
 
     *late*: GRACEFUL_TIMEOUT was over.
     """
@@ -74,7 +79,7 @@ def report_end(logger: logging.Logger, finished: int, cut: int, left: int, setti
     arguments: list[object] = [finished, "" if finished == 1 else "s", cut]
     if cut and late:
         message += " (GRACEFUL_TIMEOUT is %s)"
-        arguments.append(TABLE["GRACEFUL_TIMEOUT"].write(settings.timeouts.graceful_timeout))
+        arguments.append(TABLE["GRACEFUL_TIMEOUT"].write(graceful_timeout))
     if left:
         message += ", %d abandoned by %s"
         arguments += [left, "its client" if left == 1 else "their clients"]

@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass
 
 from ..observe import startup
-from ..settings import Settings
 from .handle import Handle
 
 
@@ -31,5 +30,5 @@ class EndReport:
         elif handle.report is not None:
             self.cut += handle.report.busy
 
-    def log(self, logger: logging.Logger, settings: Settings) -> None:
-        startup.report_end(logger, self.finished, self.cut, self.left, settings, late=self.late)
+    def log(self, logger: logging.Logger, graceful_timeout: float) -> None:
+        startup.report_end(logger, self.finished, self.cut, self.left, graceful_timeout, late=self.late)

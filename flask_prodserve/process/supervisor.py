@@ -270,7 +270,8 @@ class Supervisor:
                 logger.log(getattr(logging, level.upper()), "%s%s", worker, text)
             case actions.Exit(code):
                 if code != ExitCode.BOOT and self._state.ready_generation:
-                    self._pool.end_report.log(logger, self._handover.specs[self._state.ready_generation].settings)
+                    settings = self._handover.specs[self._state.ready_generation].settings
+                    self._pool.end_report.log(logger, settings.timeouts.graceful_timeout)
                 self._exit_code = code
 
     # Signals, and the exit of processes.

@@ -354,7 +354,7 @@ def test_reopen_that_fails_keeps_the_old_file(tmp_path: Path, caplog: pytest.Log
     assert len((tmp_path / "moved" / "access.log").read_text().splitlines()) == 1
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("flask_prodserve.access", "WARNING")
-    assert "opened again" in record.getMessage()
+    assert "could not reopen" in record.getMessage()
 
 
 def test_rotation_under_load_loses_nothing(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_full_disk_is_reported_once_and_again_when_it_is_over(tmp_path: Path, ca
     first, second, third, fourth = lost_and_found(caplog)
     assert (first, second) == (third, fourth)
     assert "No space left on device" in first
-    assert second == "the access log can be written again; lines lost: 3"
+    assert second == "writing to the access log again; lines lost: 3"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for files")
@@ -470,8 +470,8 @@ def test_line_that_was_cut_does_not_spoil_the_next(tmp_path: Path, caplog: pytes
     assert len(piece) == 40
     assert ["/first" in first, "/fourth" in fourth, "/fifth" in fifth] == [True, True, True]
     assert lost_and_found(caplog) == [
-        "the access log cannot be written, so lines are lost: [Errno 5] only a part of a line was written",
-        "the access log can be written again; lines lost: 2",
+        "could not write to the access log, losing lines: [Errno 5] only a part of a line was written",
+        "writing to the access log again; lines lost: 2",
     ]
 
 
