@@ -1,7 +1,8 @@
-"""What an app imports: ``ProdServe``, and ``serve`` for scripts.
+"""The names that an app imports: ``ProdServe``, and ``serve`` for scripts.
 
-State of an app is kept in ``app.extensions["prodserve"]``; a ``ProdServe`` holds nothing but the defaults that it was made with and the
-functions that were registered with it, so one object serves any number of apps.
+The state of an app is kept in ``app.extensions["prodserve"]``. A ``ProdServe`` holds only its
+default settings, and the hooks and mounts registered with it, so one object serves any number of
+apps.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ Function = TypeVar("Function", bound="Callable[[Flask], object]")
 class ProdServe:
     """Attaches the production server to Flask apps.
 
-    Keyword arguments are defaults for the settings, in lower case: ``ProdServe(app, threads=8)``. Everything else that says
-    something about a setting overrides them, see the reference of settings.
+    Keyword arguments are defaults for settings, in lower case: ``ProdServe(app, threads=8)``. All
+    other places that give a setting override them; see the settings reference.
     """
 
     def __init__(self, app: Flask | None = None, **settings: object) -> None:
@@ -54,7 +55,7 @@ class ProdServe:
     def init_app(self, app: Flask) -> None:
         """Attach to *app*, and check its ``PRODSERVE_*`` keys at once.
 
-        Raises :class:`~flask_prodserve.settings.SettingsError` with everything that is wrong with them.
+        Raises :class:`~flask_prodserve.settings.SettingsError` with all problems found.
         """
         app.extensions[EXTENSION] = AppState(self._arguments, self._hooks, self._mounts)
         own = [environment(_only("REPLACE_RUN", os.environ)), *app_layers(app)]
@@ -65,56 +66,64 @@ class ProdServe:
     def limits(
         *, timeout: object = None, max_body: object = None, max_concurrency: object = None, queue_timeout: object = None
     ) -> Callable[[Target], Target]:
-        """Bound a view (a function or a class), or each view of a blueprint: ``@prodserve.limits(timeout="5m", max_concurrency=2)``.
+        """Limit a view (a function or a class), or each view of a blueprint:
+        ``@prodserve.limits(timeout="5m", max_concurrency=2)``.
 
-        *timeout*, *max_body* and *queue_timeout* are used in place of REQUEST_TIMEOUT, MAX_BODY_SIZE and QUEUE_TIMEOUT, and written like
-        those: a number of seconds or bytes, or a text such as ``"5m"`` or ``"1GiB"``; a *timeout* of 0 is none. *max_concurrency* is
-        how many requests for the view run at the same time in one process; others wait until *queue_timeout*. A request that gets 504
-        counts until its view ends.
+        *timeout*, *max_body* and *queue_timeout* replace REQUEST_TIMEOUT, MAX_BODY_SIZE and
+        QUEUE_TIMEOUT for the view, and are written like these: a number of seconds or bytes, or a
+        text such as ``"5m"`` or ``"1GiB"``; a *timeout* of 0 is no limit. *max_concurrency* is how
+        many requests for the view may run at the same time in one process; others wait up to
+        *queue_timeout*. A request that got 504 counts until its view ends.
 
-        What a view says is stronger than what its blueprint says; ENDPOINT_LIMITS is stronger than both. Raises ValueError for what is
-        no such value.
+        A view's limits override its blueprint's, and ENDPOINT_LIMITS overrides both. Raises
+        ValueError if a value is not valid.
         """
         return limits(timeout=timeout, max_body=max_body, max_concurrency=max_concurrency, queue_timeout=queue_timeout)
 
     def before_fork(self, function: Function) -> Function:
-        """With PRELOAD, run *function* in the supervisor, after the app has been loaded and before any worker is forked:
-        ``@prodserve.before_fork``.
+        """With PRELOAD, run *function* in the supervisor, after the app is loaded and before any
+        worker is forked: ``@prodserve.before_fork``.
 
-        To close what must not be shared by processes: connections, sockets, files that are written to. An exception ends the start.
+        Use it to close what processes must not share: connections, sockets, files that are written
+        to. An exception stops the start.
 
-        *function* is called with the app, outside of any app context, like those of the other hooks. Several functions run in the order
-        in which they were registered, be that before or after :meth:`init_app`; if one object serves several apps, for each. Raises
-        TypeError for what is no function of one argument, and for async functions.
+        Like all hooks, *function* is called with the app, outside any app context. Several
+        functions run in the order of registration, which may come before or after :meth:`init_app`.
+        If one object serves several apps, they run for each. Raises TypeError if *function* does
+        not take one argument or is async.
         """
         self._hooks.before_fork(function)
         return function
 
     def worker_started(self, function: Function) -> Function:
-        """Run *function* in each process that serves, after the app has been loaded (with PRELOAD: after the fork) and before the first
-        request: ``@prodserve.worker_started``.
+        """Run *function* in each serving process, after the app is loaded (with PRELOAD: after the
+        fork) and before the first request: ``@prodserve.worker_started``.
 
-        To open what each process needs of its own. An exception means that this worker has failed to start.
+        Use it to open what each process needs for itself. If it raises an exception, the worker
+        fails to start.
         """
         self._hooks.worker_started(function)
         return function
 
     def worker_stopping(self, function: Function) -> Function:
-        """Run *function* in each process that serves, after its last request and before it ends: ``@prodserve.worker_stopping``.
+        """Run *function* in each serving process, after its last request and before it ends:
+        ``@prodserve.worker_stopping``.
 
-        Several functions run in reverse order. An exception is logged, and the others still run.
+        Several functions run in reverse order. An exception is logged, and the other functions
+        still run.
         """
         self._hooks.worker_stopping(function)
         return function
 
     def once(self, function: Function) -> Function:
-        """Run *function* in one process of the server, however many there are, in a thread of its own: ``@prodserve.once``. When that
-        process goes, another one takes it over.
+        """Run *function* in exactly one process of the server, in its own thread:
+        ``@prodserve.once``. When that process stops, another one takes over.
 
-        For schedulers and the like. A generator function with one ``yield`` starts something before it, and stops it after it; that part
-        runs, in the same thread, when its process begins to stop, and before another one takes over. A plain function may return when it
-        has started something, or run for ever; it is not told to stop, and if it still runs, another process takes over when its own has
-        ended.
+        Use it for schedulers and the like. A generator function with one ``yield`` starts something
+        before the ``yield`` and stops it afterwards. The second part runs in the same thread when
+        its process begins to stop, and before another process takes over. A plain function may
+        return or run for ever. It is not told to stop; if it still runs, another process takes over
+        after its process has ended.
 
         An exception is logged, and ends *function* for this process.
         """
@@ -122,41 +131,48 @@ class ProdServe:
         return function
 
     def mount(self, place: str, app: Callable[..., Iterable[bytes]] | str) -> None:
-        """Serve *app* beside the app that this is attached to: ``prodserve.mount("/admin", "project.wsgi:application")``.
+        """Serve *app* beside the Flask app: ``prodserve.mount("/admin",
+        "project.wsgi:application")``.
 
-        *place* is a path, a host, or a host with a path, as in MOUNTS; *app* a WSGI callable, or the import string of one, which is
-        imported when the server starts. To be called before that, be it before or after :meth:`init_app`. Where MOUNTS says the same
-        place, that counts. Raises ValueError for what is no place or no app, and for a place that is taken.
+        *place* is a path, a host, or a host with a path, as in MOUNTS. *app* is a WSGI callable, or
+        the import string of one, which is imported when the server starts. Call it before that,
+        before or after :meth:`init_app`. If MOUNTS has the same place, MOUNTS wins. Raises
+        ValueError if *place* or *app* is not valid, or *place* is taken.
         """
         try:
             mount = parse_mount(place, app)
         except ValueError as error:
             raise ValueError(f"mount() takes {error}") from None
         if mount.key in {other.key for other in self._mounts}:
-            raise ValueError(f"mount() takes each place once, and {mount.key} is there already")
+            raise ValueError(f"mount() takes each place once, but {mount.key} is mounted already")
         self._mounts.append(mount)
 
     def run(self, app: WSGIApplication, **settings: object) -> None:
-        """Serve *app* until it is stopped; the same as :func:`serve`."""
+        """Serve *app* until the server is stopped. Does the same as :func:`serve`."""
         _serve(app, [arguments(settings, "run")])
 
 
 def serve(app: WSGIApplication, **settings: object) -> None:
-    """Serve *app*, a Flask app or middleware around one, until SIGTERM or SIGINT, in this process: ``serve(app, port=8000)``.
+    """Serve *app*, a Flask app or middleware around one, until SIGTERM or SIGINT, in this process:
+    ``serve(app, port=8000)``.
 
-    Keyword arguments are settings in lower case and override all others. Made for scripts: what is wrong is printed, and the process
-    exits with the code that says why (SystemExit). Returns after a stop on request.
+    Keyword arguments are settings in lower case, and override all other places. Made for scripts:
+    errors are printed, and the process exits with the code for their kind (SystemExit). Returns
+    after a requested stop.
 
-    What the script and the app have left running is Python's affair after that: threads that are no daemons and processes of
-    multiprocessing keep the process alive, which ``flask serve`` and ``app.run()`` (REPLACE_RUN) end at GRACEFUL_TIMEOUT.
+    After that, non-daemon threads and multiprocessing children of the script and the app keep the
+    process alive, as in any Python program. ``flask serve`` and ``app.run()`` (REPLACE_RUN) end
+    them at GRACEFUL_TIMEOUT.
 
-    There is no supervisor: USER, GROUP and UMASK are refused, and a warning names the settings that have no effect, such as WORKERS.
+    There is no supervisor: USER, GROUP and UMASK are refused, and a warning names settings without
+    effect, such as WORKERS.
     """
     _serve(app, [arguments(settings, "serve")])
 
 
 def resolve_for(app: Flask, stronger: Iterable[Layer], weaker: Iterable[Layer] = ()) -> Resolved:
-    """The settings to serve *app* with, between *stronger* and *weaker* layers of the caller's. Loads what is mounted beside it.
+    """Resolve the settings of *app* between the caller's *stronger* and *weaker* layers, and load
+    its mounts.
 
     Raises SettingsError or AppLoadError.
     """
@@ -165,10 +181,10 @@ def resolve_for(app: Flask, stronger: Iterable[Layer], weaker: Iterable[Layer] =
 
 
 def environment_layers() -> list[Layer]:
-    """What the environment of this process says of the settings."""
+    """Return the settings in the environment of this process, strongest first."""
     environ = dict(os.environ)
     if environ.get("LISTEN_PID") != str(os.getpid()):
-        environ.pop("LISTEN_FDS", None)  # sockets for another process (sd_listen_fds(3))
+        environ.pop("LISTEN_FDS", None)  # for another process (sd_listen_fds(3))
     return [environment(environ), platform(environ)]
 
 
@@ -197,16 +213,16 @@ def _only(name: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 # app.run(), replaced.
 
-_MEANINGLESS = {
+_WITHOUT_EFFECT = {
     "threaded": "requests run in THREADS threads; THREADS=1 runs one at a time",
     "processes": "this server does not fork for requests",
-    "use_reloader": "code is not watched in production; use `flask run --debug`",
-    "use_debugger": "there is no debugger in production; use `flask run --debug`",
+    "use_reloader": "the production server does not watch code; use `flask run --debug`",
+    "use_debugger": "the production server has no debugger; use `flask run --debug`",
 }
 
 
 def _replace_run(app: Flask) -> None:
-    """Make ``app.run()`` start this server, where it would have started a server at all."""
+    """Make ``app.run()`` start this server, unless Flask would start none."""
     development_run = app.run
 
     def run(
@@ -217,7 +233,7 @@ def _replace_run(app: Flask) -> None:
         **options: Any,
     ) -> None:
         if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
-            development_run()  # which says that it is ignored
+            development_run()  # prints that it is ignored
             return
         # As Flask.run() does it: .env first, then FLASK_DEBUG, then the argument.
         if get_load_dotenv(load_dotenv):
@@ -233,29 +249,34 @@ def _replace_run(app: Flask) -> None:
         context = options.pop("ssl_context", None)
         if isinstance(context, tuple) and len(context) == 2:
             cert, key = context
-            given["tls_cert"], given["tls_key"] = cert, key or cert  # Werkzeug: without a key file it is in the other
+            given["tls_cert"], given["tls_key"] = (
+                cert,
+                key or cert,
+            )  # without a key file, Werkzeug expects the key in the other
         elif context is not None:
             shown = repr(context) if isinstance(context, str) else type(context).__name__
             print(
-                f"Error: app.run(ssl_context=...) is {shown}, which cannot be served in production.\n"
-                "Give the paths of a certificate and its key, ssl_context=('cert.pem', 'key.pem'), or set TLS_CERT and TLS_KEY.",
+                f"Error: app.run(ssl_context=...) is {shown}, which the production server does not support.\n"
+                "Pass the paths of a certificate and its key, ssl_context=('cert.pem', 'key.pem'), or set TLS_CERT and TLS_KEY.",
                 file=sys.stderr,
             )
             sys.exit(2)
         for option, value in options.items():
             if not value and option in ("use_reloader", "use_debugger"):
-                continue  # as it is here
-            reason = _MEANINGLESS.get(option, "it belongs to the development server")
+                continue  # asks for what this server does anyway
+            reason = _WITHOUT_EFFECT.get(option, "it belongs to the development server")
             print(f" * app.run({option}=...) has no effect: {reason}.", file=sys.stderr)
         _serve(app, [arguments(given, "app.run")], [_development_defaults(app)], ends_process=True)
 
-    app.run = run  # type: ignore[method-assign]  # replacing it is what was asked for
+    app.run = run  # type: ignore[method-assign]  # the setting asks for it
 
 
 def _development_defaults(app: Flask) -> Layer:
-    """Where ``app.run()`` listens when nobody says where: SERVER_NAME's host and port, or else port 5000."""
+    """Return the address that ``app.run()`` uses by default: SERVER_NAME's host and port, or else
+    port 5000.
+    """
     host, _, port = (app.config.get("SERVER_NAME") or "").partition(":")
     values = {"PORT": Raw(port or 5000, "default of app.run()")}
-    if host and not os.environ.get("PORT"):  # a platform's router would not reach what is bound to SERVER_NAME
-        values["HOST"] = Raw(host, 'app.config["SERVER_NAME"], as app.run() takes it')
+    if host and not os.environ.get("PORT"):  # a platform's router could not reach SERVER_NAME
+        values["HOST"] = Raw(host, 'app.config["SERVER_NAME"], as in app.run()')
     return Layer(values)

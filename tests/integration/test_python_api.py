@@ -249,7 +249,7 @@ def test_other_ssl_contexts_are_refused(tmp_path: Path, context: str, shown: str
     with run(script(tmp_path, text), cwd=tmp_path) as command:
         assert command.exit_code() == 2
         what, hint = command.output.splitlines()
-    assert what == f"Error: app.run(ssl_context=...) is {shown}, which cannot be served in production."
+    assert what == f"Error: app.run(ssl_context=...) is {shown}, which the production server does not support."
     assert "TLS_CERT and TLS_KEY" in hint
 
 
