@@ -31,7 +31,7 @@ from .observe.logging import configure
 from .observe.stacks import all_stacks
 from .process.messages import Loaded
 from .settings import DEFAULT_ORIGIN, TABLE, Resolved, Settings
-from .settings.table import Limits
+from .settings.groups.limits import Limits
 from .wsgi import stack
 from .wsgi.file_lookup import FileLookup
 from .wsgi.forwarded import PeerTrust

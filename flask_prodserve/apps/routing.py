@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from werkzeug.routing import Rule
 
     from ..protocol.request_head import RequestHead
+    from ..settings.groups.apps import WSGI
+    from ..settings.groups.limits import Limits
+    from ..settings.groups.network import Proxy
     from ..settings.mounts import Mount
-    from ..settings.table import WSGI, Limits, Proxy
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from .static_folders import code_around, folders
 from .url_rules import UrlRules
 
 if TYPE_CHECKING:
+    from ..settings.groups.apps import Files
     from ..settings.mounts import Mount
-    from ..settings.table import Files
     from ..wsgi.static import StaticFiles
     from .main_app import MainApp
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from ..settings import Settings
-    from ..settings.table import Timeouts
+    from ..settings.groups.limits import Timeouts
     from ..wsgi.static_file import FileAnswer
 
 FileFor = Callable[[RequestHead, str], "tuple[FileAnswer, str] | None"]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import TLSError
-from ..settings.table import TLS
+from ..settings.groups.network import TLS
 from .file_watch import FileWatch
 from .server_certificate import ServerCertificate, read_certificate
 

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from ..settings.table import Timeouts
+    from ..settings.groups.limits import Timeouts
 
 RATE_SECONDS = 5.0
 """How far a client can be ahead of its minimum rate, and how long it may be behind: together a

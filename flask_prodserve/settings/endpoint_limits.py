@@ -1,4 +1,4 @@
-"""Limits of a single endpoint: what they may be, and how they are written."""
+"""Parses and formats the limits of single endpoints."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from .. import units
 
 @dataclass(frozen=True, slots=True)
 class EndpointLimits:
-    """``None`` is what the server's own setting says."""
+    """The limits of an endpoint. ``None`` means the server's own setting."""
 
     timeout: float | None = None
-    """Seconds until the response has to begin, instead of REQUEST_TIMEOUT; 0 is no limit."""
+    """Seconds until the response must start, instead of REQUEST_TIMEOUT; 0 is no limit."""
 
     max_body: int | None = None
-    """Bytes of a request body, instead of MAX_BODY_SIZE."""
+    """Most bytes of a request body, instead of MAX_BODY_SIZE."""
 
     max_concurrency: int | None = None
-    """Requests of the endpoint that run at the same time in one process."""
+    """Most requests of the endpoint that run at the same time in one process."""
 
     queue_timeout: float | None = None
-    """Seconds that a request may wait, for a thread or for those of its endpoint, instead of QUEUE_TIMEOUT."""
+    """Seconds that a request may wait for a thread or for its endpoint, instead of QUEUE_TIMEOUT.
+    """
 
     def over(self, general: EndpointLimits) -> EndpointLimits:
-        """These limits, and of *general* those that these say nothing of."""
+        """Return these limits, filled up from *general*."""
         return EndpointLimits(
             **{
                 field.name: getattr(general, field.name) if value is None else value
@@ -39,14 +40,14 @@ class EndpointLimits:
 
 
 class Endpoint(NamedTuple):
-    """One endpoint of an app, and what is said of it."""
+    """One endpoint of an app, and its limits."""
 
     name: str
     limits: EndpointLimits
 
 
 UNLIMITED = Endpoint("", EndpointLimits())
-"""Any endpoint of which nothing is said."""
+"""Any endpoint without limits."""
 
 
 def _concurrency(value: object) -> int:
@@ -65,7 +66,7 @@ _PARSERS = {
 
 
 def parse_limits(given: Mapping[str, object]) -> EndpointLimits:
-    """Read the limits of one endpoint. Raises ValueError that says which limit takes what."""
+    """Parse the limits of one endpoint. Raises ValueError with what the wrong limit takes."""
     parsed: dict[str, Any] = {}
     for name, value in given.items():
         if name not in _PARSERS:
@@ -82,7 +83,7 @@ def parse_limits(given: Mapping[str, object]) -> EndpointLimits:
 
 
 def parse_endpoint_limits(value: object) -> tuple[tuple[str, EndpointLimits], ...]:
-    """Read a mapping of endpoint names to limits, or the same as a JSON object. Raises ValueError."""
+    """Parse a mapping of endpoint names to limits, or the same as a JSON object. Raises ValueError."""
     expected = 'a mapping of endpoint names to limits, such as {"report": {"timeout": "5m", "max_concurrency": 2}}'
     if isinstance(value, str):
         try:
@@ -103,7 +104,7 @@ def parse_endpoint_limits(value: object) -> tuple[tuple[str, EndpointLimits], ..
 
 
 def format_endpoint_limits(limits: tuple[tuple[str, EndpointLimits], ...]) -> str:
-    """As a JSON object."""
+    """Write *limits* as a JSON object."""
     return json.dumps(
         {
             endpoint: {name: value for name, value in asdict(of_one).items() if value is not None}

@@ -1,6 +1,7 @@
-"""What a setting's value may be: how it is read from text or Python, written back, and described.
+"""The kinds of values that settings take: how each is parsed from text or Python, and written back.
 
-A kind knows nothing of any particular setting. Its parser takes one raw value and raises :class:`ValueError` with what would be valid.
+A kind knows no particular setting. Its parser takes one raw value, and raises :class:`ValueError`
+with what would be valid.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .mounts import format_mounts, parse_mounts
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One type of value. *metavar* stands for it in ``--help``; *parse* and *write* are inverse to each other."""
+    """One kind of value. *metavar* is its name in ``--help``; *parse* reads what *write* writes."""
 
     metavar: str
     parse: Callable[[object], Any]
@@ -44,7 +45,8 @@ def _path(value: object) -> str:
 
 def _host(value: object) -> str:
     if isinstance(value, str) and not value.strip():
-        # An empty shell variable would open every interface; in an address such as ":8000" nothing before the colon is deliberate.
+        # An empty shell variable would open every interface. In an address such as ":8000" the
+        # empty host is deliberate.
         raise ValueError("a host name or address such as 127.0.0.1, [::1] or localhost ('*' is every interface)")
     return units.parse_host(value)
 
@@ -75,7 +77,7 @@ def _account(value: object) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else value
     if isinstance(text, str) and text.strip() and text.strip().isprintable() and len(text.split()) == 1:
         return text.strip()
-    raise ValueError("a name or number that the system knows, without blanks")
+    raise ValueError("an account name or number of this system, without blanks")
 
 
 def _umask(value: object) -> int:
@@ -117,11 +119,11 @@ def _x_accel(value: object) -> tuple[str, str]:
         folder, url = (path.rstrip("/") or "/" for path in match.groups())
         if all(path == posixpath.normpath(path) and not path.startswith("//") for path in (folder, url)):
             return folder, url
-    raise ValueError("a folder and the internal location for it, such as /srv/files=/internal")
+    raise ValueError("a folder and its internal location, such as /srv/files=/internal")
 
 
 def choice(*allowed: str) -> Kind:
-    """One of a few words, in any case."""
+    """Make a kind for one of a few words, in any case."""
 
     def parse(value: object) -> str:
         text = value.strip().lower() if isinstance(value, str) else value
@@ -133,7 +135,7 @@ def choice(*allowed: str) -> Kind:
 
 
 def at_least(minimum: float, kind: Kind, *, at_most: float = math.inf) -> Kind:
-    """*kind*, but refusing what is below *minimum* or above *at_most*."""
+    """Make a kind like *kind* that refuses values below *minimum* or above *at_most*."""
 
     def parse(value: object) -> Any:
         try:
@@ -152,7 +154,7 @@ def at_least(minimum: float, kind: Kind, *, at_most: float = math.inf) -> Kind:
 
 
 def at_least_or_zero(minimum: float, kind: Kind) -> Kind:
-    """*kind*, but refusing what is below *minimum* and not 0, which stands for none."""
+    """Make a kind like *kind* that refuses values below *minimum*, except 0, which stands for none."""
 
     def parse(value: object) -> Any:
         parsed = kind.parse(value)
@@ -164,7 +166,7 @@ def at_least_or_zero(minimum: float, kind: Kind) -> Kind:
 
 
 class ItemError(ValueError):
-    """Of several values one is wrong: *item*. The text is that of any ValueError of a kind."""
+    """One of several values is wrong: *item*. The text says what would be valid."""
 
     def __init__(self, item: object, expected: str) -> None:
         super().__init__(expected)
@@ -172,8 +174,10 @@ class ItemError(ValueError):
 
 
 def several(kind: Kind, *, between: str = r"[,\s]+", distinct: bool = True) -> Kind:
-    """A list: a text with commas or blanks *between* the items, a Python sequence, or a sequence of such texts. *distinct*: what is in
-    it twice counts once. Its parser raises ItemError for an item that *kind* refuses.
+    """Make a kind for a list: text with commas or blanks *between* the items, a Python sequence, or
+    a sequence of such texts.
+
+    *distinct*: drop repeated items. Its parser raises ItemError for an item that *kind* refuses.
     """
 
     def items(value: object) -> Iterator[object]:
@@ -219,7 +223,7 @@ ADDRESS = Kind("ADDRESS", units.parse_address, units.format_address)
 TRUSTED_PEER = Kind("NETWORK", units.parse_trusted_peer)
 BOOLEAN = Kind("BOOLEAN", units.parse_boolean, lambda value: "true" if value else "false", flag=True)
 PATH = Kind("FILE", _path)
-PATHS = several(PATH, between=r",\s*", distinct=False)  # paths may have blanks, and two certificates one key
+PATHS = several(PATH, between=r",\s*", distinct=False)  # paths may contain blanks, and two certificates may share a key
 CONTROL_SOCKET = Kind("PATH|auto|off", _control_socket)
 LOG = Kind("FILE|stdout|stderr|off", _log)
 SWITCH = Kind("auto|on|off", _switch)

@@ -1,7 +1,7 @@
-"""The places that settings come from, each turned into a :class:`Layer` of raw values with their origins.
+"""Turns each place that settings come from into a :class:`Layer` of raw values with their origins.
 
-Nothing here reads ``os.environ`` or an app: the caller passes in what there is. Values are not parsed here; names are checked,
-because only the layer knows how its place spells them.
+Nothing here reads ``os.environ`` or an app: the caller passes them in. Values are not parsed here.
+Names are checked, because only the layer knows how its place spells them.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from .declaration import PREFIX
 from .service_links import is_service_link
-from .table import PREFIX, TABLE
+from .table import TABLE
 
 ENVIRONMENT_PREFIXES = (PREFIX, "FLASK_" + PREFIX)
-"""Where both spellings are set, the first wins. The second is how ``Config.from_prefixed_env`` spells it."""
+"""If both spellings are set, the first wins. ``Config.from_prefixed_env`` uses the second."""
 
 PLATFORM_VARIABLES = {"PORT": "PORT", "WEB_CONCURRENCY": "WORKERS", "FORWARDED_ALLOW_IPS": "TRUSTED_PROXIES"}
-"""Variables that platforms and other servers have made known, and the settings they mean."""
+"""Common variables of platforms and other servers, and the settings they stand for."""
 
 _PASSED_SOCKETS = "LISTEN_FDS"
-"""Set where systemd has passed sockets (sd_listen_fds(3)), which are to be used unless somebody says where to listen."""
+"""Set if systemd passed sockets (sd_listen_fds(3)). They are used unless an address is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong or worth a word, with the likely fix."""
+    """One error or warning, with the likely fix."""
 
     what: str
     hint: str
@@ -35,7 +36,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A value as it was found, and where: the origin is a text that a person can act on."""
+    """A value as found, and its origin, a text that a person can act on."""
 
     value: object
     origin: str
@@ -43,9 +44,10 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The raw values that one place gives, by setting name, and the names in it that are no settings.
+    """The raw values from one place by setting name, and the *unknown* names in it.
 
-    A place is *late* where it can be read only once the app is loaded: the app itself. *remarks* do not stop the server.
+    A *late* place can be read only once the app is loaded: the app itself. *remarks* do not stop
+    the server.
     """
 
     values: Mapping[str, Raw]
@@ -55,15 +57,18 @@ class Layer:
 
 
 def command_line(values: Mapping[str, object]) -> Layer:
-    """*values* by setting name, as the options of ``flask serve`` gave them; ``None`` and ``()`` are options not given."""
+    """Make the layer of the options of ``flask serve``, by setting name; ``None`` and ``()`` are
+    options not given.
+    """
     given = {name: value for name, value in values.items() if value is not None and value != ()}
     return Layer({name: Raw(value, TABLE[name].option) for name, value in given.items()})
 
 
 def arguments(values: Mapping[str, object], call: str, *, late: bool = False) -> Layer:
-    """Keyword arguments of a Python *call* such as ``serve``, in lower case; ``None`` is an argument not given.
+    """Make the layer of the keyword arguments of a Python *call* such as ``serve``; ``None`` is an
+    argument not given.
 
-    *late* are those of ``ProdServe(app, ...)``, which stand in the app.
+    *late*: for ``ProdServe(app, ...)``, which is a part of the app.
     """
     known, unknown = {}, []
     names = {row.argument: name for name, row in TABLE.items()}
@@ -77,8 +82,11 @@ def arguments(values: Mapping[str, object], call: str, *, late: bool = False) ->
 
 
 def environment(environ: Mapping[str, str], place: str = "the environment") -> Layer:
-    """``PRODSERVE_*`` and ``FLASK_PRODSERVE_*`` of *place*. An empty variable counts as not set, as in Flask's own options. Service links
-    of Kubernetes are left out, with a remark.
+    """Make the layer of ``PRODSERVE_*`` and ``FLASK_PRODSERVE_*`` in *environ*, which errors call
+    *place*.
+
+    An empty variable counts as not set, as in Flask's own options. Kubernetes' service links are
+    ignored, with a remark.
     """
     known: dict[str, Raw] = {}
     unknown = []
@@ -108,7 +116,9 @@ def _service_links(variables: list[str]) -> Problem:
 
 
 def platform(environ: Mapping[str, str], place: str = "the environment") -> Layer:
-    """The variables of platforms and of other servers in *place*."""
+    """Make the layer of variables of platforms and other servers in *environ*, which errors call
+    *place*.
+    """
     values = {
         name: Raw(environ[variable], f"{variable} in {place}")
         for variable, name in PLATFORM_VARIABLES.items()
@@ -120,7 +130,9 @@ def platform(environ: Mapping[str, str], place: str = "the environment") -> Laye
 
 
 def app_config(config: Mapping[str, Any]) -> Layer:
-    """``PRODSERVE_*`` keys of ``app.config``, and what Flask's own keys say of the same. ``None`` counts as not set."""
+    """Make the layer of ``PRODSERVE_*`` keys in ``app.config``, and of Flask's keys for the same.
+    ``None`` counts as not set.
+    """
     known, unknown = {}, []
     names = {row.key: name for name, row in TABLE.items()}
     if config.get("MAX_CONTENT_LENGTH") is not None:
@@ -128,14 +140,14 @@ def app_config(config: Mapping[str, Any]) -> Layer:
     if (age := config.get("SEND_FILE_MAX_AGE_DEFAULT")) is not None:
         seconds = age.total_seconds() if isinstance(age, timedelta) else age
         if isinstance(seconds, (int, float)):
-            seconds = max(0, seconds)  # below 0 it means to Flask what 0 does
+            seconds = max(0, seconds)  # Flask treats negative values as 0
         known["STATIC_MAX_AGE"] = Raw(seconds, 'app.config["SEND_FILE_MAX_AGE_DEFAULT"]')
     for key, value in config.items():
         if not key.startswith(PREFIX):
             continue
         origin = f'app.config["{key}"]'
         if is_service_link(key.removeprefix(PREFIX), value):
-            continue  # from Config.from_prefixed_env; the environment's remark names it
+            continue  # from Config.from_prefixed_env; the environment's layer reports it
         if key not in names:
             unknown.append(unknown_setting(origin, key.removeprefix(PREFIX), PREFIX.__add__))
         elif value is not None:
@@ -144,10 +156,11 @@ def app_config(config: Mapping[str, Any]) -> Layer:
 
 
 def unknown_setting(origin: str, name: str, spell: Callable[[str], str] = str) -> Problem:
-    """What to say of a *name* that is none. It comes without the prefix, which would make any two alike; *spell* turns a setting's name
-    into the place's spelling.
+    """Report an unknown *name*, given without the prefix, which would make any two names similar.
+
+    *spell* turns a setting's name into the spelling of the place.
     """
     close = difflib.get_close_matches(name.upper(), list(TABLE), n=1, cutoff=0.6)
-    # Not `flask serve config`: with a setting that is wrong it says no more than this.
+    # Not `flask serve config`, which fails with the same error.
     hint = f"Did you mean {spell(close[0])}?" if close else "`flask serve --help` lists all settings."
     return Problem(f"{origin} is not a setting.", hint)

@@ -1,7 +1,8 @@
-"""Other applications beside the app: where each is mounted, and how that is written.
+"""Parses and formats MOUNTS: other apps beside the main app, and where each is mounted.
 
-A mount's *key* is a path (``/api``), a host (``admin.example.com``) or both (``admin.example.com/api``). Rules: what two readers could take
-for the same place, or for different ones, is refused: a slash at the end, ``//``, ``.`` and ``..``, anything percent-encoded, a port.
+A mount's *key* is a path (``/api``), a host (``admin.example.com``) or both
+(``admin.example.com/api``). Rule: keys that two readers could understand differently are refused: a
+slash at the end, ``//``, ``.`` and ``..``, percent-encoding, a port.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 from .. import units
 from .endpoint_limits import EndpointLimits
 
-# A name with a dot, or localhost: a single word is more likely a path without its slash.
+# A name with a dot, or localhost: any other single word is probably a path without its slash.
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?|localhost", re.ASCII)
 
-# What a list is split at, and what hides that: a factory's arguments may have commas and blanks.
+# List separators, and the quotes and brackets that protect them: a factory's arguments may have
+# commas and blanks.
 _TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[,\s]+|.""", re.DOTALL)
 
 _EXPECTED = "paths (or hosts) with their apps, such as /api=other:app or /admin=project.wsgi:application"
@@ -25,9 +27,11 @@ _EXPECTED = "paths (or hosts) with their apps, such as /api=other:app or /admin=
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """An application and its place: *path* (``""`` for all of a host) on *host* (lower case; ``""`` for every host).
+    """An app and its place: *path* (``""`` for a whole host) on *host* (lower case; ``""`` for
+    every host).
 
-    *source* is the import string, or what a callable is called; *application* is the callable, once it is there.
+    *source* is the import string, or the name of a callable; *application* is the callable, once it
+    is loaded.
     """
 
     host: str
@@ -35,20 +39,20 @@ class Mount:
     source: str
     application: Callable[..., Iterable[bytes]] | None = None
     endpoint_limits: tuple[tuple[str, EndpointLimits], ...] = ()
-    """What a mounted Flask app's own config says of its endpoints, *max_body* of all of them, in bytes, and *static_max_age* of its static
-    files, in seconds.
+    """From a mounted Flask app's own config: limits of its endpoints, *max_body* for all of them in
+    bytes, and *static_max_age* of its static files in seconds.
     """
     max_body: int | None = None
     static_max_age: float | None = None
 
     @property
     def key(self) -> str:
-        """How the place is written."""
+        """The place, as written in MOUNTS."""
         return self.host + self.path
 
     @property
     def loaded(self) -> Callable[..., Iterable[bytes]]:
-        """The callable, where it is known to be there."""
+        """The callable, which must be loaded."""
         assert self.application is not None, self
         return self.application
 
@@ -57,7 +61,7 @@ class Mount:
 
 
 def parse_mount(key: object, target: object) -> Mount:
-    """One mount of *target*, an import string or a WSGI callable. Raises ValueError."""
+    """Parse one mount of *target*, an import string or a WSGI callable. Raises ValueError."""
     if not isinstance(key, str):
         raise ValueError(f"{_EXPECTED}, and not {key!r}")
     host, path = _parse_key(key.strip())
@@ -69,18 +73,20 @@ def parse_mount(key: object, target: object) -> Mount:
 
 
 def parse_mounts(value: object) -> tuple[Mount, ...]:
-    """Read a mapping, a text such as ``/api=other:app,/admin=project.wsgi:application``, or several of these. Raises ValueError."""
+    """Parse a mapping, a text such as ``/api=other:app,/admin=project.wsgi:application``, or
+    several of these. Raises ValueError.
+    """
     mounts: dict[str, Mount] = {}
     for key, target in _pairs(value):
         mount = parse_mount(key, target)
         if mount.key in mounts:
-            raise ValueError(f"each place once, and {mount.key} is there twice")
+            raise ValueError(f"each place once, but {mount.key} is there twice")
         mounts[mount.key] = mount
     return tuple(mounts.values())
 
 
 def format_mounts(mounts: tuple[Mount, ...]) -> str:
-    """As a list with commas."""
+    """Write *mounts* as a list with commas."""
     return ",".join(map(str, mounts))
 
 
@@ -101,7 +107,7 @@ def _pairs(value: object) -> Iterator[tuple[object, object]]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The items of a list with commas or blanks, outside of quotes and brackets, between them."""
+    """Split a list at commas and blanks outside quotes and brackets."""
     item, depth = "", 0
     for piece in _TOKEN.findall(text):
         if depth == 0 and not piece.strip(", \t\r\n\f\v"):
@@ -132,7 +138,7 @@ def _parse_key(key: str) -> tuple[str, str]:
 
 
 def _name_of(target: Any) -> str:
-    """What to call a callable: where it comes from, as an import string would have it."""
+    """Name a callable as an import string would."""
     named = target if hasattr(target, "__qualname__") else type(target)
-    module = getattr(target, "import_name", None) or named.__module__  # of a Flask app, and of anything else
+    module = getattr(target, "import_name", None) or named.__module__  # a Flask app has import_name
     return f"{module}:{named.__qualname__}"

@@ -1,10 +1,12 @@
-"""From raw values in several places to one frozen :class:`~.table.Settings`, with each value's origin.
+"""Merges raw values from several places into one frozen :class:`~.table.Settings`, and keeps each
+value's origin.
 
-The order, strongest first: command line (or the arguments of the Python call) > ``PRODSERVE_*`` in the environment > the platform's
-variables in the environment > ``app.config`` > ``ProdServe(app, ...)`` arguments > default.
+The order, strongest first: command line (or the arguments of the Python call) > ``PRODSERVE_*`` in
+the environment > the platform's variables in the environment > ``app.config`` > ``ProdServe(app,
+...)`` arguments > default.
 
-Rules: every problem in every layer is found before anything is refused, also in a value that a stronger layer overrides. Values
-are never clamped. What holds between settings stands in ``rules``.
+Rules: all problems in all layers are found before anything is refused, also in values that a
+stronger layer overrides. Values are never clamped. Rules across settings are in ``rules``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ DEFAULT_ORIGIN = "default"
 
 
 class SettingsError(ProdServeError):
-    """Everything that is wrong with the settings, all of it at once."""
+    """Everything that is wrong with the settings, at once."""
 
     exit_code = ExitCode.USAGE
 
@@ -35,13 +37,13 @@ class SettingsError(ProdServeError):
         super().__init__(title, "\n".join(lines))
 
     def within(self, where: str) -> SettingsError:
-        """The same problems, said of what is at *where*."""
+        """Return the same problems, prefixed with *where*."""
         return SettingsError(Problem(f"{where}: {problem.what}", problem.hint) for problem in self.problems)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The settings, where each came from, and what is worth a word although it is allowed."""
+    """The settings, the origin of each, and warnings."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -49,7 +51,8 @@ class Resolved:
 
 
 def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
-    """Merge *layers*, strongest first. Where they are not *complete*, what seems to contradict may yet be put right by another.
+    """Merge *layers*, strongest first. If they are not *complete*, contradictions are not reported:
+    another layer may resolve them.
 
     Raises :class:`SettingsError` with all problems of all layers.
     """
@@ -86,10 +89,11 @@ def resolve(layers: Iterable[Layer], *, complete: bool = True) -> Resolved:
 
 
 def without_supervisor(resolved: Resolved, *, app_is_loaded: bool) -> Resolved:
-    """*resolved* for a server of one process, with what has no effect there among the warnings. *app_is_loaded*: before anything of it
-    could be obeyed.
+    """Return *resolved* for a server of one process, with warnings for settings that have no effect
+    there.
 
-    Raises :class:`SettingsError` with what must not be left undone.
+    *app_is_loaded*: the app was loaded before the settings. Raises :class:`SettingsError` for
+    settings that must not be ignored.
     """
     settings = resolved.settings
     origins = {name: origin for name, origin in resolved.origins.items() if origin != DEFAULT_ORIGIN}
@@ -101,11 +105,11 @@ def without_supervisor(resolved: Resolved, *, app_is_loaded: bool) -> Resolved:
 
 def _found(value: object, error: ValueError) -> str:
     if isinstance(error, ItemError) and value not in (error.item, (error.item,)):
-        return f"has {_shown(error.item)} in it"
+        return f"contains {_shown(error.item)}"
     return f"is {_shown(value)}"
 
 
 def _shown(value: object) -> str:
-    # What an option that can be repeated was given is a tuple; it is shown as it was typed.
+    # The values of a repeatable option are a tuple; show them as typed.
     text = ", ".join(map(repr, value)) if value and isinstance(value, tuple) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,7 +1,9 @@
-"""Service links: environment variables that Kubernetes sets in every pod for each Service of the namespace.
+"""Recognizes service links: environment variables that Kubernetes sets in every pod for each
+Service of the namespace.
 
-For a Service named ``prodserve`` they begin like this server's settings, and are none. The shapes are those of the kubelet
-(``pkg/kubelet/envvars``) and of Docker's links, which they copy; upper case, with dashes as underscores. NAME is the Service's::
+For a Service named ``prodserve`` they start like this server's settings, but are not settings. The
+shapes are those of the kubelet (``pkg/kubelet/envvars``) and of Docker's links, which it copies;
+upper case, with dashes as underscores. NAME is the Service's::
 
     NAME_SERVICE_HOST=10.0.0.11            NAME_PORT=tcp://10.0.0.11:8000
     NAME_SERVICE_PORT=8000                 NAME_PORT_8000_TCP=tcp://10.0.0.11:8000
@@ -20,8 +22,9 @@ _URL = re.compile(r"(?:tcp|udp|sctp)://(?:\[([0-9a-f:.]+)\]|([0-9.]+)):([0-9]+)"
 
 
 def is_service_link(name: str, value: object) -> bool:
-    """Whether *name*, without the prefix of settings, and *value* are those of a service link. *value* may be a number
-    (``Config.from_prefixed_env`` reads JSON).
+    """Return whether *name*, without the settings' prefix, and *value* are a service link.
+
+    *value* may be a number, because ``Config.from_prefixed_env`` reads JSON.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return False
@@ -60,4 +63,6 @@ _SHAPES: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = tuple(
         r"PORT_[0-9]+_(?:TCP|UDP|SCTP)_PROTO": _is_protocol,
     }.items()
 )
-"""How the names end, behind what the Service's name has more than ``prodserve``, and what values they have."""
+"""Name endings, after the rest of a Service's name behind ``prodserve``, and checks of their
+values.
+"""

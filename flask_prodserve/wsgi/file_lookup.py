@@ -14,7 +14,7 @@ from .prefix import path_below
 
 if TYPE_CHECKING:
     from ..protocol.request_head import RequestHead
-    from ..settings.table import Proxy
+    from ..settings.groups.network import Proxy
     from .forwarded import PeerTrust
     from .mounts import MountTable
     from .static import StaticFiles

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock, Throttle, monotonic
-from ..settings.table import FORWARDED_FIELDS
+from ..settings.groups.network import FORWARDED_FIELDS
 from ..units import IPNetwork, is_the_internet
 from .forwarded_fields import MalformedFieldError, Origin, read_forwarded, read_x_forwarded, split_host
 

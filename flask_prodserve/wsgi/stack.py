@@ -15,8 +15,8 @@ from .x_sendfile import XSendfile
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from ..settings.groups.network import Proxy
     from ..settings.mounts import Mount
-    from ..settings.table import Proxy
 
 
 def build(

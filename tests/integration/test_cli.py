@@ -148,7 +148,7 @@ def test_settings_of_an_app_that_refuses_its_own(tmp_path: Path) -> None:
         "    THREADS takes a whole number such as 16.",
         "  - PRODSERVE_REPLACE_RUN in the environment is 'maybe', which is not valid.",
         "    REPLACE_RUN takes true or false (also yes, no, on, off, 1, 0).",
-        "  - PRODSERVE_TLS_CERT in the environment is set, and TLS_KEY is not.",
+        "  - PRODSERVE_TLS_CERT in the environment is set, but TLS_KEY is not.",
         "    HTTPS needs both, as two PEM files.",
         "  - app.config[\"PRODSERVE_REPLACE_RUN\"] is 'perhaps', which is not valid.",
         "    REPLACE_RUN takes true or false (also yes, no, on, off, 1, 0).",

@@ -154,7 +154,7 @@ def test_address_in_use(folder: Path) -> None:
     [
         (["--threads", "0"], {}, ["--threads is '0'", "THREADS takes at least 1"]),
         (["--bind", "8000"], {}, ["--bind", "127.0.0.1:8000"]),
-        (["--bind", ":1", "--port", "2"], {}, ["--bind and --port both say where to listen"]),
+        (["--bind", ":1", "--port", "2"], {}, ["--bind and --port both set the address to listen on"]),
         (["--port", "70000"], {}, ["PORT takes a port from 0 to 65535"]),
         ([], {"PORT": "web"}, ["PORT in the environment is 'web'"]),
         (

@@ -26,7 +26,7 @@ from flask_prodserve.engine.connection.tls_transport import RECORD_BYTES, TLSTra
 from flask_prodserve.engine.connection.transport import TCPTransport
 from flask_prodserve.engine.exchange.request import RECEIVE_BODY_BYTES
 from flask_prodserve.net.tls import Certificates
-from flask_prodserve.settings.table import TLS
+from flask_prodserve.settings.groups.network import TLS
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get
 

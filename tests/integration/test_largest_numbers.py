@@ -10,9 +10,8 @@ import pytest
 from flask import Flask
 
 from flask_prodserve.extension import resolve_for
-from flask_prodserve.settings import arguments
+from flask_prodserve.settings import TABLE, Setting, arguments
 from flask_prodserve.settings.resolve import SettingsError
-from flask_prodserve.settings.table import TABLE, Setting
 from serving import defaults, flask, in_thread, run
 from wire import get
 

@@ -147,7 +147,7 @@ def test_other_accounts_are_refused(tmp_path: Path, option: str) -> None:
     with run(arguments, cwd=tmp_path) as command, run([*arguments, "config"], cwd=tmp_path) as config:
         assert command.exit_code() == config.exit_code() == 2
         for output in (command.output, config.output):
-            assert f"({option}) is '0', and a server of one process stays who started it." in output
+            assert f"({option}) is '0', but a server of one process cannot change its account." in output
         assert "loaded" not in command.output
 
 

@@ -93,7 +93,11 @@ def test_ignored_under_the_flask_command(tmp_path: Path) -> None:
         ("serve(app, thread=1)", 2, "Did you mean threads?"),
         ("app.debug = True\nserve(app)", 2, "flask run --debug"),
         ("serve(app, bind='203.0.113.1:1')", 1, "not an address of this machine"),
-        ("serve(app, user='0')", 2, "USER (serve(user=...)) is '0', and a server of one process stays who started it."),
+        (
+            "serve(app, user='0')",
+            2,
+            "USER (serve(user=...)) is '0', but a server of one process cannot change its account.",
+        ),
         ("ProdServe().run(app, group='0')", 2, "GROUP (run(group=...)) is '0'"),
         ("serve(app, umask=0o027)", 2, "UMASK (serve(umask=...)) comes too late: the app is loaded already"),
     ],

@@ -121,7 +121,10 @@ def test_settings_of_root_in_a_file_of_user(folder: Path, everybodys: dict[str, 
     _write(folder / ".env", "".join(f"PRODSERVE_{name}={value}\n" for name, value in values.items()))
     said = _refused(folder, everybodys, "--user", "nobody")
     assert "8 settings are wrong" in said
-    assert f"PRODSERVE_GROUP in a .env file is for root to decide: others than root can change {folder}/.env" in said
+    assert (
+        f"PRODSERVE_GROUP in a .env file is refused, because root uses this setting: others than root can change {folder}/.env"
+        in said
+    )
     assert f"({folder}/.env belongs to nobody)" in said
     for name, value in values.items():
         assert (f"--{name.lower().replace('_', '-')} {value}." in said) == (name != "THREADS")
@@ -188,7 +191,7 @@ def test_upgrade_to_settings_that_root_refuses(folder: Path, everybodys: dict[st
         old = server.workers
         _write(folder / ".env", "PRODSERVE_GROUP=daemon\n")
         server.signal(signal.SIGUSR2)
-        server.command.wait_for("PRODSERVE_GROUP in a .env file is for root to decide")
+        server.command.wait_for("PRODSERVE_GROUP in a .env file is refused")
         wait_until(lambda: server.workers == old, "the preflight check to end")
         assert get(server.command.address, "/echo/1").status == 200
 

@@ -96,7 +96,7 @@ def test_no_accounts_there(tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
     with run(_python(SERVE.replace('"0"]', '"0", "--user", "x"]')), cwd=tmp_path) as command:
         assert command.exit_code() == 2
-        assert "USER (--user) is 'x', and a server of one process stays who started it." in command.output
+        assert "USER (--user) is 'x', but a server of one process cannot change its account." in command.output
     with run(_python(SERVE.replace('"0"]', '"0", "--workers", "2", "--pidfile", "pid"]')), cwd=tmp_path) as command:
         assert command.url
         assert (tmp_path / "pid").read_text() == f"{command.process.pid}\n"

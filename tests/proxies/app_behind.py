@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, jsonify, redirect, request, url_for
 
-from flask_prodserve.settings.table import FORWARDED_FIELDS
+from flask_prodserve.settings.groups.network import FORWARDED_FIELDS
 from serving import PATIENCE
 
 BLOCK = bytes(range(256)) * 256

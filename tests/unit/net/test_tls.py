@@ -11,7 +11,7 @@ import pytest
 
 from flask_prodserve.errors import ExitCode, TLSError
 from flask_prodserve.net.tls import ignore_bad_names, server_context
-from flask_prodserve.settings.table import TLS
+from flask_prodserve.settings.groups.network import TLS
 
 
 @pytest.fixture(scope="module")

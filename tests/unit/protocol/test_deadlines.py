@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_prodserve.protocol.deadlines import RATE_SECONDS, Phase, Progress, Waiting, overdue
-from flask_prodserve.settings.table import Timeouts
+from flask_prodserve.settings.groups.limits import Timeouts
 
 LIMITS = Timeouts(
     header_timeout=15.0,

@@ -143,9 +143,9 @@ def test_where_from() -> None:
 def test_health_paths(name: str) -> None:
     """A mount cannot be where a health path is, on whatever host, unless URL_PREFIX makes it another place."""
     taken = command_line({name: "/health", "MOUNTS": "/health=x"})
-    with pytest.raises(SettingsError, match=f"has /health, and /health is {name}"):
+    with pytest.raises(SettingsError, match=f"has /health, but /health is {name}"):
         resolve([taken])
-    with pytest.raises(SettingsError, match=f"has b.test/health, and /health is {name}"):
+    with pytest.raises(SettingsError, match=f"has b.test/health, but /health is {name}"):
         resolve([command_line({name: "/health", "MOUNTS": "b.test/health=x"})])
     resolve([taken, command_line({"URL_PREFIX": "/shop"})])
     resolve([command_line({name: "/health", "MOUNTS": "b.test=x,/healthy=x"})])

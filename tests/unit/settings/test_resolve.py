@@ -160,7 +160,9 @@ def test_bind_and_host_in_one_place(names: tuple[str, ...]) -> None:
     """One place that gives BIND and HOST or PORT is refused: which of them is meant cannot be known."""
     values = {"BIND": (":1",), **dict.fromkeys(names, "1")}
     ((what, hint),) = problems(command_line(values))
-    assert what == f"--bind and {' and '.join('--' + name.lower() for name in names)} both say where to listen."
+    assert (
+        what == f"--bind and {' and '.join('--' + name.lower() for name in names)} both set the address to listen on."
+    )
     assert "Keep one" in hint
 
 
@@ -246,14 +248,14 @@ def test_bad_value() -> None:
     ("layer", "what"),
     [
         (command_line({"BIND": ("8000",)}), "--bind is '8000'"),
-        (command_line({"BIND": (":1", "8000", ":2")}), "--bind has '8000' in it"),
-        (command_line({"TRUSTED_PROXIES": ("10.0.0.1,foo",)}), "--trusted-proxies has 'foo' in it"),
+        (command_line({"BIND": (":1", "8000", ":2")}), "--bind contains '8000'"),
+        (command_line({"TRUSTED_PROXIES": ("10.0.0.1,foo",)}), "--trusted-proxies contains 'foo'"),
         (command_line({"X_ACCEL_MAPPING": ("x",)}), "--x-accel-mapping is 'x'"),
         (command_line({"MOUNTS": ("x",)}), "--mount is 'x'"),
         (command_line({"MOUNTS": ("/a=b", "x")}), "--mount is '/a=b', 'x'"),
         (platform({"FORWARDED_ALLOW_IPS": "foo"}), "FORWARDED_ALLOW_IPS in the environment is 'foo'"),
-        (environment({"PRODSERVE_BIND": ":1,x"}), "PRODSERVE_BIND in the environment has 'x' in it"),
-        (app_config({"PRODSERVE_BIND": [":1", 5]}), 'app.config["PRODSERVE_BIND"] has 5 in it'),
+        (environment({"PRODSERVE_BIND": ":1,x"}), "PRODSERVE_BIND in the environment contains 'x'"),
+        (app_config({"PRODSERVE_BIND": [":1", 5]}), 'app.config["PRODSERVE_BIND"] contains 5'),
         (app_config({"PRODSERVE_BIND": ()}), 'app.config["PRODSERVE_BIND"] is ()'),
     ],
 )
@@ -283,7 +285,7 @@ def test_all_problems_of_all_layers() -> None:
         )
     ]
     assert whats == [
-        "--bind and --port both say where to listen.",
+        "--bind and --port both set the address to listen on.",
         "--threads is 'many', which is not valid.",
         "PRODSERVE_TREADS in the environment is not a setting.",
         "FLASK_PRODSERVE_LOG_LEVEL in the environment is 'loud', which is not valid.",
@@ -292,7 +294,7 @@ def test_all_problems_of_all_layers() -> None:
         "app.config[\"MAX_CONTENT_LENGTH\"] is 'big', which is not valid.",
         'app.config["PRODSERVE_THREADS"] is 0, which is not valid.',
         "ProdServe(thread=...) is not a setting.",
-        'app.config["PRODSERVE_TLS_CERT"] is set, and TLS_KEY is not.',
+        'app.config["PRODSERVE_TLS_CERT"] is set, but TLS_KEY is not.',
         "MAX_REQUEST_LINE (ProdServe(max_request_line=...)) is larger than MAX_HEADER_SIZE (default), "
         "which includes the request line.",
     ]

@@ -41,9 +41,9 @@ def test_defaults_contradict_nothing() -> None:
 def test_tls_needs_both_files() -> None:
     """A certificate without a key, or the other way round, is a contradiction that says which of them is there, and whence."""
     (problem,) = contradictions(TLS_CERT=("cert.pem",))
-    assert problem.what == "TLS_CERT from somewhere is set, and TLS_KEY is not."
+    assert problem.what == "TLS_CERT from somewhere is set, but TLS_KEY is not."
     (problem,) = contradictions(TLS_KEY=("key.pem",))
-    assert problem.what == "TLS_KEY from somewhere is set, and TLS_CERT is not."
+    assert problem.what == "TLS_KEY from somewhere is set, but TLS_CERT is not."
     assert contradictions(TLS_CERT=("cert.pem",), TLS_KEY=("key.pem",)) == []
 
 
@@ -65,7 +65,7 @@ def test_client_certificates_need_an_authority() -> None:
         (problem,) = contradictions(**PAIR, TLS_CLIENT_CERT=word)
         assert (
             problem.what
-            == f"TLS_CLIENT_CERT (TLS_CLIENT_CERT from somewhere) is '{word}', and TLS_CLIENT_CA is not set."
+            == f"TLS_CLIENT_CERT (TLS_CLIENT_CERT from somewhere) is '{word}', but TLS_CLIENT_CA is not set."
         )
     assert contradictions(**PAIR, TLS_CLIENT_CERT="none") == []
     assert contradictions(**PAIR, TLS_CLIENT_CA="ca.pem") == []
@@ -77,16 +77,16 @@ def test_client_certificates_need_an_authority() -> None:
 def test_what_needs_https() -> None:
     """An authority of clients, and a redirect, without HTTPS would do nothing."""
     (problem,) = contradictions(TLS_CLIENT_CA="ca.pem")
-    assert problem.what == "TLS_CLIENT_CA (TLS_CLIENT_CA from somewhere) is set, and HTTPS is off."
+    assert problem.what == "TLS_CLIENT_CA (TLS_CLIENT_CA from somewhere) is set, but HTTPS is off."
     (problem,) = contradictions(TLS_REDIRECT_BIND=(TCPAddress("", 80),))
-    assert problem.what == "TLS_REDIRECT_BIND (TLS_REDIRECT_BIND from somewhere) is set, and HTTPS is off."
+    assert problem.what == "TLS_REDIRECT_BIND (TLS_REDIRECT_BIND from somewhere) is set, but HTTPS is off."
     assert contradictions(**PAIR, TLS_REDIRECT_BIND=(TCPAddress("", 80),)) == []
 
 
 def test_redirect_where_the_app_is() -> None:
     """One address cannot be both for the app and for the redirect to it."""
     (problem,) = contradictions(**PAIR, HOST="", PORT=80, TLS_REDIRECT_BIND=(TCPAddress("", 80),))
-    assert problem.what == "TLS_REDIRECT_BIND (TLS_REDIRECT_BIND from somewhere) has :80, where the app is served."
+    assert problem.what == "TLS_REDIRECT_BIND (TLS_REDIRECT_BIND from somewhere) has :80, on which the app is served."
 
 
 def test_ciphers_of_a_version_that_is_not_spoken() -> None:
@@ -144,7 +144,7 @@ def test_trusting_everybody() -> None:
     """Trusting every peer is allowed and worth a remark, also among other proxies."""
     for trusted in ("*", "10.0.0.1,*"):
         (remark,) = resolve([command_line({"TRUSTED_PROXIES": (trusted,)})]).warnings
-        assert remark.what == "TRUSTED_PROXIES is '*': every peer may say who the client is."
+        assert remark.what == "TRUSTED_PROXIES is '*', so every peer can forge the client's address."
     for trusted, shown in [
         ("0.0.0.0/0", "0.0.0.0/0"),
         ("::/0", "::/0"),
@@ -153,7 +153,7 @@ def test_trusting_everybody() -> None:
         ("::ffff:0:0/96", str(ipaddress.ip_network("::ffff:0:0/96"))),  # Python 3.13 writes ::ffff:0.0.0.0/96
     ]:
         (remark,) = resolve([command_line({"TRUSTED_PROXIES": (trusted,)})]).warnings
-        assert remark.what == f"TRUSTED_PROXIES is {shown}: every peer may say who the client is."
+        assert remark.what == f"TRUSTED_PROXIES is {shown}, so every peer can forge the client's address."
     assert (
         resolve([command_line({"TRUSTED_PROXIES": ("10.0.0.0/8,fc00::/7,fe80::/10,2600:1f00::/24,unix",)})]).warnings
         == ()
@@ -263,8 +263,8 @@ def test_no_other_account_without_a_supervisor(name: str, app_is_loaded: bool) -
         without_supervisor(app_is_loaded=app_is_loaded, **{name: "0"})
     (problem,) = caught.value.problems
     option = TABLE[name].option
-    assert problem.what == f"{name} ({option}) is '0', and a server of one process stays who started it."
-    assert f"Drop {name} and start it as who it should be" in problem.hint
+    assert problem.what == f"{name} ({option}) is '0', but a server of one process cannot change its account."
+    assert f"Drop {name} and start it under the right account" in problem.hint
     assert "`flask serve`" in problem.hint
 
 

@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from flask_prodserve.settings import TABLE, Setting, Settings
-from flask_prodserve.settings.table import GROUP_TITLES, PREFIX
+from flask_prodserve.settings.declaration import PREFIX
+from flask_prodserve.settings.table import GROUP_TITLES
 
 ROWS = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 GROUPS = pytest.mark.parametrize("group", [member.name for member in dataclasses.fields(Settings)])

@@ -15,7 +15,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Request
 
-from flask_prodserve.settings.table import FORWARDED_FIELDS
+from flask_prodserve.settings.groups.network import FORWARDED_FIELDS
 from flask_prodserve.units import parse_trusted_peer
 from flask_prodserve.wsgi.forwarded import MISLEADING_KEYS, Forwarded, PeerTrust
 from profiles import sized

@@ -13,7 +13,8 @@ from flask_prodserve.engine.context import EngineContext
 from flask_prodserve.engine.guard import guard as guard_module
 from flask_prodserve.engine.guard.guard import Guard
 from flask_prodserve.engine.guard.health import SHED_SECONDS
-from flask_prodserve.settings.table import Settings, Workers
+from flask_prodserve.settings.groups.processes import Workers
+from flask_prodserve.settings.table import Settings
 from serving import ManualClock
 
 THREADS = 4
