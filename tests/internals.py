@@ -16,7 +16,7 @@ from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.steward import Steward
 from flask_prodserve.engine.engine import Engine
 from flask_prodserve.engine.exchange.request import RECEIVE_BODY_BYTES
-from flask_prodserve.engine.guard import guard, shedding
+from flask_prodserve.engine.guard import clients, guard, shedding
 from flask_prodserve.engine.guard.guard import Guard
 from flask_prodserve.engine.spool import Spool
 from flask_prodserve.net.tls import Certificates
@@ -137,7 +137,7 @@ def moved_streams(engine: Engine) -> int:
 
 def threads_that_wait_for_clients(engine: Engine) -> int:
     """Count the responses whose thread waits until the client takes something."""
-    return sum(channel.holds_thread for channel in channels(engine))
+    return sum(clients.holds_thread(channel) for channel in channels(engine))
 
 
 def certificates(engine: Engine) -> Certificates | None:

@@ -14,8 +14,10 @@ import pytest
 from flask import Flask, Response, request
 
 import internals
-from flask_prodserve.engine.connection.connection import LINGER_BYTES, LINGER_SECONDS, Connection
+from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.connection.lingering import LINGER_BYTES, LINGER_SECONDS
 from flask_prodserve.engine.exchange.request import RECEIVE_BYTES
+from flask_prodserve.engine.guard import clients
 from serving import PATIENCE, ManualClock, Served, in_thread, wait_until
 from wire import Wire, get, is_reset
 
@@ -595,7 +597,7 @@ def test_readers_of_streams(clock: ManualClock) -> None:
     with in_thread(app, clock=clock, threads=1, min_send_rate=TOO_FAST) as served, Client(served.address) as wire:
         wire.send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n")
         channel = channel_of(served)
-        wait_until(lambda: channel.holds_thread, "the stream to wait for its reader")
+        wait_until(lambda: clients.holds_thread(channel), "the stream to wait for its reader")
         served.look()
         pass_time(served, clock, 6)
         assert not served.table
@@ -613,7 +615,7 @@ def test_what_comes_after_an_early_error(served: Served, clock: ManualClock) -> 
     with Client(served.address) as wire:
         wire.send(b"GET /" + bytes(9000).replace(b"\0", b"a"))
         channel = channel_of(served)
-        wait_until(lambda: channel._lingering is not None)
+        wait_until(lambda: channel.lingering is not None)
         wire.socket.setblocking(False)
 
         def is_read() -> bool:
@@ -625,7 +627,7 @@ def test_what_comes_after_an_early_error(served: Served, clock: ManualClock) -> 
         for _ in range(20):
             is_read()
             served.settle()
-        assert LINGER_BYTES <= channel._discarded < LINGER_BYTES + RECEIVE_BYTES
+        assert LINGER_BYTES <= channel.lingering.discarded < LINGER_BYTES + RECEIVE_BYTES
         wire.socket.settimeout(PATIENCE)
         assert wire.response().status == 414
         clock.advance(6)

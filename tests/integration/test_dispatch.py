@@ -20,6 +20,7 @@ from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.request_queue import RequestQueue
 from flask_prodserve.engine.dispatch.slow_kinds import SlowKinds
 from flask_prodserve.engine.dispatch.steward import Steward
+from flask_prodserve.engine.guard import clients
 from flask_prodserve.net.loads import Loads
 from serving import PATIENCE, Served, in_thread, wait_until
 from wire import Wire, get
@@ -247,7 +248,7 @@ def test_a_long_response_is_written_without_the_lead(held: Held, monkeypatch: py
     with in_thread(held.app, threads=THREADS) as served, Wire(served.address) as wire:
         wire.send(b"GET /longer HTTP/1.1\r\nHost: test\r\n\r\n")
         wait_until(
-            lambda: any(channel.holds_thread for channel in served.connections),
+            lambda: any(clients.holds_thread(channel) for channel in served.connections),
             "a thread to wait for the client",
         )
         get_hello(served)

@@ -18,6 +18,7 @@ from flask import Flask, Response, request, send_file
 
 import internals
 from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.guard import clients
 from flask_prodserve.engine.spool import MEMORY_SHARE, PRESSURE, Spool
 from serving import PATIENCE, ManualClock, Served, defaults, flask, in_thread, run, wait_until
 from wire import RESETS, Wire, get, is_reset
@@ -437,7 +438,7 @@ def test_long_responses_hold_no_thread(tmp_path: Path) -> None:
 
 def is_at_work(channel: Connection) -> bool:
     """Whether a thread runs its request, and does not wait for its client."""
-    return channel.running and channel.queued_at is None and not channel.holds_thread
+    return channel.running and channel.queued_at is None and not clients.holds_thread(channel)
 
 
 def _channels(served: Served) -> list[Connection]:

@@ -21,7 +21,8 @@ from flask import Flask, Response, jsonify, request, send_file
 
 import internals
 from certificates import RSA, Pair, make, openssl
-from flask_prodserve.engine.connection.connection import LINGER_SECONDS, Connection
+from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.connection.lingering import LINGER_SECONDS
 from flask_prodserve.engine.connection.tls_transport import RECORD_BYTES, TLSTransport
 from flask_prodserve.engine.connection.transport import TCPTransport
 from flask_prodserve.engine.exchange.request import RECEIVE_BODY_BYTES

@@ -12,9 +12,6 @@ Two threads use a connection: the event loop's, and while it is *running* the on
   answered and the system has taken the whole answer; nothing is read meanwhile. So only the rest of
   one response is ever kept for a client, however many requests it sends without reading, and what
   the event loop's thread answers by itself goes out without waiting.
-
-A connection that closes after a response first shuts down sending and reads until the client has closed (RFC 9112, section 9.6).
-Otherwise unread bytes would make the kernel reset the connection, and the client could lose the response.
 """
 
 from __future__ import annotations
@@ -25,8 +22,6 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import IO, Protocol
 
-from ...clock import Deadline
-from ...protocol.deadlines import Phase, Waiting
 from ...protocol.proxy_v1v2 import MalformedHeaderError
 from ..context import EngineContext
 from ..exchange.peer import Peer
@@ -37,22 +32,14 @@ from ..exchange.responders import Responder
 from ..exchange.response import Response, report
 from ..exchange.task import Task
 from .event_loop import EventLoop
-from .progress import ClientProgress, Snapshot
+from .lingering import Lingering
+from .progress import ClientProgress
 from .proxy_header import ProxyHeaderReader
 from .receiver import Receiver
-from .sender import HIGH_WATERMARK, Sender
+from .sender import Sender
 from .transport import Transport
 
 logger = logging.getLogger("flask_prodserve.engine")
-
-LINGER_SECONDS = 5.0
-"""How long a closed connection may go on sending bytes that are discarded (nginx: lingering_timeout)."""
-
-LINGER_BYTES = 1 << 21
-"""How many of them are read after a refused head: what is under way until the client sees the response, on 100 Mbit/s and 150 ms (Tomcat:
-maxSwallowSize, 2 MB; Go: 256 KB). The rest stays with the client's system, which is not reset before LINGER_SECONDS have passed. A body
-that follows a good head is read for all of that time: Apache's proxy passes a 413 on only after it has sent the whole upload.
-"""
 
 DRAIN_IDLE_SECONDS = 1.0
 """While draining: how long a connection that has just been used may send its next request, to be told ``Connection: close``."""
@@ -127,8 +114,8 @@ class Connection:
         self._proxy_header = proxy_header
         self._client_closes = False
         self._head_was_read = False
-        self._lingering: Deadline | None = None
-        self._discarded = 0
+        self.lingering: Lingering | None = None
+        """Set after the last response is sent and sending is shut down."""
 
     # What a task needs; see ``exchange.response.Client``.
 
@@ -165,8 +152,8 @@ class Connection:
         return self.transport.handshaking
 
     def readable(self) -> bool:
-        if self._lingering is not None:
-            return self._discarded < LINGER_BYTES or self._head_was_read
+        if self.lingering is not None:
+            return self.lingering.reads
         return not (
             self.running
             or self.output.size
@@ -200,7 +187,7 @@ class Connection:
         if not self.readable():
             # The event may be older than the turn that has begun since. Bytes that are read now would be taken for the beginning of a
             # request, and the true beginning is in ``receiver.unread``.
-            if self._lingering is not None:  # not watched for reading: the client has gone
+            if self.lingering is not None:  # not watched for reading: the client has gone
                 self.close()
             return False
         try:
@@ -212,8 +199,8 @@ class Connection:
         if not data:
             self.close()
             return False
-        if self._lingering is not None:
-            self._discarded += len(data)
+        if self.lingering is not None:
+            self.lingering.discarded += len(data)
             return False
         self.progress.last_activity = self.context.clock()
         return self.received(data)
@@ -288,7 +275,7 @@ class Connection:
                 return
             self.close_when_flushed = False
             if not self._client_closes or self.transport.receive(RECEIVE_BYTES) is not None:
-                self._lingering = Deadline(LINGER_SECONDS, self.context.clock)
+                self.lingering = Lingering(self.context.clock, is_bounded=not self._head_was_read)
                 self.receiver.discard()
                 return
         except OSError:
@@ -308,6 +295,12 @@ class Connection:
             if not self.running:
                 self.receiver.discard()
 
+    def end(self) -> None:
+        """Close with an end of file first: a client that sends something at this moment sees no reset."""
+        with self.output_lock, contextlib.suppress(OSError, ValueError):  # the client has gone, or is in a handshake
+            self.transport.shut_down_sending()
+        self.close()
+
     def reset(self) -> None:
         """Close at once, and have the system discard what the client has not taken."""
         with self.output_lock:
@@ -326,79 +319,16 @@ class Connection:
         logger.exception("closed a connection because of an error of the server")
         self.close()
 
-    # The event loop's thread: deadlines.
-
-    def waiting(self, now: float) -> Waiting | None:
-        """Return what the client has to do, if it is its turn. Progress is measured from call to call: call it about every half second."""
-        running, unsent = self.running, self.output.size
-        request = None if running else self.receiver.incoming
-        snapshot = Snapshot(
-            running,
-            self._lingering is not None,
-            self.answered,
-            unsent,
-            request.began if request is not None and request.started else None,
-            None if request is None else request.body_progress,
-            0 if request is None else request.body_received,
-        )
-        if not self.progress.must_take(snapshot):
-            return self.progress.waiting(snapshot, now)
-        try:
-            left = self.transport.unacknowledged
-        except (OSError, ValueError):  # closed
-            return None
-        return self.progress.waiting(snapshot, now, taken=self.sender.taken_by_system - left, left=left)
-
-    @property
-    def kept(self) -> int:
-        """Bytes that are kept until the client does its part: of a response, or of a body that is not complete."""
-        request = self.receiver.incoming
-        return self.output.kept + (0 if request is None or self.running else request.body_received)
-
-    def speed(self, now: float) -> float | None:
-        """Return the bytes a second at which the client lately took what is kept for it, or sent it. None if too little is known."""
-        request = None if self.running else self.receiver.incoming
-        return self.progress.speed(now, None if request is None else request.body_progress)
-
-    @property
-    def holds_thread(self) -> bool:
-        """Whether the running thread waits until the client takes something."""
-        return self.running and self.output.backlog > HIGH_WATERMARK
-
-    def catch_up(self) -> None:
-        """Use the socket before the client is called late: the event loop may be late itself."""
-        if self.progress.takes or self.transport.waits:
-            self.handle_write()
-        else:
-            self.handle_read()
+    # The event loop's thread: requests.
 
     def queue(self) -> None:
         """Note that the request has to wait."""
         if self.queued_at is None:
             self.queued_at = self.context.clock()
 
-    def queued_for(self, now: float) -> float:
-        """Return the seconds that the request has been waiting for a thread or others of its endpoint, or since it arrived."""
-        return now - (self.progress.last_activity if self.queued_at is None else self.queued_at)
-
-    def give_up_waiting(self, phase: Phase, reply: Reply) -> None:
-        """End a connection whose client is late in *phase*, with *reply* if it has begun a request."""
-        if phase in (Phase.HEAD, Phase.BODY):
-            self.refuse(reply)
-        elif phase in (Phase.SENDING, Phase.FLUSHING):
-            self.reset()
-        else:
-            with (
-                self.output_lock,
-                contextlib.suppress(OSError, ValueError),
-            ):  # the client has gone, or is in a handshake
-                # A client that sends something at this moment sees an end, and no reset.
-                self.transport.shut_down_sending()
-            self.close()
-
     def stop_lingering(self) -> None:
         """Close a connection that was shut down LINGER_SECONDS ago, if its client has all of its response."""
-        if self._lingering is not None and self._lingering.passed() and self.progress.acknowledged:
+        if self.lingering is not None and self.lingering.is_over and self.progress.acknowledged:
             self.close()
 
     def refuse(self, reply: Reply) -> None:
@@ -464,7 +394,7 @@ class Connection:
         return self.progress.idle_since(
             self.context.clock(),
             answered=self.answered,
-            lingering=self._lingering is not None,
+            lingering=self.lingering is not None,
             pending=self.pending(),
         )
 

@@ -13,6 +13,7 @@ from ...protocol.deadlines import Phase, overdue
 from ..connection.connection import Connection
 from ..context import EngineContext
 from ..exchange.reply import Reply
+from . import clients
 
 _LINES = {
     Phase.CONNECTED: (logging.INFO, "closed connections that sent nothing in time"),
@@ -38,7 +39,7 @@ class ClientDeadlines:
 
     def check(self, connection: Connection, now: float) -> None:
         """Measure the progress of an open connection, and cut its client later if it is late."""
-        waiting = connection.waiting(now)
+        waiting = clients.waiting(connection, now)
         connection.stop_lingering()
         if waiting is not None and overdue(waiting, self._timeouts, now) is not None:
             self._later(partial(self._cut, connection))
@@ -46,12 +47,25 @@ class ClientDeadlines:
     def _cut(self, connection: Connection) -> None:
         """Cut the client, unless it turns out that the server was late to read what it had sent."""
         if connection.connected:
-            connection.catch_up()
+            _catch_up(connection)
         now = self._clock()
-        waiting = connection.waiting(now) if connection.connected else None
+        waiting = clients.waiting(connection, now) if connection.connected else None
         setting = overdue(waiting, self._timeouts, now) if waiting is not None else None
         if waiting is None or setting is None:
             return
         level, line = _LINES[waiting.phase]
         self._limit_events.count(setting, line, level)
-        connection.give_up_waiting(waiting.phase, Reply(408, f"The client took too long ({setting})."))
+        if waiting.phase in (Phase.HEAD, Phase.BODY):
+            connection.refuse(Reply(408, f"The client took too long ({setting})."))
+        elif waiting.phase in (Phase.SENDING, Phase.FLUSHING):
+            connection.reset()
+        else:
+            connection.end()
+
+
+def _catch_up(connection: Connection) -> None:
+    """Use the socket before the client is called late: the event loop may be late itself."""
+    if connection.progress.takes or connection.transport.waits:
+        connection.handle_write()
+    else:
+        connection.handle_read()

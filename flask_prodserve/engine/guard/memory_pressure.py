@@ -10,6 +10,7 @@ from ..connection.connection import Connection
 from ..connection.table import ConnectionTable
 from ..context import EngineContext
 from ..exchange.reply import SPOOL_FULL
+from . import clients
 
 SUPPOSED_SPEED = 1 << 16
 """Bytes a second that a client is supposed to take or send while its speed is unknown."""
@@ -65,16 +66,16 @@ class MemoryPressure:
         """Choose clients, and have them cut later."""
         now = self._clock()
         holders = [
-            Holder(connection, kept, connection.speed(now))
+            Holder(connection, kept, clients.speed(connection, now))
             for connection in self._table.connections.values()
-            if (kept := connection.kept)
+            if (kept := clients.kept(connection))
         ]
         for connection in to_cut(holders, self._spool.excess, full=self._spool.full):
             self._later(partial(self._cut, connection))
 
     def _cut(self, connection: Connection) -> None:
         """Cut the client, unless room was made meanwhile."""
-        if not (connection.connected and connection.kept and self._spool.excess):
+        if not (connection.connected and clients.kept(connection) and self._spool.excess):
             return
         self._limit_events.count(
             "MAX_SPOOL",

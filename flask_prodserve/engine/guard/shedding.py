@@ -21,6 +21,7 @@ from ..dispatch.admission import Admission
 from ..dispatch.dispatcher import Dispatcher
 from ..exchange.reply import RETRY_AFTER_SECONDS, Reply
 from ..exchange.task import Task
+from . import clients
 from .request_deadlines import STREAM_SECONDS
 
 GONE_SECONDS = 1.0
@@ -156,7 +157,7 @@ class Shedding:
         def is_overdue(connection: Connection) -> bool:
             nonlocal behind
             behind -= 1
-            waiting.append(connection.queued_for(now))
+            waiting.append(clients.queued_for(connection, now))
             share = share_of_timeout(standing=standing, behind=behind, threads=self._threads)
             return self._waits_in_vain(connection, now, share)
 
@@ -179,7 +180,7 @@ class Shedding:
             # It is refused already, and waits for nothing. The end of its body may be unknown, so
             # a 503 that keeps the connection open would be wrong.
             return False
-        waited = connection.queued_for(now)
+        waited = clients.queued_for(connection, now)
         limit = self._endpoint_of(request.head).limits.queue_timeout if request.head is not None else None
         if limit is None:
             limit = self._queue_timeout
@@ -216,8 +217,8 @@ class Shedding:
             Stream(
                 connection,
                 self._dispatcher.is_stream(connection),
-                connection.holds_thread,
-                connection.speed(now) or 0.0,
+                clients.holds_thread(connection),
+                clients.speed(connection, now) or 0.0,
             )
             for connection in self._table.connections.values()
             if _has_streamed(connection, now)
