@@ -7,6 +7,7 @@ differs, and each call makes a new parser, as it must where a head has been refu
 
 from __future__ import annotations
 
+import logging
 import time
 import timeit
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from typing import Any
 
 import h11
 from apps import call
-from flask_prodserve.engine.adjustments import EngineAdjustments
-from flask_prodserve.engine.parser import RequestParser
-from flask_prodserve.engine.task import Task
 from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser
 
+from flask_prodserve.engine.context import EngineContext
+from flask_prodserve.engine.exchange.peer import Peer
+from flask_prodserve.engine.exchange.request import Request
+from flask_prodserve.engine.exchange.task import Task
 from flask_prodserve.protocol.request_head import HeadLimits, HeadReader
 from flask_prodserve.protocol.response_head import compose, http_date
 from flask_prodserve.settings import Settings
@@ -83,23 +85,20 @@ def compose_head() -> None:
 
 
 def task() -> Task:
-    """A task whose request has been read. Of its channel, the WSGI environment takes only what stands here.
+    """Return a task whose request has been read. Its client has only what the WSGI environment takes from it.
 
-    Asked several times, it makes the body's stream, which is empty, only the first time.
+    If it is asked several times, it makes the body's stream, which is empty, only the first time.
     """
-    adjustments = EngineAdjustments(Settings())
-    request = RequestParser(adjustments)
+    context = EngineContext.of(lambda environ, start_response: [], Settings(), error_logger=logging.getLogger("micro"))
+    request = Request(context)
     request.received(HEAD)
-    channel: Any = SimpleNamespace(
-        server=SimpleNamespace(clock=time.monotonic),
-        addr=("192.0.2.1", 50000),
-        server_name="192.0.2.2",
-        server_port=8000,
-        scheme="http",
-        adj=adjustments,
+    client: Any = SimpleNamespace(
+        context=context,
+        peer=Peer("192.0.2.1", 50000, "192.0.2.2", 8000, "http"),
+        environ={},
         check_client_disconnected=bool,
     )
-    return Task(channel, request)
+    return Task(client, request)
 
 
 def best(piece: Callable[[], object]) -> float:
