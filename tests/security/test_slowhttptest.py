@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from target import QUICK, target
 
+from flask_prodserve.observe.cuts import QUIET_SECONDS
 from programs import program
-from serving import run, wait_until
+from serving import PATIENCE, run, wait_until
 from wire import get
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests look into /proc")
+pytestmark = [
+    # The program asks for an answer within PROBE_SECONDS, which must not depend on other programs.
+    pytest.mark.usefixtures("precedence"),
+    pytest.mark.skipif(sys.platform != "linux", reason="the tests look into /proc"),
+]
 
 CONNECTIONS = 400
 SECONDS = 16
@@ -40,6 +46,7 @@ LIMITS = {"HEADER_TIMEOUT": "5s", "BODY_TIMEOUT": "5s", "SEND_TIMEOUT": "5s"}
 def test_service_is_available(tmp_path: Path, mode: list[str], path: str, reasons: set[str]) -> None:
     """The service is available in every second of the attack, whose connections are cut meanwhile, and after it."""
     with target(tmp_path, **LIMITS) as served, served.left_as_found():
+        began = time.monotonic()
         host, port = served.address
         arguments = {
             "-c": CONNECTIONS,
@@ -53,7 +60,7 @@ def test_service_is_available(tmp_path: Path, mode: list[str], path: str, reason
         options = [text for option, value in arguments.items() for text in (option, str(value))]
         with run([program("slowhttptest"), *mode, "-g", *options], cwd=tmp_path) as attacking:
             wait_until(lambda: served.logged, "connections to be cut")
-            attacking.process.wait(SECONDS * 2)
+            attacking.process.wait(SECONDS + PATIENCE)
             assert attacking.exit_code() == 0, attacking.output
         with (tmp_path / "report.csv").open(newline="") as report:
             rows = list(csv.DictReader(report))
@@ -62,4 +69,4 @@ def test_service_is_available(tmp_path: Path, mode: list[str], path: str, reason
         assert len(rows) >= SECONDS / 2
         assert get(served.address).body == QUICK
         assert set(served.logged) <= reasons
-        assert max(served.logged.values()) == 1
+        assert max(served.logged.values()) <= 1 + (time.monotonic() - began) // QUIET_SECONDS
