@@ -14,7 +14,8 @@ serve: .venv
 # Under two minutes on two processors: no processes, proxies or attackers, and few random cases.
 quick: .venv
 	TEST_PROFILE=quick $(BIN)/pytest --quiet --numprocesses 4 tests/unit tests/security tests/integration \
-		--ignore tests/security/test_slow_clients.py --ignore tests/security/test_slowhttptest.py
+		--ignore tests/security/test_slow_clients.py --ignore tests/security/test_slowhttptest.py \
+		--ignore tests/integration/test_ten_times_the_load.py
 
 test: .venv
 	$(BIN)/pytest
