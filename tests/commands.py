@@ -19,6 +19,8 @@ from flask_prodserve import launcher
 from flask_prodserve.process import exit_guard
 from flask_prodserve.process.environment import Environment
 
+TESTS = Path(__file__).parent
+
 
 def ends(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
     """Run ``flask`` in a process, and return its exit code, standard output and standard error."""
@@ -45,7 +47,10 @@ def ends_here(folder: Path, *arguments: str, **variables: str) -> tuple[int, str
     loaded = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
+        # As in a process of its own: no folder of the tests is searched, and no module of that name is loaded yet.
+        patch.setattr(sys, "path", [entry for entry in sys.path if not Path(entry).is_relative_to(TESTS)])
+        for path in folder.iterdir():
+            patch.delitem(sys.modules, path.stem, raising=False)
         patch.setattr(sys, "dont_write_bytecode", True)
         # /proc has the environment with which the tests were started.
         patch.setattr(Environment, "of_this_process", lambda: Environment(dict(started), dict(os.environ)))
