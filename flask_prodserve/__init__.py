@@ -6,7 +6,6 @@ point and must not wait.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,10 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ProdServe", "__version__", "serve"]
 
-_HOMES = {"ProdServe": "extension", "serve": "extension", "__version__": "version"}
-
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "__version__":
+        from . import version
+
+        return version.__version__
+    if name in ("ProdServe", "serve"):
+        from . import extension
+
+        return getattr(extension, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

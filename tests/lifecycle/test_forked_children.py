@@ -187,13 +187,13 @@ def test_preload(tmp_path: Path) -> None:
         wait_until(lambda: not is_alive(old), "the worker to end")
         [first] = pids(tmp_path)
         assert is_alive(first)
-        assert not sockets(first)
+        wait_until(lambda: not sockets(first), "it to close what it inherited")
         server.signal(signal.SIGUSR2)
         server.command.wait_for("reloaded: ")
         wait_until(lambda: not is_alive(first), "the process of the old supervisor to end")
         last = pids(tmp_path)[-1]
         assert is_alive(last)
-        assert not sockets(last)
+        wait_until(lambda: not sockets(last), "it to close what it inherited")
         assert get(server.command.address, "/echo/1").status == 200
         server.signal(signal.SIGTERM)
         assert server.command.exit_code() == 0

@@ -26,6 +26,17 @@ with open(os.environ["STARTS"], "a") as starts:
 """
 """Imported by every interpreter that starts."""
 
+KILLS_WORKERS = """
+import os, pathlib, signal
+if "_FLASK_SERVE_HANDOVER" in os.environ:
+    workers = pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    for worker in map(int, workers):
+        os.kill(worker, signal.SIGKILL)
+        os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    pathlib.Path("killed").write_text("\\n".join(workers))
+"""
+"""In the interpreter of the new supervisor: all workers die before it can see them."""
+
 PRELOADED = """
 with open("imports", "a") as imports:
     imports.write(f"{os.getpid()}\\n")
@@ -108,6 +119,22 @@ def test_upgrade_that_hangs(tmp_path: Path) -> None:
             server.command.wait_for(f"the preflight check took longer than BOOT_TIMEOUT ({BOOT_TIMEOUT})")
             wait_until(lambda: server.workers == old, "the preflight check to end")
             load.wait_for(20)
+
+
+def test_workers_that_die_during_the_exec(tmp_path: Path) -> None:
+    """A supervisor that finds all workers dead when it takes over replaces them, and the upgrade succeeds."""
+    (tmp_path / "sitecustomize.py").write_text(KILLS_WORKERS)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    with serving(tmp_path, PYTHONPATH=path) as server:
+        server.wait_for_workers(2)
+        with server.under_load():
+            old = server.workers
+        server.signal(signal.SIGUSR2)
+        server.command.wait_for("reloaded: ")
+        server.wait_for_workers(2)
+        assert not server.workers & old
+        assert set(_pids(tmp_path / "killed")) == old
+        assert "Traceback" not in server.command.output
 
 
 def test_descriptors_after_an_upgrade(tmp_path: Path) -> None:
