@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 from itertools import groupby
 
 from .declaration import Setting
@@ -19,20 +20,25 @@ _REFERENCE_HEAD = """\
 
 <!-- Generated from flask_prodserve/settings/groups/ by `make settings`; a test fails when this page is stale. -->
 
-Every setting has one name everywhere: `PRODSERVE_THREADS` in `app.config` and in the environment (`FLASK_PRODSERVE_THREADS` is
-accepted too), `--threads` on the command line of `flask serve`, `threads=` in `ProdServe(app, ...)` and `serve(app, ...)`.
+Every setting has one name everywhere: `PRODSERVE_THREADS` in `app.config` and in the environment
+(`FLASK_PRODSERVE_THREADS` is accepted too), `--threads` on the command line of `flask serve`,
+`threads=` in `ProdServe(app, ...)` and `serve(app, ...)`.
 
-If several places give a value, the strongest wins: **command line** (or the arguments of `serve()` and `run()`) > **`PRODSERVE_*`
-in the environment** > **the platform's variables in the environment** (`PORT`, `WEB_CONCURRENCY`, `FORWARDED_ALLOW_IPS`) >
-**`app.config`** > **`ProdServe(app, ...)` arguments** > **default**. `flask serve config` shows what is in force and where it came
-from. An unknown `PRODSERVE_*` name or an invalid value in any place is refused at start, and all problems are listed at once.
+If several places give a value, the strongest wins: **command line** (or the arguments of `serve()`
+and `run()`) > **`PRODSERVE_*` in the environment** > **the platform's variables in the
+environment** (`PORT`, `WEB_CONCURRENCY`, `FORWARDED_ALLOW_IPS`) > **`app.config`** >
+**`ProdServe(app, ...)` arguments** > **default**. `flask serve config` shows what is in force and
+where it came from. An unknown `PRODSERVE_*` name or an invalid value in any place is refused at
+start, and all problems are listed at once.
 
-Some settings are needed before the app is loaded. They can only be set on the command line and in the environment.
+Some settings are needed before the app is loaded. They can only be set on the command line and in
+the environment.
 
 Sizes are written `8190`, `32KiB`, `10MB`; durations `30s`, `500ms`, `5m`; lists with commas.
 
-A duration may be at most `24d` (STATIC_MAX_AGE: `2147483647s`), a size at most `1048576GiB` (1 PiB), and any other number at most
-`2147483647`, if a setting has no lower bound of its own (THREADS and MAX_STREAMS: 10000, WORKERS: 1000). Larger ones are refused.
+A duration may be at most `24d` (STATIC_MAX_AGE: `2147483647s`), a size at most `1048576GiB` (1
+PiB), and any other number at most `2147483647`, if a setting has no lower bound of its own (THREADS
+and MAX_STREAMS: 10000, WORKERS: 1000). Larger ones are refused.
 """
 
 
@@ -100,14 +106,18 @@ def as_reference() -> str:
             declaration = row.declaration
             default = f"*{declaration.unset}*" if declaration.default is None else f"`{declaration.default}`"
             parts.append(f"### `{row.name}`\n")
-            parts.append(f"{declaration.summary}\n")
+            parts.append(f"{_wrapped(declaration.summary)}\n")
             usage = f"`{option_names(row)}`" if declaration.on_command_line else "not on the command line"
             keys = f"- Environment{'' if declaration.early else ' and `app.config`'}: `{row.key}`"
             if declaration.early:
                 keys += " (not `app.config`: it is needed before the app is loaded)"
             parts.append(f"- Default: {default}\n{keys}\n- Command line: {usage}\n")
-            parts.append(f"{declaration.why}\n")
+            parts.append(f"{_wrapped(declaration.why)}\n")
     return "\n".join(parts)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _written(resolved: Resolved, row: Setting) -> str | None:
