@@ -54,7 +54,8 @@ class Activity:
     """A snapshot of the work in one process."""
 
     served: int
-    """Requests whose response has started since the start, from the app or from the server itself.
+    """Requests that got a response so far, from the app or from the server itself; counted when it
+    starts.
     """
 
     connections: int

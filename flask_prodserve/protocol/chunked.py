@@ -176,4 +176,4 @@ class ChunkedDecoder:
         if match is None or self._trailer_bytes > MAX_TRAILERS:
             raise Refusal(400, "The trailer of the chunked body is malformed or too long.")
         if match[1].lower() in _NOT_IN_TRAILER:
-            raise Refusal(400, "The trailer of the chunked body has a field that may not come there.")
+            raise Refusal(400, "The trailer of the chunked body has a field that is not allowed there.")

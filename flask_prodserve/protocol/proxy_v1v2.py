@@ -94,7 +94,7 @@ def read_header(data: bytes) -> ProxyHeader | None:
         return _read_binary(data) if len(data) >= _FIXED.size else None
     if b"PROXY ".startswith(data[:6]):
         return _read_line(data)
-    raise MalformedHeaderError("it begins with something else")
+    raise MalformedHeaderError("it starts with something else")
 
 
 def _read_line(data: bytes) -> ProxyHeader | None:
@@ -116,7 +116,7 @@ def _read_line(data: bytes) -> ProxyHeader | None:
     try:
         source, destination = (read(match[name].decode("ascii")) for name in ("source", "destination"))
     except ValueError:
-        raise MalformedHeaderError("an address is none of the family that it names") from None
+        raise MalformedHeaderError("an address is not of the family in the header") from None
     return ProxyHeader(length, _socket_address(source, ports[0]), _socket_address(destination, ports[1]))
 
 
@@ -131,7 +131,7 @@ def _read_binary(data: bytes) -> ProxyHeader | None:
         return ProxyHeader(length, local=command == _LOCAL) if len(data) >= length else None
     layout = _INTERNET_STREAM.get(family)
     if layout is None and family != _UNIX_STREAM:
-        raise MalformedHeaderError("it is not about a stream over TCP or a Unix socket")
+        raise MalformedHeaderError("it does not describe a stream over TCP or a Unix socket")
     tlvs = _FIXED.size + (layout.size if layout is not None else _UNIX_ADDRESSES)
     if length < tlvs:
         raise MalformedHeaderError("it is too short for its addresses")
@@ -154,13 +154,13 @@ def _read_tlvs(header: bytes, position: int) -> bool:
     known: dict[int, tuple[int, int]] = {}
     for kind, start, end in _tlvs(header, position, len(header)):
         if kind in known:
-            raise MalformedHeaderError("a TLV comes twice that may come once")
+            raise MalformedHeaderError("a TLV that may come once comes twice")
         if kind in (_CRC32C, _SSL):
             known[kind] = start, end
     if _CRC32C in known:
         start, end = known[_CRC32C]
         if end - start != _CRC_BYTES:
-            raise MalformedHeaderError(f"its checksum has not {_CRC_BYTES} bytes")
+            raise MalformedHeaderError(f"its checksum does not have {_CRC_BYTES} bytes")
         zeroed = header[:start] + bytes(_CRC_BYTES) + header[end:]
         if crc32c(zeroed) != int.from_bytes(header[start:end], "big"):
             raise MalformedHeaderError("its checksum is wrong")
@@ -168,7 +168,7 @@ def _read_tlvs(header: bytes, position: int) -> bool:
         return False
     start, end = known[_SSL]
     if end - start < _SSL_FIXED.size:
-        raise MalformedHeaderError("what it says of TLS is cut")
+        raise MalformedHeaderError("its TLS information is cut")
     for _ in _tlvs(header, start + _SSL_FIXED.size, end):
         pass
     return bool(header[start] & _SSL_CLIENT)
@@ -183,7 +183,7 @@ def _tlvs(header: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
         kind, size = _TLV.unpack_from(header, position)
         position = start + size
         if position > end:
-            raise MalformedHeaderError("a TLV is longer than what it is in")
+            raise MalformedHeaderError("a TLV is longer than the part that contains it")
         yield kind, start, position
 
 

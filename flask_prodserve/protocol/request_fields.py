@@ -96,7 +96,7 @@ def read_fields(data: bytes, version: str, max_count: int) -> tuple[dict[str, st
         # RFC 9112, section 3.2: 400 to a 1.1 request that lacks a Host.
         raise Refusal(400, "The request has no Host field.")
     if host and not is_host(host):
-        raise Refusal(400, "The Host field is no valid host and port.")
+        raise Refusal(400, "The Host field is not a valid host and port.")
     content_length, chunked = _framing(fields, version)
     keep_alive = _keep_alive(fields.get("HTTP_CONNECTION"), version)
     expect_continue = _expect(fields.get("HTTP_EXPECT"), version) and bool(chunked or content_length)
@@ -161,7 +161,7 @@ def _framing(fields: dict[str, str], version: str) -> tuple[int | None, bool]:
             return None, False
         # The length of the text limits the number before it is converted.
         if len(length) > MAX_LENGTH_DIGITS or not _LENGTH.fullmatch(length):
-            raise Refusal(400, "Content-Length is no number of bytes.")
+            raise Refusal(400, "Content-Length is not a number of bytes.")
         return int(length), False
     # Section 6.1: a 1.0 message with a coding, and one with a length as well, must be treated as an
     # attempt at smuggling.
@@ -176,7 +176,7 @@ def _refuse_coding(value: str) -> None:
     codings = [coding.strip(" \t") for coding in value.split(",")]
     if not all(map(TOKEN.fullmatch, codings)) or "chunked" in codings[:-1]:
         raise Refusal(400, "Transfer-Encoding is malformed, or chunked is not its last coding.")
-    raise Refusal(501, "This server knows no transfer coding but chunked.")
+    raise Refusal(501, "This server supports no transfer coding but chunked.")
 
 
 def _keep_alive(connection: str | None, version: str) -> bool:
@@ -186,7 +186,7 @@ def _keep_alive(connection: str | None, version: str) -> bool:
     options = [option.strip(" \t") for option in connection.lower().split(",")]
     for option in options:
         if option in _END_TO_END or option.startswith("x-forwarded-"):
-            raise Refusal(400, "The Connection field names a field that is not the connection's.")
+            raise Refusal(400, "The Connection field names a field that does not belong to the connection.")
     return "close" not in options and (version == "1.1" or "keep-alive" in options)
 
 
@@ -197,7 +197,7 @@ def _expect(value: str | None, version: str) -> bool:
     if value is None or version == "1.0":
         return False
     if value.lower() != "100-continue":
-        raise Refusal(417, "This server understands no expectation but 100-continue.")
+        raise Refusal(417, "This server supports no expectation but 100-continue.")
     return True
 
 

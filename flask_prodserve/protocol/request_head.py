@@ -203,7 +203,7 @@ def _target(method: str, target: str) -> tuple[str | None, str, str]:
     if method in ("CONNECT", "TRACE"):
         # A WSGI app cannot tunnel (RFC 9110, section 9.3.6); TRACE would show cookies to scripts
         # (section 9.3.8).
-        raise Refusal(501, "This server does not do CONNECT or TRACE.")
+        raise Refusal(501, "This server does not support CONNECT and TRACE.")
     if "#" in target:
         raise Refusal(400, "The request target has a fragment.")
     authority, rest = None, target
@@ -215,7 +215,7 @@ def _target(method: str, target: str) -> tuple[str | None, str, str]:
             raise Refusal(400, "The request target is neither a path nor an absolute URL.")
         authority, rest = absolute[1], absolute[2]
         if not is_host(authority):
-            raise Refusal(400, "The host of the request target is no valid host and port.")
+            raise Refusal(400, "The host of the request target is not a valid host and port.")
         if not rest.startswith("/"):
             rest = "/" + rest
     path, _, query = rest.partition("?")

@@ -114,9 +114,7 @@ def compose(
             elif meaning == "server":
                 server = None
             else:
-                corrections.append(
-                    f"{name} is not sent: it belongs to the connection, which is the server's (PEP 3333)"
-                )
+                corrections.append(f"{name} is not sent: the server manages the connection (PEP 3333)")
                 continue
         lines.append(f"{name}: {value.strip(_OWS)}\r\n")
     framing = _framing(code, method, version, length if length is not None else body_length)

@@ -1,7 +1,7 @@
 """Finds the static file that a request asks for, before any app is called.
 
 Rule: the wrappers in front of the apps (see ``stack``) count here as well. They decide which app
-has the path, and who the client is, which goes to the log.
+has the path, and which client address goes to the log.
 """
 
 from __future__ import annotations

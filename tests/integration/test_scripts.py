@@ -99,7 +99,7 @@ def test_ignored_under_the_flask_command(tmp_path: Path) -> None:
             "USER (serve(user=...)) is '0', but a server of one process cannot change its account.",
         ),
         ("ProdServe().run(app, group='0')", 2, "GROUP (run(group=...)) is '0'"),
-        ("serve(app, umask=0o027)", 2, "UMASK (serve(umask=...)) comes too late: the app is loaded already"),
+        ("serve(app, umask=0o027)", 2, "UMASK (serve(umask=...)) comes too late: the app is already loaded"),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, code: int, word: str) -> None:
