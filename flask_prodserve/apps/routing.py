@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from ..settings import SettingsError
-from ..settings.endpoint_limits import UNLIMITED, Endpoint, EndpointLimits
+from ..settings.endpoint_limits import UNLIMITED, Endpoint, EndpointLimits, Route
 from ..wsgi.mounts import MountTable
 from ..wsgi.prefix import path_below
 from .limits import limited_endpoints, limits_in_mount
@@ -52,23 +52,16 @@ class Router:
         self.has_limits = any(
             app.limited or app.other.limits != EndpointLimits() for app in [main, *(app for _, app in mounted)]
         )
-        """Whether any app has limits. If not, :meth:`endpoint_of` need not be asked."""
+        """Whether any app has limits."""
         self.own_paths = {prefix + path for path in main.rules.literal} if main.rules is not None else set()
         """Literal paths of the main app's rules; see :class:`.url_rules.UrlRules`."""
 
-    def kind(self, head: RequestHead) -> str:
-        """Return the name of all requests like this one: the method, and the app's mount with the
-        rule, or else the path.
-        """
+    def route(self, head: RequestHead) -> Route:
+        """Find where the request leads."""
         app, rule = self._find(head)
-        return f"{head.method} {head.path if app is None or rule is None else app.key + rule.rule}"
-
-    def endpoint_of(self, head: RequestHead) -> Endpoint:
-        """Return the endpoint that answers the request, with its limits."""
-        app, rule = self._find(head)
-        if app is None:
-            return UNLIMITED
-        return app.other if rule is None else app.limited.get(rule.endpoint, app.other)
+        if app is None or rule is None:
+            return Route(f"{head.method} {head.path}", UNLIMITED if app is None else app.other)
+        return Route(f"{head.method} {app.key}{rule.rule}", app.limited.get(rule.endpoint, app.other))
 
     def _find(self, head: RequestHead) -> tuple[RoutedApp | None, Rule | None]:
         path = path_below(self._prefix, head.path) if self._prefix else head.path

@@ -12,7 +12,7 @@ from ..clock import Clock, monotonic
 from ..observe.events import RequestDone
 from ..observe.limit_events import LimitEvents
 from ..protocol.request_head import HeadLimits, RequestHead
-from ..settings.endpoint_limits import UNLIMITED, Endpoint
+from ..settings.endpoint_limits import Route
 from .spool import Spool
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class EngineContext:
     drain: DrainCount
     error_logger: logging.Logger
     request_done: Callable[[RequestDone], None] | None
-    endpoint_of: Callable[[RequestHead], Endpoint]
+    route_of: Callable[[RequestHead], Route]
+    has_limits: bool
     file_for: FileFor | None
 
     @classmethod
@@ -73,7 +74,8 @@ class EngineContext:
         *,
         error_logger: logging.Logger,
         request_done: Callable[[RequestDone], None] | None = None,
-        endpoint_of: Callable[[RequestHead], Endpoint] | None = None,
+        route_of: Callable[[RequestHead], Route] | None = None,
+        has_limits: bool = False,
         file_for: FileFor | None = None,
         multiprocess: bool = False,
         limit_events: LimitEvents | None = None,
@@ -96,6 +98,7 @@ class EngineContext:
             drain=DrainCount(),
             error_logger=error_logger,
             request_done=request_done,
-            endpoint_of=endpoint_of or (lambda head: UNLIMITED),
+            route_of=route_of or (lambda head: Route(f"{head.method} {head.path}")),
+            has_limits=has_limits,
             file_for=file_for,
         )

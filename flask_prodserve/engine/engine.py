@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ..protocol.request_head import RequestHead
     from ..settings import Settings
-    from ..settings.endpoint_limits import Endpoint
+    from ..settings.endpoint_limits import Route
     from ..wsgi.forwarded import PeerTrust
 
 logger = logging.getLogger("flask_prodserve.engine")
@@ -64,8 +64,7 @@ class Engine:
     - *checked* is called every CHECK_SECONDS from the steward's thread with the activity that the event loop's thread has reported. So
       each call proves that both are alive. It must not raise.
     - *error_logger* gets the exceptions of the application.
-    - *kind* names the kind of a request, in words for people. The engine learns which kinds keep a thread waiting.
-    - *endpoint_of* tells the endpoint of a request, if any has limits.
+    - *route_of* finds where a request leads. The engine learns which kinds keep a thread waiting. *has_limits*: some endpoint has limits.
     - *exempt* tells for which addresses MAX_CONNECTIONS_PER_CLIENT does not hold.
     - *announcers* are the peers whose connections begin with a PROXY header, if there are any.
     - *own_paths* are paths that the app answers by itself, so that no health check is answered there.
@@ -83,8 +82,8 @@ class Engine:
         request_done: Callable[[RequestDone], None] | None,
         checked: Callable[[Activity], None] | None = None,
         error_logger: logging.Logger,
-        kind: Callable[[RequestHead], str] = lambda head: f"{head.method} {head.path}",
-        endpoint_of: Callable[[RequestHead], Endpoint] | None = None,
+        route_of: Callable[[RequestHead], Route] | None = None,
+        has_limits: bool = False,
         exempt: Callable[[str], bool] = lambda address: not address,
         announcers: PeerTrust | None = None,
         own_paths: Container[str] = (),
@@ -107,7 +106,8 @@ class Engine:
             settings,
             error_logger=error_logger,
             request_done=request_done,
-            endpoint_of=endpoint_of,
+            route_of=route_of,
+            has_limits=has_limits,
             file_for=file_for,
             multiprocess=loads is not None,
             limit_events=self.limit_events,
@@ -117,15 +117,14 @@ class Engine:
         self._table = ConnectionTable(
             limits.max_connections, limits.max_connections_per_client, exempt, self.limit_events, clock
         )
-        admission = None if endpoint_of is None else Admission(endpoint_of)
-        self._dispatcher = self._make_dispatcher(limits.max_streams, kind, admission)
+        admission = Admission() if has_limits else None
+        self._dispatcher = self._make_dispatcher(limits.max_streams, admission)
         self._guard = Guard(
             self._context,
             self._table,
             self._dispatcher,
             admission,
             slow_request=settings.observe.slow_request,
-            describe=kind,
         )
         self._activity = self._guard.health.activity()
         checks = {
@@ -140,14 +139,12 @@ class Engine:
             {path: check for path, check in checks.items() if path != "off" and path not in own_paths},
         )
 
-    def _make_dispatcher(
-        self, max_streams: int, kind: Callable[[RequestHead], str], admission: Admission | None
-    ) -> Dispatcher:
+    def _make_dispatcher(self, max_streams: int, admission: Admission | None) -> Dispatcher:
         threads = self._context.threads
         if not (hasattr(select, "epoll") and Alarm.available()):
             return PortableLoop(threads, max_streams, admission, shared=self._loads is not None)
         balancer = None if self._loads is None else Balancer(self._loads, self._table)
-        leadership = Leadership(threads, max_streams, kind, admission, balancer)
+        leadership = Leadership(threads, max_streams, admission, balancer)
         if balancer is not None:
             self._table.changed = leadership.update_accepting
         return leadership

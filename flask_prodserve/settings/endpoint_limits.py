@@ -50,6 +50,15 @@ UNLIMITED = Endpoint("", EndpointLimits())
 """Any endpoint without limits."""
 
 
+class Route(NamedTuple):
+    """Where a request leads."""
+
+    kind: str
+    """The name of all requests like it: the method with the mount and the URL rule, or the path."""
+
+    endpoint: Endpoint = UNLIMITED
+
+
 def _concurrency(value: object) -> int:
     count = units.parse_count(value)
     if count < 1:

@@ -12,6 +12,12 @@ from layers import LAYERS, PACKAGE, Import, below, circles, read, room
 
 MODULES = read()
 
+ENGINE = ["engine", "acceptor", "guard", "dispatch", "connection", "exchange", "context"]
+"""The rooms of the engine from the top down. Each imports only from those behind it."""
+
+GROUND = {"spool", "waitress_parts"}
+"""Rooms of the engine from which all others may import."""
+
 FOREIGN = {
     "waitress": {"engine"},
     "flask": {"apps", "service", "launcher", "extension", "cli"},
@@ -27,8 +33,8 @@ def mistakes() -> Iterator[str]:
     """Describe each import that the layers, or FOREIGN, do not allow."""
     for module, imports in MODULES.items():
         own = room(module)
-        # The package itself passes names on when they are used, all of them the extension's.
-        allowed = {"extension"} if module == PACKAGE.name else below(own)
+        # The package itself passes names of these on when they are used.
+        allowed = {"extension", "version"} if module == PACKAGE.name else below(own)
         for target in {one.target for one in imports if not one.typing}:
             top = target.split(".")[0]
             if top == PACKAGE.name and room(target) not in {own, *allowed}:
@@ -47,6 +53,19 @@ def test_imports_run_down_the_layers() -> None:
     # No file is a drawer for everything.
     names = {module.rpartition(".")[2] for module in MODULES}
     assert not names & {"utils", "util", "helpers", "common", "misc", "manager"}
+
+
+def test_imports_of_the_engine_run_one_way() -> None:
+    """Inside the engine, imports run down ENGINE, those under TYPE_CHECKING included, and one file imports waitress."""
+    inside = {name: imports for name, imports in MODULES.items() if name.startswith("flask_prodserve.engine.")}
+    rooms = {name: name.split(".")[2] for name in inside}
+    assert set(rooms.values()) == {*ENGINE, *GROUND}
+    for module, imports in inside.items():
+        own = rooms[module]
+        allowed = {own, *GROUND, *(ENGINE[ENGINE.index(own) + 1 :] if own in ENGINE else ())}
+        used = {rooms[one.target] for one in imports if one.target in rooms}
+        assert used <= allowed, f"{module} imports from {sorted(used - allowed)}"
+        assert own == "waitress_parts" or not any(one.target.split(".")[0] == "waitress" for one in imports)
 
 
 def test_only_apps_and_above_read_flask_apps() -> None:

@@ -13,13 +13,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..connection.connection import Connection
-
-if TYPE_CHECKING:
-    from ...protocol.request_head import RequestHead
-    from ...settings.endpoint_limits import Endpoint
 
 
 class Share:
@@ -35,13 +30,9 @@ class Share:
 
 
 class Admission:
-    """Decides which requests run now.
+    """Decides which requests run now. For any thread."""
 
-    For any thread. *endpoint_of* returns the endpoint of a request.
-    """
-
-    def __init__(self, endpoint_of: Callable[[RequestHead], Endpoint]) -> None:
-        self._endpoint_of = endpoint_of
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
         self._counted: dict[Connection, Share] = {}
@@ -55,7 +46,7 @@ class Admission:
         request = connection.current
         if connection in self._counted or request is None or request.reply is not None or request.head is None:
             return True
-        endpoint = self._endpoint_of(request.head)
+        endpoint = request.route.endpoint
         if endpoint.limits.max_concurrency is None:
             return True
         with self._lock:

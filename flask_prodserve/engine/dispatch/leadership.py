@@ -29,7 +29,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ...clock import Deadline, monotonic
 from ..connection.connection import Connection, TurnEnd
@@ -40,9 +39,6 @@ from .dispatcher import Dispatcher, ServiceThread
 from .poller import GONE, Poller
 from .slow_kinds import SlowKinds
 from .steward import PATIENCE, Claim, Steward
-
-if TYPE_CHECKING:
-    from ...protocol.request_head import RequestHead
 
 HANDSHAKE_TURN_SECONDS = 0.002
 """How long the leader goes on with TLS handshakes before others get their turn: each computes for
@@ -56,8 +52,7 @@ CALL_SECONDS = 0.1
 class Leadership(Dispatcher):
     """The dispatcher for epoll.
 
-    *kind* names the kind of a request: kinds that keep a thread waiting are remembered. *balancer*:
-    other processes accept from the same listeners.
+    Kinds of requests that keep a thread waiting are remembered. *balancer*: other processes accept from the same listeners.
     """
 
     _leaders = 1
@@ -66,12 +61,10 @@ class Leadership(Dispatcher):
         self,
         threads: int,
         max_streams: int,
-        kind: Callable[[RequestHead], str],
         admission: Admission | None,
         balancer: Balancer | None,
     ) -> None:
         super().__init__(threads, max_streams, admission)
-        self._kind = kind
         self._balancer = balancer
         if balancer is not None:
             self._full_changed = self.update_accepting
@@ -249,8 +242,7 @@ class Leadership(Dispatcher):
             return True
         if self._admission is not None and not self._admission.admit(connection):
             return True
-        head = request.head
-        kind = self._kind(head) if self._slow_kinds and head is not None else None
+        kind = request.route.kind if self._slow_kinds else None
         if kind is not None and kind in self._slow_kinds:
             with self._lock:
                 if self._queue.slow_must_wait():
@@ -268,7 +260,7 @@ class Leadership(Dispatcher):
                 if self._budget.full:
                     self._queue.add(connection)
                     return True
-        claim: Claim = [head]
+        claim: Claim = [request]
         began = self._steward.watch(claim)
         end = connection.answer()
         leads = True
@@ -302,10 +294,10 @@ class Leadership(Dispatcher):
         """
         with self._lock:
             try:
-                head = claim.pop()
+                request = claim.pop()
             except IndexError:
                 return
             self._take_slot()
             self._assign(None)
-        if waits and head is not None:
-            self._slow_kinds.add(self._kind(head))
+        if waits:
+            self._slow_kinds.add(request.route.kind)

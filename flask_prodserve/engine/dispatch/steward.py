@@ -17,13 +17,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...clock import Deadline, monotonic
 from .alarm import Alarm
-
-if TYPE_CHECKING:
-    from ...protocol.request_head import RequestHead
 
 PATIENCE = 0.001
 """Seconds that a leader may wait inside a request. About the time that a hand-over is worth (and a
@@ -41,9 +38,9 @@ SUSPICION_SECONDS = 0.25
 AT_ONCE = 1e-6
 """Seconds. An alarm that is set to 0 does not ring (timerfd_settime(2))."""
 
-Claim = list["RequestHead | None"]
-"""What a leader makes for each request that it runs, with the request's head in it. The thread that
-pops the head has the lead.
+Claim = list[Any]
+"""What a leader makes for each request that it runs, with the request in it. The thread that pops
+the request has the lead.
 """
 
 

@@ -14,6 +14,7 @@ from ...protocol.chunked import ChunkedDecoder
 from ...protocol.deadlines import Progress
 from ...protocol.refusal import Refusal
 from ...protocol.request_head import HeadReader, RequestHead
+from ...settings.endpoint_limits import Route
 from ...units import format_size
 from ..context import EngineContext
 from ..spool import SpoolFull, cannot_be_kept
@@ -49,6 +50,7 @@ class Request:
         "_decoder",
         "_missing",
         "_reader",
+        "_route",
         "_step",
         "began",
         "body_progress",
@@ -64,6 +66,7 @@ class Request:
         self._body: Body | None = None
         self._decoder: ChunkedDecoder | None = None
         self._missing = 0
+        self._route: Route | None = None
         # How much of a chunked body is read at a time in addition to its current chunk. Small chunks lower it for good: a client that
         # mixes in large ones must not get more at a time again.
         self._step = RECEIVE_BYTES
@@ -80,6 +83,14 @@ class Request:
     def started(self) -> bool:
         """Tell whether any of the request has arrived. Blank lines between requests do not count."""
         return self._reader.started
+
+    @property
+    def route(self) -> Route:
+        """Where the request leads, found once. Its head must be complete."""
+        if self._route is None:
+            assert self.head is not None
+            self._route = self._context.route_of(self.head)
+        return self._route
 
     @property
     def body_received(self) -> int:
@@ -134,8 +145,7 @@ class Request:
             case "MAX_HEADER_COUNT":
                 what = f"rejected requests with more than {most.count} header fields with 431"
             case _:
-                assert self.head is not None
-                endpoint = self._context.endpoint_of(self.head)
+                endpoint = self.route.endpoint
                 if endpoint.limits.max_body is None:
                     what = f"rejected request bodies over {format_size(self._context.max_body_size)} with 413"
                 else:
@@ -153,7 +163,7 @@ class Request:
         if not head.chunked and not head.content_length:
             self.completed = True
             return consumed
-        limit = self._context.endpoint_of(head).limits.max_body
+        limit = self.route.endpoint.limits.max_body if self._context.has_limits else None
         if limit is None:
             limit = self._context.max_body_size
         if head.chunked:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 
 from ...clock import Deadline
-from ...protocol.request_head import RequestHead
 from ..connection.connection import Connection
 from ..connection.table import ConnectionTable
 from ..context import EngineContext
@@ -32,7 +31,7 @@ So thousands of them together delay no one else.
 
 
 class Guard:
-    """Made once per engine. *slow_request* is SLOW_REQUEST. *describe* names the kind of a request for the log."""
+    """Made once per engine. *slow_request* is SLOW_REQUEST."""
 
     def __init__(
         self,
@@ -42,7 +41,6 @@ class Guard:
         admission: Admission | None,
         *,
         slow_request: float,
-        describe: Callable[[RequestHead], str],
     ) -> None:
         self._table = table
         self._dispatcher = dispatcher
@@ -51,10 +49,8 @@ class Guard:
         self._due: deque[Callable[[], object]] = deque()
         later = self._due.append
         self._client_deadlines = ClientDeadlines(context, later)
-        self._request_deadlines = RequestDeadlines(
-            context, table, dispatcher, admission, slow_request=slow_request, describe=describe
-        )
-        self._shedding = Shedding(context, table, dispatcher, admission, describe, later)
+        self._request_deadlines = RequestDeadlines(context, table, dispatcher, admission, slow_request=slow_request)
+        self._shedding = Shedding(context, table, dispatcher, admission, later)
         self._memory_pressure = MemoryPressure(context, table, later)
         self.health = Health(context, table, dispatcher, admission, self._shedding)
         context.spool.make_room = lambda: dispatcher.soon(self.relieve_spool)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from enum import Enum
 
 from ...errors import RequestTimedOut
 from ...observe.printable import printable_ascii
 from ...observe.stacks import stack_of
-from ...protocol.request_head import RequestHead
 from ..connection.connection import Connection
 from ..connection.table import ConnectionTable
 from ..context import EngineContext
@@ -56,7 +54,7 @@ def due_action(
 
 
 class RequestDeadlines:
-    """Checks running requests. *slow_request* is SLOW_REQUEST. *describe* names a kind of request for the log."""
+    """Checks running requests. *slow_request* is SLOW_REQUEST."""
 
     def __init__(
         self,
@@ -66,17 +64,14 @@ class RequestDeadlines:
         admission: Admission | None,
         *,
         slow_request: float,
-        describe: Callable[[RequestHead], str],
     ) -> None:
         self._most_stuck = STUCK_PER_THREAD * context.threads
         self._timeout = context.timeouts.request_timeout
-        self._endpoint_of = context.endpoint_of
         self._limit_events = context.limit_events
         self._table = table
         self._dispatcher = dispatcher
         self._admission = admission
         self._slow_request = slow_request
-        self._describe = describe
 
     def check(self, connection: Connection, now: float) -> None:
         """Do what is due for the request that runs on *connection*, if one does."""
@@ -90,7 +85,7 @@ class RequestDeadlines:
             age,
             streaming=streaming,
             begun=begun,
-            timeout=0.0 if begun else self._timeout_of(task.head),
+            timeout=0.0 if begun else self._timeout_of(task),
             slow_request=self._slow_request,
             logged=task.slow,
         )
@@ -107,8 +102,8 @@ class RequestDeadlines:
                 stack_of(task.thread),
             )
 
-    def _timeout_of(self, head: RequestHead) -> float:
-        timeout = self._endpoint_of(head).limits.timeout
+    def _timeout_of(self, task: Task) -> float:
+        timeout = task.request.route.endpoint.limits.timeout
         return self._timeout if timeout is None else timeout
 
     def _give_up(self, connection: Connection, task: Task, age: float) -> None:
@@ -141,5 +136,5 @@ class RequestDeadlines:
 
     def _identify(self, task: Task) -> str:
         request_id = task.head.fields.get("HTTP_X_REQUEST_ID")
-        kind = printable_ascii(self._describe(task.head))
+        kind = printable_ascii(task.request.route.kind)
         return f"{kind} (X-Request-ID {printable_ascii(request_id)})" if request_id else kind

@@ -13,7 +13,6 @@ from functools import partial
 from typing import NamedTuple
 
 from ...observe.printable import printable_ascii
-from ...protocol.request_head import RequestHead
 from ..connection.connection import Connection
 from ..connection.table import ConnectionTable
 from ..context import EngineContext
@@ -107,10 +106,7 @@ def describe_load(
 
 
 class Shedding:
-    """Checks the queues. Calls *later* with the work of answering a request that is shed.
-
-    *describe* names a kind of request for the log.
-    """
+    """Checks the queues. Calls *later* with the work of answering a request that is shed."""
 
     shed_at: float | None = None
     """When QUEUE_TIMEOUT last shed a request."""
@@ -121,18 +117,15 @@ class Shedding:
         table: ConnectionTable,
         dispatcher: Dispatcher,
         admission: Admission | None,
-        describe: Callable[[RequestHead], str],
         later: Callable[[Callable[[], object]], object],
     ) -> None:
         self._threads = context.threads
         self._queue_timeout = context.timeouts.queue_timeout
-        self._endpoint_of = context.endpoint_of
         self._limit_events = context.limit_events
         self._clock = context.clock
         self._table = table
         self._dispatcher = dispatcher
         self._admission = admission
-        self._describe = describe
         self._later = later
         self._empty_at = context.clock()
 
@@ -181,7 +174,7 @@ class Shedding:
             # a 503 that keeps the connection open would be wrong.
             return False
         waited = clients.queued_for(connection, now)
-        limit = self._endpoint_of(request.head).limits.queue_timeout if request.head is not None else None
+        limit = request.route.endpoint.limits.queue_timeout if request.head is not None else None
         if limit is None:
             limit = self._queue_timeout
         return waited > limit * share or (waited > GONE_SECONDS and connection.check_client_disconnected())
@@ -203,7 +196,7 @@ class Shedding:
         running: dict[str, list[float]] = {}
         for connection in [*self._table.connections.values(), *self._table.orphaned]:
             if isinstance(task := connection.task, Task):
-                running.setdefault(self._describe(task.head), []).append(now - task.began)
+                running.setdefault(task.request.route.kind, []).append(now - task.began)
         not_empty = now - self._empty_at
         if not running and not_empty < UNSEEN_SECONDS:
             return  # the next check sees more

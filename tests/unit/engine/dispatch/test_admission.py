@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_prodserve.engine.dispatch.admission import Admission, take_out
-from flask_prodserve.settings.endpoint_limits import UNLIMITED, Endpoint, EndpointLimits
+from flask_prodserve.settings.endpoint_limits import UNLIMITED, Endpoint, EndpointLimits, Route
 
 ENDPOINTS = {
     "one": Endpoint("one", EndpointLimits(max_concurrency=1)),
@@ -25,6 +25,7 @@ class Request:
     def __init__(self, endpoint: str | None, reply: object = None) -> None:
         self.head = endpoint
         self.reply = reply
+        self.route = Route(endpoint or "", ENDPOINTS.get(endpoint or "", UNLIMITED))
 
 
 class Asking:
@@ -45,7 +46,7 @@ def admission() -> Admission:
 
 
 def make() -> Admission:
-    return Admission(cast(Any, lambda endpoint: ENDPOINTS.get(endpoint, UNLIMITED)))
+    return Admission()
 
 
 def admit(admission: Admission, channel: Asking) -> bool:

@@ -90,9 +90,7 @@ def guard(loop: Loop, admission: Admission, clock: ManualClock, orphans: list[Or
     )
     table = ConnectionTable(10, 0, bool, context.limit_events, clock)
     table.orphaned.update(cast(Any, orphans))
-    return Guard(
-        context, table, cast(Any, loop), cast(Any, admission), slow_request=0.0, describe=lambda head: head.path
-    )
+    return Guard(context, table, cast(Any, loop), cast(Any, admission), slow_request=0.0)
 
 
 def test_check(guard: Guard, loop: Loop, orphans: list[Orphan]) -> None:
