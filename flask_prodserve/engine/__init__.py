@@ -1,1 +1,3 @@
-"""One process that serves: waitress, through its own extension points. Nothing else in the package imports waitress."""
+"""One process that serves: waitress, through its own extension points. Nothing else in the package
+imports waitress.
+"""

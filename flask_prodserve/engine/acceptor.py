@@ -38,11 +38,14 @@ UNSENT_BYTES = 1 << 20
 """What the system may keep for a client in addition to what is on its way to it."""
 
 SHORTAGE_PAUSE_SECONDS = 0.5
-"""How long accepting pauses if nothing helps against a shortage: the listener stays readable, and trying again would spin."""
+"""How long accepting pauses if nothing helps against a shortage: the listener stays readable, and
+trying again would spin.
+"""
 
 
 class Acceptor:
-    """Accepts from *listener*. *announcers* are the peers whose connections begin with a PROXY header.
+    """Accepts from *listener*. *announcers* are the peers whose connections begin with a PROXY
+    header.
 
     One descriptor is kept in reserve, to tell a client that there are no more of them.
     """
@@ -77,7 +80,8 @@ class Acceptor:
         self._pause: Deadline | None = None
         self._spare: int | None = None
         if self._is_tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # Connections inherit it from their listener. What a slow client does not take stays with us, where it is counted.
+            # Connections inherit it from their listener. What a slow client does not take stays
+            # with us, where it is counted.
             listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     # For the event loop.
@@ -99,7 +103,9 @@ class Acceptor:
         logger.exception("cannot accept connections")
 
     def handle_read(self) -> None:
-        """Accept one connection, and more while none of the open ones has to wait and no other process should take them."""
+        """Accept one connection, and more while none of the open ones has to wait and no other
+        process should take them.
+        """
         enough = Deadline(ACCEPT_SECONDS)
         while self._accept() and not self._loop.defers_accepting and not enough.passed():
             pass
@@ -128,7 +134,9 @@ class Acceptor:
         return True
 
     def _relieve(self, error: OSError) -> bool:
-        """Close an idle connection or turn a new one away: the system is short of something. Return whether accepting can go on."""
+        """Close an idle connection or turn a new one away: the system is short of something. Return
+        whether accepting can go on.
+        """
         self._context.limit_events.count(
             "descriptors", f"cannot accept connections: {error.strerror}; raise the limit of open files (ulimit -n)"
         )
@@ -180,7 +188,9 @@ class Acceptor:
         return Connection(transport, peer, self._context, self._loop, self._table, self._responders, header, refusal)
 
     def _reached_at(self, sock: socket.socket) -> tuple[str, int]:
-        """Return the server's name and port for SERVER_NAME. On a listener for all interfaces only the connection knows them."""
+        """Return the server's name and port for SERVER_NAME. On a listener for all interfaces only
+        the connection knows them.
+        """
         if self._name[0] not in ("0.0.0.0", "::"):  # noqa: S104  # nothing is bound here
             return self._name
         host, port = sock.getsockname()[:2]
@@ -193,10 +203,11 @@ class Acceptor:
         self.stop_accepting(last=False)
 
     def stop_accepting(self, *, last: bool) -> None:
-        """Take in what the kernel has accepted already, if this is the *last* process that listens, then close the listener.
+        """Take in what the kernel has accepted already, if this is the *last* process that listens,
+        then close the listener.
 
-        Closed before the first client is told ``Connection: close``: if that client connects again at once it must find another server,
-        and not a listener that is about to reset it.
+        Closed before the first client is told ``Connection: close``: if that client connects again
+        at once it must find another server, and not a listener that is about to reset it.
         """
         if not self.accepting:
             return

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ..wsgi.static_file import FileAnswer
 
 FileFor = Callable[[RequestHead, str], "tuple[FileAnswer, str] | None"]
-"""Returns the static file that answers a request from a peer, and the client's address; None if the app answers."""
+"""Returns the static file that answers a request from a peer, and the client's address; None if the
+app answers.
+"""
 
 
 class DrainCount:
@@ -45,7 +47,9 @@ class DrainCount:
 
 @dataclass(frozen=True, slots=True)
 class EngineContext:
-    """*multiprocess*: other processes may serve the same app. For the other callables see the engine."""
+    """*multiprocess*: other processes may serve the same app. For the other callables see the
+    engine.
+    """
 
     application: Callable[..., Iterable[bytes]]
     timeouts: Timeouts

@@ -1,7 +1,8 @@
 """One process that serves: listeners in, responses out, until it is told to stop.
 
-Threads: the thread that calls :meth:`Engine.run` is the steward; service threads run the app and, if there is epoll, the event loop.
-``stop`` and ``abort`` may be called from any thread and from signal handlers: they set flags and wake the steward.
+Threads: the thread that calls :meth:`Engine.run` is the steward; service threads run the app and,
+if there is epoll, the event loop. ``stop`` and ``abort`` may be called from any thread and from
+signal handlers: they set flags and wake the steward.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_prodserve.engine")
 
 CHECK_SECONDS = 0.5
-"""How often connections and requests are checked for deadlines. Progress and lateness of a client are each noticed so late."""
+"""How often connections and requests are checked for deadlines. Progress and lateness of a client
+are each noticed so late.
+"""
 
 CHECK_QUEUE_SECONDS = 0.25
 """How often the requests that wait for a thread are checked."""
@@ -60,16 +63,20 @@ THREAD_STOP_SECONDS = 1.0
 class Engine:
     """Serves *application* on *listeners*, which it closes in the end.
 
-    - *request_done* is called once for every request, from the thread that ran it. It must not raise.
-    - *checked* is called every CHECK_SECONDS from the steward's thread with the activity that the event loop's thread has reported. So
-      each call proves that both are alive. It must not raise.
+    - *request_done* is called once for every request, from the thread that ran it. It must not
+      raise.
+    - *checked* is called every CHECK_SECONDS from the steward's thread with the activity that the
+      event loop's thread has reported. So each call proves that both are alive. It must not raise.
     - *error_logger* gets the exceptions of the application.
-    - *route_of* finds where a request leads. The engine learns which kinds keep a thread waiting. *has_limits*: some endpoint has limits.
+    - *route_of* finds where a request leads. The engine learns which kinds keep a thread waiting.
+      *has_limits*: some endpoint has limits.
     - *exempt* tells for which addresses MAX_CONNECTIONS_PER_CLIENT does not hold.
     - *announcers* are the peers whose connections begin with a PROXY header, if there are any.
-    - *own_paths* are paths that the app answers by itself, so that no health check is answered there.
+    - *own_paths* are paths that the app answers by itself, so that no health check is answered
+      there.
     - *file_for* finds the static file that answers a request, without *application*.
-    - *loads*: other processes accept from the same listeners. New connections are left to those that have less to do.
+    - *loads*: other processes accept from the same listeners. New connections are left to those
+      that have less to do.
     """
 
     def __init__(
@@ -157,7 +164,9 @@ class Engine:
         announcers: PeerTrust | None,
         checks: Mapping[str, Callable[[], Reply]],
     ) -> list[Acceptor]:
-        """With TLS, listeners that speak plain HTTP answer health checks and redirect everything else to https."""
+        """With TLS, listeners that speak plain HTTP answer health checks and redirect everything
+        else to https.
+        """
         redirecting = [listener for listener in listeners if settings.scheme(listener.address) == "http"] if tls else []
         acceptors = []
         for listener in listeners:
@@ -189,9 +198,11 @@ class Engine:
             raise
 
     def run(self) -> Drained:
-        """Serve until :meth:`stop`. Then stop accepting, let running requests finish within GRACEFUL_TIMEOUT, and return.
+        """Serve until :meth:`stop`. Then stop accepting, let running requests finish within
+        GRACEFUL_TIMEOUT, and return.
 
-        Keep-alive clients learn from ``Connection: close`` in their next response that the server stops.
+        Keep-alive clients learn from ``Connection: close`` in their next response that the server
+        stops.
         """
         while (accepts_for := self._accepts_for()) > 0:
             seconds = min(self._next_check.remaining(), accepts_for)
@@ -201,7 +212,9 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """Whether this process should go on. If not, requests are stuck, and a new process would do better."""
+        """Whether this process should go on. If not, requests are stuck, and a new process would do
+        better.
+        """
         return self._guard.health.healthy
 
     @property
@@ -214,9 +227,11 @@ class Engine:
         return self._aborted
 
     def stop(self, *, delay: float = 0.0, last: bool = False, interrupted: bool = False) -> None:
-        """Be not ready from now on, and stop accepting after *delay* seconds. Of several calls, the one that stops first counts.
+        """Be not ready from now on, and stop accepting after *delay* seconds. Of several calls, the
+        one that stops first counts.
 
-        *last*: all other processes that listen stop, too. *interrupted*: by CTRL+C; another CTRL+C is an :meth:`abort`.
+        *last*: all other processes that listen stop, too. *interrupted*: by CTRL+C; another CTRL+C
+        is an :meth:`abort`.
         """
         self._guard.health.draining = True
         if last:
@@ -278,7 +293,9 @@ class Engine:
         return drained
 
     def _abandon(self) -> None:
-        """Close every descriptor in a child that the app has forked, without a word to clients. See ``net.forked``."""
+        """Close every descriptor in a child that the app has forked, without a word to clients. See
+        ``net.forked``.
+        """
         for acceptor in self._acceptors:
             acceptor.abandon()
         for connection in list(self._table.connections.values()):
@@ -288,7 +305,9 @@ class Engine:
             self._loads.close()
 
     def _end_handshakes(self) -> None:
-        """Accept clients whose handshake with the kernel has begun, and no others, unless other processes go on listening."""
+        """Accept clients whose handshake with the kernel has begun, and no others, unless other
+        processes go on listening.
+        """
         if not self._last:
             return
         overlooking = [
@@ -315,7 +334,8 @@ class Engine:
             connection.drain(now)
 
     def _close_connections(self) -> None:
-        # First the queue: closing wakes threads that wait for a client, and they would take the next request from it.
+        # First the queue: closing wakes threads that wait for a client, and they would take the
+        # next request from it.
         self._dispatcher.drop_queue()
         for connection in list(self._table.connections.values()):
             connection.close()
@@ -326,6 +346,8 @@ class Engine:
 
 
 def _https_port(listeners: Sequence[Listener], redirecting: Sequence[Listener]) -> int:
-    """Return the port that speaks https; 443 if only a Unix socket does, which has a proxy in front."""
+    """Return the port that speaks https; 443 if only a Unix socket does, which has a proxy in
+    front.
+    """
     names = [listener.socket.getsockname() for listener in listeners if listener not in redirecting]
     return next((name[1] for name in names if isinstance(name, tuple)), 443)

@@ -1,4 +1,6 @@
-"""How many bytes are kept for clients, in total: request bodies and unsent parts of responses, in memory and on disk."""
+"""How many bytes are kept for clients, in total: request bodies and unsent parts of responses, in
+memory and on disk.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ RELIEF = 0.8
 """The share down to which room is made."""
 
 MEMORY_SHARE = 64
-"""Request bodies may take 1/64 of the bound in memory; further ones go to disk at once. With the default of MAX_SPOOL that is 16 MiB: 32
-bodies of the largest size that stays in memory, twice as many as there are THREADS to read them.
+"""Request bodies may take 1/64 of the bound in memory; further ones go to disk at once. With the
+default of MAX_SPOOL that is 16 MiB: 32 bodies of the largest size that stays in memory, twice as
+many as there are THREADS to read them.
 """
 
 ROOM_SECONDS = 1.0
@@ -27,7 +30,9 @@ class SpoolFull(OSError):
 
 
 class Spool:
-    """A count of bytes, for any thread. *most* is its bound. *make_room* is called under pressure, and again when the spool is full."""
+    """A count of bytes, for any thread. *most* is its bound. *make_room* is called under pressure,
+    and again when the spool is full.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 # RFC 9110, section 5.1 and 5.6.2:  field-name = token;  token = 1*tchar
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# RFC 9110, section 5.5:  field-content is VCHAR, obs-text, SP and HTAB. No CR, LF, NUL, nor any other control.
+# RFC 9110, section 5.5:  field-content is VCHAR, obs-text, SP and HTAB. No CR, LF, NUL, nor any
+# other control.
 _VALUE = re.compile(r"[\t \x21-\x7e\x80-\xff]*")
 # RFC 9110, section 5.6.3:  OWS = *( SP / HTAB )
 # strip() without argument would also remove \x85 and \xa0, the last bytes of some letters in UTF-8.
 _OWS = " \t"
-# RFC 9112, section 4:  status-code SP [ reason-phrase ]. In PEP 3333 the app gives both in one text.
-# Clients treat 600 to 999 as a 5xx (RFC 9110, section 15), and other servers send them.
+# RFC 9112, section 4:  status-code SP [ reason-phrase ]. In PEP 3333 the app gives both in one
+# text. Clients treat 600 to 999 as a 5xx (RFC 9110, section 15), and other servers send them.
 _STATUS = re.compile(r"[1-9][0-9][0-9](?: [\t \x21-\x7e\x80-\xff]*)?")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
@@ -119,7 +120,8 @@ def compose(
         lines.append(f"{name}: {value.strip(_OWS)}\r\n")
     framing = _framing(code, method, version, length if length is not None else body_length)
     if code == 204 and length is not None:
-        # RFC 9110, section 8.6:  A server MUST NOT send a Content-Length header field in any response with a status of 204.
+        # RFC 9110, section 8.6:  A server MUST NOT send a Content-Length header field in any
+        # response with a status of 204.
         corrections.append("Content-Length is not sent: status 204 has no body")
         length = None
     elif code == 205:
@@ -206,7 +208,8 @@ def _framing(code: int, method: str, version: str, length: int | None) -> Framin
         return Framing.NONE
     if length is not None:
         return Framing.LENGTH
-    # RFC 9112, section 6.1:  A server MUST NOT send Transfer-Encoding unless the request indicates HTTP/1.1.
+    # RFC 9112, section 6.1:  A server MUST NOT send Transfer-Encoding unless the request indicates
+    # HTTP/1.1.
     return Framing.CHUNKED if version == "1.1" else Framing.CLOSE
 
 

@@ -33,18 +33,20 @@ MAX_DATE = 64
 MAX_CACHED = 256
 """Longest Accept-Encoding field that is cached, in characters. Browsers send about 30."""
 
-# RFC 9110, section 13.1.2:  If-None-Match = "*" / #entity-tag;  section 8.8.3:  entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
-#   etagc = %x21 / %x23-7E / obs-text
+# RFC 9110, section 13.1.2:  If-None-Match = "*" / #entity-tag;  section 8.8.3:  entity-tag = [ "W/"
+# ] DQUOTE *etagc DQUOTE etagc = %x21 / %x23-7E / obs-text
 _TAG = re.compile(r'[ \t,]*(?:(?P<weak>[Ww]/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"|(?P<bare>[^ \t,"]+))[ \t]*(?:,|$)')
 
-# RFC 9110, section 14.1.2:  int-range = first-pos "-" [ last-pos ];  suffix-range = "-" suffix-length
-# Requests for several ranges get the whole file. No file size has more than 19 digits.
+# RFC 9110, section 14.1.2:  int-range = first-pos "-" [ last-pos ];  suffix-range = "-"
+# suffix-length Requests for several ranges get the whole file. No file size has more than 19
+# digits.
 _RANGE = re.compile(
     r"bytes[ \t]*=[ \t]*(?:(?P<first>[0-9]{1,19})-(?P<last>[0-9]{0,19})|-(?P<suffix>[0-9]{1,19}))[ \t,]*",
     re.IGNORECASE | re.ASCII,
 )
 
-# RFC 9110, section 12.4.2:  weight = OWS ";" OWS "q=" qvalue;  qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
+# RFC 9110, section 12.4.2:  weight = OWS ";" OWS "q=" qvalue;  qvalue = ( "0" [ "." 0*3DIGIT ] ) /
+# ( "1" [ "." 0*3("0") ] )
 _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE | re.ASCII)
 
 

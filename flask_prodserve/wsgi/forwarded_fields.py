@@ -54,8 +54,8 @@ _PORT = re.compile(r"[0-9]{1,5}")
 # need encoding.
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[0-9A-Za-z._~@:+-]+)*/?")
 
-# RFC 7239, section 4:  Forwarded = 1#forwarded-element;  forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )
-#   forwarded-pair = token "=" ( token / quoted-string )
+# RFC 7239, section 4:  Forwarded = 1#forwarded-element;  forwarded-element = [ forwarded-pair ] *(
+# ";" [ forwarded-pair ] ) forwarded-pair = token "=" ( token / quoted-string )
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR = re.compile(
     rf"(?P<name>{_NAME})=(?:(?P<token>{_NAME})"

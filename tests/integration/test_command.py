@@ -180,7 +180,7 @@ def test_misconfiguration(folder: Path, arguments: list[str], variables: dict[st
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--tls-cert", "cert.pem"], ["--tls-cert is set, and TLS_KEY is not"]),
+        (["--tls-cert", "cert.pem"], ["--tls-cert is set, but TLS_KEY is not"]),
         (["--tls-cert", "no.pem", "--tls-key", "no.key"], ["TLS_CERT: no.pem cannot be read"]),
         (["--max-request-line", "64KiB"], ["MAX_REQUEST_LINE (--max-request-line) is larger than MAX_HEADER_SIZE"]),
         (["--access-log", "no/such/folder/log"], ["no/such/folder/log", "ACCESS_LOG"]),

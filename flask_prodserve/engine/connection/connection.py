@@ -1,13 +1,17 @@
 """One client connection, as a state machine.
 
-Two threads use a connection: the event loop's, and while it is *running* the one that runs it. Invariants:
+Two threads use a connection: the event loop's, and while it is *running* the one that runs it.
+Invariants:
 
-- ``receiver`` and ``current`` belong to the event loop's thread while the connection is not running, and to the running
-  thread while it is. The event loop's thread makes it running. The running thread ends that, as the last thing it does.
-- ``output``, the loop's interest and the life of the transport change under ``output_lock``. Only the event loop's thread closes, and
-  under that lock, so a descriptor that belongs to another connection by then is never written to or watched for.
-- A request that is given up is taken from its thread under ``output_lock``: ``task`` is no longer that thread's. The thread sees this when
-  the app returns, and then touches nothing but the request itself.
+- ``receiver`` and ``current`` belong to the event loop's thread while the connection is not
+  running, and to the running thread while it is. The event loop's thread makes it running. The
+  running thread ends that, as the last thing it does.
+- ``output``, the loop's interest and the life of the transport change under ``output_lock``. Only
+  the event loop's thread closes, and under that lock, so a descriptor that belongs to another
+  connection by then is never written to or watched for.
+- A request that is given up is taken from its thread under ``output_lock``: ``task`` is no longer
+  that thread's. The thread sees this when the app returns, and then touches nothing but the request
+  itself.
 - One request is parsed at a time. What arrived behind it waits in ``receiver.unread`` until it is
   answered and the system has taken the whole answer; nothing is read meanwhile. So only the rest of
   one response is ever kept for a client, however many requests it sends without reading, and what
@@ -42,7 +46,9 @@ from .transport import Transport
 logger = logging.getLogger("flask_prodserve.engine")
 
 DRAIN_IDLE_SECONDS = 1.0
-"""While draining: how long a connection that has just been used may send its next request, to be told ``Connection: close``."""
+"""While draining: how long a connection that has just been used may send its next request, to be
+told ``Connection: close``.
+"""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -73,8 +79,8 @@ class Table(Protocol):
 
 
 class Connection:
-    """*responders* answer some requests in the event loop. *proxy_header* reads a PROXY header first. *refusal* answers the first request
-    of a connection for which there is no room.
+    """*responders* answer some requests in the event loop. *proxy_header* reads a PROXY header
+    first. *refusal* answers the first request of a connection for which there is no room.
     """
 
     accepting = False
@@ -102,7 +108,9 @@ class Connection:
         self.answered = 0
         """Requests whose answer has begun."""
         self.queued_at: float | None = None
-        """Since when the request has been waiting for a thread or for others of its endpoint, by the engine's clock."""
+        """Since when the request has been waiting for a thread or for others of its endpoint, by
+        the engine's clock.
+        """
         self.close_when_flushed = False
         """Whether the connection ends when its output is sent."""
         self.progress = ClientProgress(context.clock(), context.timeouts.min_send_rate)
@@ -177,7 +185,9 @@ class Connection:
             self._loop.submit(self)
 
     def read(self) -> bool:
-        """Take what the client has sent. Return whether a request is complete; then the connection is running."""
+        """Take what the client has sent. Return whether a request is complete; then the connection
+        is running.
+        """
         complete = self._read()
         if not complete:
             self._close_if_client_ended()
@@ -185,8 +195,9 @@ class Connection:
 
     def _read(self) -> bool:
         if not self.readable():
-            # The event may be older than the turn that has begun since. Bytes that are read now would be taken for the beginning of a
-            # request, and the true beginning is in ``receiver.unread``.
+            # The event may be older than the turn that has begun since. Bytes that are read now
+            # would be taken for the beginning of a request, and the true beginning is in
+            # ``receiver.unread``.
             if self.lingering is not None:  # not watched for reading: the client has gone
                 self.close()
             return False
@@ -280,7 +291,8 @@ class Connection:
                 return
         except OSError:
             pass
-        # Nothing is unread, and the client has said that it sends nothing more. There is no need to wait for its end.
+        # Nothing is unread, and the client has said that it sends nothing more. There is no need to
+        # wait for its end.
         self.close()
 
     def close(self) -> None:
@@ -296,7 +308,9 @@ class Connection:
                 self.receiver.discard()
 
     def end(self) -> None:
-        """Close with an end of file first: a client that sends something at this moment sees no reset."""
+        """Close with an end of file first: a client that sends something at this moment sees no
+        reset.
+        """
         with self.output_lock, contextlib.suppress(OSError, ValueError):  # the client has gone, or is in a handshake
             self.transport.shut_down_sending()
         self.close()
@@ -309,7 +323,9 @@ class Connection:
                 self.close()
 
     def pause(self) -> None:
-        """Stop watching a connection that is running. The client has sent something or has shut down sending, which has to wait."""
+        """Stop watching a connection that is running. The client has sent something or has shut
+        down sending, which has to wait.
+        """
         with self.output_lock:
             if self.sender.connected and self.running:
                 self._loop.update_interest(self)
@@ -327,12 +343,16 @@ class Connection:
             self.queued_at = self.context.clock()
 
     def stop_lingering(self) -> None:
-        """Close a connection that was shut down LINGER_SECONDS ago, if its client has all of its response."""
+        """Close a connection that was shut down LINGER_SECONDS ago, if its client has all of its
+        response.
+        """
         if self.lingering is not None and self.lingering.is_over and self.progress.acknowledged:
             self.close()
 
     def refuse(self, reply: Reply) -> None:
-        """Answer, without the app, the request that is being received, or that waited for a thread and has left that queue."""
+        """Answer, without the app, the request that is being received, or that waited for a thread
+        and has left that queue.
+        """
         if self.running:
             assert self.current is not None
             self.current.reply = reply
@@ -356,7 +376,8 @@ class Connection:
         self.running = False
 
     def abandon(self, task: Task, reply: Reply) -> bool:
-        """Take the request from the thread that runs *task*, since the app does not return, and send *reply*.
+        """Take the request from the thread that runs *task*, since the app does not return, and
+        send *reply*.
 
         Return False, and do nothing, if the response has begun.
         """
@@ -388,7 +409,9 @@ class Connection:
         return self.receiver.refusal is not None
 
     def idle_since(self) -> float | None:
-        """Return since when a connection that has been used is idle, None while it is in use. The lower, the less it is missed."""
+        """Return since when a connection that has been used is idle, None while it is in use. The
+        lower, the less it is missed.
+        """
         if not self.sender.connected or self.is_turned_away or self.silent:
             return None
         return self.progress.idle_since(
@@ -409,7 +432,9 @@ class Connection:
         )
 
     def drain(self, now: float) -> None:
-        """Close if nothing happens on this connection, or only a stream for a client that has gone. *now* is monotonic."""
+        """Close if nothing happens on this connection, or only a stream for a client that has gone.
+        *now* is monotonic.
+        """
         task = self.task
         if isinstance(task, Task) and task.response.begun:
             self.sender.probe(task.response)
@@ -417,7 +442,9 @@ class Connection:
             self.close_idle()
 
     def close_idle(self) -> bool:
-        """Close, unless a request, or anything on a silent connection, arrives at this moment. Return whether it is closed."""
+        """Close, unless a request, or anything on a silent connection, arrives at this moment.
+        Return whether it is closed.
+        """
         silent = self.silent
         if self.read():
             self._loop.submit(self)
@@ -429,7 +456,9 @@ class Connection:
         return not self.sender.connected
 
     def pending(self) -> int:
-        """Count the requests that are received, queued, or running, or whose response the client has not taken: 0 or 1."""
+        """Count the requests that are received, queued, or running, or whose response the client
+        has not taken: 0 or 1.
+        """
         if self.running or self.close_when_flushed:
             return 1
         return int(self.receiver.pending or self.output.size > 0)
@@ -437,7 +466,9 @@ class Connection:
     # The thread that owns the requests.
 
     def received(self, data: bytes) -> bool:
-        """Parse *data* up to the end of one request. Return whether that is complete; then the connection is running."""
+        """Parse *data* up to the end of one request. Return whether that is complete; then the
+        connection is running.
+        """
         receiver = self.receiver
         if self.transport.is_plain_http:
             request: Request | None = receiver.refuse_plain_http()
@@ -498,7 +529,8 @@ class Connection:
     def finish_turn(self, *, in_loop: bool) -> None:
         """Hand the connection back to the event loop. *in_loop*: the loop's thread calls this.
 
-        If the last response was the connection's last, that thread closes at once; another one leaves that to it.
+        If the last response was the connection's last, that thread closes at once; another one
+        leaves that to it.
         """
         if self.transport.client_ended and not self.receiver.unread:
             self.close_when_flushed = True

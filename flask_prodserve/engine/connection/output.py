@@ -1,4 +1,5 @@
-"""The bytes and files that wait until a client takes them: in memory up to a bound, then in temporary files.
+"""The bytes and files that wait until a client takes them: in memory up to a bound, then in
+temporary files.
 
 Not locked: the connection's ``output_lock`` protects it.
 """
@@ -14,13 +15,17 @@ from ..exchange.file_wrapper import is_plain
 from ..spool import Spool
 
 IN_MEMORY = 1 << 20
-"""Bytes that are kept in memory for one client. If there are more, all of them go into a file: a thousand clients would fill the memory."""
+"""Bytes that are kept in memory for one client. If there are more, all of them go into a file: a
+thousand clients would fill the memory.
+"""
 
 SEND_BYTES = 1 << 20
 """Sent at a time from a file, so that a fast client does not keep the event loop for itself."""
 
 SPOOL_BYTES = 1 << 24
-"""Size at which a temporary file is followed by another. What has been sent of a file takes space until the file is closed."""
+"""Size at which a temporary file is followed by another. What has been sent of a file takes space
+until the file is closed.
+"""
 
 
 class Sink(Protocol):
@@ -31,15 +36,18 @@ class Sink(Protocol):
         """Bytes to read at a time from a file that the system cannot send."""
 
     def send_bytes(self, data: bytes | bytearray, total: int) -> int:
-        """Send what goes without waiting, and return how many bytes that was. *total* bytes wait, with these. Raises OSError."""
+        """Send what goes without waiting, and return how many bytes that was. *total* bytes wait,
+        with these. Raises OSError.
+        """
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
         """Send *count* bytes of a file in the same way. None if that cannot be done."""
 
 
 class OutputQueue:
-    """In bytes: ``size`` is what waits, ``backlog`` the same without the app's files, ``sent`` what has been sent so far, also past the
-    queue, and ``kept`` what the queue takes of memory and disk. *spool* counts ``kept`` for all clients.
+    """In bytes: ``size`` is what waits, ``backlog`` the same without the app's files, ``sent`` what
+    has been sent so far, also past the queue, and ``kept`` what the queue takes of memory and disk.
+    *spool* counts ``kept`` for all clients.
     """
 
     __slots__ = ("_memory", "_pieces", "_spool", "backlog", "kept", "sent", "size")
@@ -80,12 +88,16 @@ class OutputQueue:
         self._spool.add(len(data))
 
     def append_file(self, file: IO[bytes], size: int) -> None:
-        """Keep *size* bytes from the current position of *file*, which is closed when they are sent."""
+        """Keep *size* bytes from the current position of *file*, which is closed when they are
+        sent.
+        """
         self._pieces.append(_File(file, size))
         self.size += size
 
     def send(self, sink: Sink) -> None:
-        """Send until *sink* takes no more, or a file has had its turn. Raises OSError; also if a file has become shorter."""
+        """Send until *sink* takes no more, or a file has had its turn. Raises OSError; also if a
+        file has become shorter.
+        """
         pieces = self._pieces
         while pieces:
             piece = pieces[0]
@@ -124,7 +136,9 @@ class OutputQueue:
 
 
 class _File:
-    """A part of a file: *size* bytes from its position on. A *spool* is a temporary file of our own, which may grow while it is sent."""
+    """A part of a file: *size* bytes from its position on. A *spool* is a temporary file of our
+    own, which may grow while it is sent.
+    """
 
     __slots__ = ("_descriptor", "_file", "_offset", "size", "spool")
 

@@ -1,14 +1,19 @@
-"""The PROXY header with which a trusted proxy begins a connection, before TLS and before the first request.
+"""The PROXY header with which a trusted proxy begins a connection, before TLS and before the first
+request.
 
-Reading the header is ``protocol.proxy_v1v2``'s business, whether a peer has to send one the acceptor's. Rules:
+Reading the header is ``protocol.proxy_v1v2``'s business, whether a peer has to send one the
+acceptor's. Rules:
 
-- Nothing behind the header is taken from the system: the transport reads there next. The header itself is taken as it arrives, or the
-  event loop would be woken for the same bytes again and again.
+- Nothing behind the header is taken from the system: the transport reads there next. The header
+  itself is taken as it arrives, or the event loop would be woken for the same bytes again and
+  again.
 - A header is no progress: HEADER_TIMEOUT runs from accept.
-- The client that it names replaces the proxy: it counts against MAX_CONNECTIONS_PER_CLIENT, and its X-Forwarded-* fields are believed only
-  if its address is one more trusted proxy's. ``*`` and ``unix`` in TRUSTED_PROXIES say who may connect here, not who may be named.
+- The client that it names replaces the proxy: it counts against MAX_CONNECTIONS_PER_CLIENT, and its
+  X-Forwarded-* fields are believed only if its address is one more trusted proxy's. ``*`` and
+  ``unix`` in TRUSTED_PROXIES say who may connect here, not who may be named.
 - If the proxy says that the client speaks TLS with it, the scheme is https.
-- A client that the proxy does not name is not believed. The proxy is, if it speaks for itself (LOCAL).
+- A client that the proxy does not name is not believed. The proxy is, if it speaks for itself
+  (LOCAL).
 """
 
 from __future__ import annotations
@@ -31,7 +36,8 @@ class ProxyHeaderReader:
     def read(self) -> ProxyHeader | None:
         """Return the header if it is complete, None if more has to arrive.
 
-        Raises EOFError if the peer closes (some health checks do), MalformedHeaderError, and OSError.
+        Raises EOFError if the peer closes (some health checks do), MalformedHeaderError, and
+        OSError.
         """
         try:
             seen = self._socket.recv(MAX_HEADER, socket.MSG_PEEK)

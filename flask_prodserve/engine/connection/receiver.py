@@ -1,6 +1,7 @@
 """The receiving side of a connection: bytes become requests, one at a time.
 
-``incoming`` and ``unread`` belong to the event loop's thread while the connection is not running, and to the running thread while it is.
+``incoming`` and ``unread`` belong to the event loop's thread while the connection is not running,
+and to the running thread while it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _SPEAKS_HTTPS = Reply(400, "This port speaks https: write https:// in place of h
 
 
 class Receiver:
-    """*responders* answer some requests in the event loop. *refusal* answers the first request of a connection that has no room."""
+    """*responders* answer some requests in the event loop. *refusal* answers the first request of a
+    connection that has no room.
+    """
 
     def __init__(self, context: EngineContext, responders: Sequence[Responder], refusal: Reply | None) -> None:
         self.refusal = refusal
@@ -46,7 +49,8 @@ class Receiver:
         return data
 
     def feed(self, data: bytes, peer: Peer) -> Request | None:
-        """Parse *data* from *peer* up to the end of one request. Return that request if it is complete.
+        """Parse *data* from *peer* up to the end of one request. Return that request if it is
+        complete.
 
         It has a reply already if the server answers it itself.
         """

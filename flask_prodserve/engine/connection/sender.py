@@ -1,7 +1,8 @@
 """The sending side of a connection.
 
-What the client does not take is kept, and sent by the event loop's thread. Beyond HIGH_WATERMARK the thread that produces more waits.
-``output``, ``connected`` and the life of the transport change under ``lock``, by the running thread and by the event loop's.
+What the client does not take is kept, and sent by the event loop's thread. Beyond HIGH_WATERMARK
+the thread that produces more waits. ``output``, ``connected`` and the life of the transport change
+under ``lock``, by the running thread and by the event loop's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ HIGH_WATERMARK = 1 << 24
 """Bytes that may wait for a client before the thread that produces more of them waits as well."""
 
 KEEP_BYTES = 1 << 18
-"""Kept at a time for a slow client, so that the event loop's thread never waits long for the lock."""
+"""Kept at a time for a slow client, so that the event loop's thread never waits long for the lock.
+"""
 
 
 class Owner(Watched, Protocol):
@@ -40,7 +42,8 @@ class Sender:
         self.lock = threading.RLock()
         self.connected = True
         self.is_broken = False
-        """Whether something could not be sent, so that the event loop has to close the connection."""
+        """Whether something could not be sent, so that the event loop has to close the connection.
+        """
         self._context = context
         self._loop = loop
         self._owner = owner
@@ -51,9 +54,11 @@ class Sender:
     # The running thread.
 
     def write(self, response: Response, data: bytes | memoryview, *, more: bool = False) -> None:
-        """Send *data*, and keep what the client does not take. Beyond HIGH_WATERMARK, wait for the client.
+        """Send *data*, and keep what the client does not take. Beyond HIGH_WATERMARK, wait for the
+        client.
 
-        If *more* follows at once, *data* may wait for it. Raises ClientDisconnected, also if *response* has been given up.
+        If *more* follows at once, *data* may wait for it. Raises ClientDisconnected, also if
+        *response* has been given up.
         """
         if len(data) > self.transport.long_bytes:
             self._loop.give_way()
@@ -73,7 +78,9 @@ class Sender:
             self._context.spool.await_room()
 
     def write_file(self, file: IO[bytes], size: int) -> None:
-        """Send *size* bytes from the current position of *file*, and close it in any case. Raises ClientDisconnected."""
+        """Send *size* bytes from the current position of *file*, and close it in any case. Raises
+        ClientDisconnected.
+        """
         if size > self.transport.long_bytes:
             self._loop.give_way()
         with self.lock:
@@ -84,7 +91,9 @@ class Sender:
             self._send_or_wait(b"")
 
     def _send_or_wait(self, data: bytes | memoryview, *, more: bool = False) -> bytes | memoryview:
-        """Send or keep a part of *data*. Return the rest, for which the lock should be released for a moment."""
+        """Send or keep a part of *data*. Return the rest, for which the lock should be released for
+        a moment.
+        """
         if not self.connected:
             raise ClientDisconnected
         try:
@@ -153,8 +162,9 @@ class Sender:
     def probe(self, response: Response) -> None:
         """Close if the client of *response*, which has begun, has gone.
 
-        A client that has closed looks like one that has shut down only its sending side and still reads, until something is sent: the
-        system of the first answers with a reset. So one byte is sent that means nothing to the second, if there is such a byte.
+        A client that has closed looks like one that has shut down only its sending side and still
+        reads, until something is sent: the system of the first answers with a reset. So one byte is
+        sent that means nothing to the second, if there is such a byte.
         """
         with self.lock:
             if not self.connected:
@@ -172,7 +182,8 @@ class Sender:
     # Any thread.
 
     def client_has_hung_up(self) -> bool:
-        """Tell whether the client has closed, or has shut down its sending side. Only sending something can tell the two apart.
+        """Tell whether the client has closed, or has shut down its sending side. Only sending
+        something can tell the two apart.
 
         Without the lock: the app calls this, and may be interrupted here as anywhere else.
         """

@@ -1,15 +1,17 @@
-"""The open connections of all listeners, and which new ones may join them. For the event loop's thread only, unless a member says more.
+"""The open connections of all listeners, and which new ones may join them. For the event loop's
+thread only, unless a member says more.
 
 At MAX_CONNECTIONS a connection is closed for each new one, in this order:
 
-1. The oldest silent connection, on which nothing has arrived, if it is older than SILENT_SECONDS, or if more than half of all connections
-   are silent: opening thousands costs an attacker nothing. It stays if its request has arrived in the kernel meanwhile.
+1. The oldest silent connection, on which nothing has arrived, if it is older than SILENT_SECONDS,
+   or if more than half of all connections are silent: opening thousands costs an attacker nothing.
+   It stays if its request has arrived in the kernel meanwhile.
 2. A connection that has sent its last response and waits for the client to close.
 3. The connection that has been idle for longest since its last response.
 4. The oldest silent connection.
 
-If there is none, the new connection is refused: its first request gets 503, and it is closed. Up to SLACK of these may be open in addition
-to MAX_CONNECTIONS; further ones are closed unread.
+If there is none, the new connection is refused: its first request gets 503, and it is closed. Up to
+SLACK of these may be open in addition to MAX_CONNECTIONS; further ones are closed unread.
 """
 
 from __future__ import annotations
@@ -29,10 +31,13 @@ from .connection import Connection
 from .progress import SILENT_SECONDS
 
 SLACK = 64
-"""Connections that may be open in addition to MAX_CONNECTIONS, for as long as it takes to refuse them."""
+"""Connections that may be open in addition to MAX_CONNECTIONS, for as long as it takes to refuse
+them.
+"""
 
 SCAN_SECONDS = 0.1
-"""How long no idle connection is searched for after none was found, however many new ones arrive."""
+"""How long no idle connection is searched for after none was found, however many new ones arrive.
+"""
 
 _TURNED_AWAY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\nRetry-After: %d\r\n\r\n"
@@ -41,8 +46,8 @@ _TURNED_AWAY = (
 
 
 class ConnectionTable:
-    """*most* and *most_per_client* (0: no limit) are MAX_CONNECTIONS and MAX_CONNECTIONS_PER_CLIENT. *exempt* tells for which addresses
-    the second does not hold.
+    """*most* and *most_per_client* (0: no limit) are MAX_CONNECTIONS and
+    MAX_CONNECTIONS_PER_CLIENT. *exempt* tells for which addresses the second does not hold.
     """
 
     def __init__(
@@ -67,17 +72,21 @@ class ConnectionTable:
         self.changed: Callable[[], None] = _ignore
         """Called when there is one connection more or less."""
         self.orphaned: set[Connection] = set()
-        """Closed connections whose request the app still runs. The event loop's thread adds to it, any thread removes from it.
+        """Closed connections whose request the app still runs. The event loop's thread adds to it,
+        any thread removes from it.
 
-        A server that stops waits for views that have not begun their response: their effects, such as a stored order, matter without the
-        client, too. It does not wait for streams, which only produce a response.
+        A server that stops waits for views that have not begun their response: their effects, such
+        as a stored order, matter without the client, too. It does not wait for streams, which only
+        produce a response.
         """
 
     def __len__(self) -> int:
         return len(self.connections)
 
     def refusal(self, address: str) -> Reply | None:
-        """Make room for a new connection from *address* (``""`` for a Unix socket). Return why there is none."""
+        """Make room for a new connection from *address* (``""`` for a Unix socket). Return why
+        there is none.
+        """
         if self._has_enough(address):
             return self._too_many_of_one()
         if not self.full or self.evict():
@@ -108,7 +117,8 @@ class ConnectionTable:
         self.changed()
 
     def identify(self, connection: Connection) -> bool:
-        """Count *connection* as its client's, who is known only now: its peer is a proxy, which does not count, and has named the client.
+        """Count *connection* as its client's, who is known only now: its peer is a proxy, which
+        does not count, and has named the client.
 
         Return whether it may stay, even if only to be told that its client has too many.
         """
@@ -228,7 +238,9 @@ def turn_away(sock: socket.socket, *, tls: bool) -> None:
 
 
 def _client(address: str) -> str:
-    """Return what counts as one client: an address, or the /64 network that one IPv6 subscriber has."""
+    """Return what counts as one client: an address, or the /64 network that one IPv6 subscriber
+    has.
+    """
     if ":" not in address:
         return address
     parsed = ipaddress.IPv6Address(address.partition("%")[0])

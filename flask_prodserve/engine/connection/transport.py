@@ -1,8 +1,8 @@
-"""How bytes travel between a connection and its client: :class:`TCPTransport` as they are (also over a Unix socket), ``tls_transport``
-encrypted.
+"""How bytes travel between a connection and its client: :class:`TCPTransport` as they are (also
+over a Unix socket), ``tls_transport`` encrypted.
 
-A transport knows nothing of HTTP and holds no lock. Receiving happens in the event loop's thread while the connection is not running;
-sending and closing under the connection's ``output_lock``.
+A transport knows nothing of HTTP and holds no lock. Receiving happens in the event loop's thread
+while the connection is not running; sending and closing under the connection's ``output_lock``.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ class Transport(Protocol):
     """What it adds to the WSGI environment."""
     at_a_time: int
     long_bytes: int
-    """Sending more bytes than this at once takes so long that the event loop should run in another thread."""
+    """Sending more bytes than this at once takes so long that the event loop should run in another
+    thread.
+    """
     handshaking: bool
     """Whether the next bytes belong to a handshake. The event loop's thread only."""
     waits: bool
-    """Whether something of the transport's own waits until the client takes it. Then nothing is read. The event loop's thread only."""
+    """Whether something of the transport's own waits until the client takes it. Then nothing is
+    read. The event loop's thread only.
+    """
     has_received: bool
     """Whether anything has arrived that is not passed on, such as a part of a handshake."""
     client_ended: bool
@@ -48,29 +52,40 @@ class Transport(Protocol):
 
     @property
     def sent_ahead(self) -> int:
-        """Bytes at the beginning of the output that have gone to the system, though they still count as output."""
+        """Bytes at the beginning of the output that have gone to the system, though they still
+        count as output.
+        """
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes that the system has and the client's has not. Raises OSError or ValueError if it is closed."""
+        """Bytes that the system has and the client's has not. Raises OSError or ValueError if it is
+        closed.
+        """
 
     def receive(self, size: int) -> bytes | None:
-        """Return bytes from the client, ``b""`` at the end, None if nothing is there now. Raises OSError."""
+        """Return bytes from the client, ``b""`` at the end, None if nothing is there now. Raises
+        OSError.
+        """
 
     def send_bytes(self, data: bytes | bytearray | memoryview, total: int, *, more: bool = False) -> int:
-        """Send what goes without waiting, and return how many bytes that was. *total* bytes wait, with these.
+        """Send what goes without waiting, and return how many bytes that was. *total* bytes wait,
+        with these.
 
         If *more* follows at once, the client may get both together. Raises OSError.
         """
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
-        """Send *count* bytes of a file without copying them. None if that cannot be done. Raises OSError."""
+        """Send *count* bytes of a file without copying them. None if that cannot be done. Raises
+        OSError.
+        """
 
     def flush(self) -> bool:
         """Send what ``waits``. Return whether all of it has gone. Raises OSError."""
 
     def shut_down_sending(self) -> bool:
-        """Tell the client that nothing more follows. Return False if that has to wait until the client takes something."""
+        """Tell the client that nothing more follows. Return False if that has to wait until the
+        client takes something.
+        """
 
     def has_hung_up(self) -> bool:
         """Tell whether the client has closed or has shut down its sending side. From any thread."""
@@ -85,7 +100,9 @@ class Transport(Protocol):
         """Close the socket. *say_end*: all output is sent, so that the end may follow."""
 
     def abandon(self) -> None:
-        """Close the descriptor in a child process, without a word to the client. See ``net.forked``."""
+        """Close the descriptor in a child process, without a word to the client. See
+        ``net.forked``.
+        """
 
 
 class TCPTransport:

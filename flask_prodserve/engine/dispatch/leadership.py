@@ -18,8 +18,8 @@ Invariants. None of them depends on the GIL:
    ``dispatcher``.
 4. While the requests of a connection run, no thread reads from it, and only the leader closes or
    pauses it. See ``connection``.
-5. A connection stays registered while its requests run; only an event that comes meanwhile pauses it.
-   See ``poller``.
+5. A connection stays registered while its requests run; only an event that comes meanwhile pauses
+   it. See ``poller``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ CALL_SECONDS = 0.1
 class Leadership(Dispatcher):
     """The dispatcher for epoll.
 
-    Kinds of requests that keep a thread waiting are remembered. *balancer*: other processes accept from the same listeners.
+    Kinds of requests that keep a thread waiting are remembered. *balancer*: other processes accept
+    from the same listeners.
     """
 
     _leaders = 1

@@ -13,7 +13,9 @@ IN_MEMORY = 1 << 19
 """Bytes of a body that are kept in memory, as long as the spool has room for them in memory."""
 
 SMALL = 1 << 12
-"""Parts below this size, in bytes, are joined to the part before. Each one by itself would take several times its size."""
+"""Parts below this size, in bytes, are joined to the part before. Each one by itself would take
+several times its size.
+"""
 
 
 class Body:

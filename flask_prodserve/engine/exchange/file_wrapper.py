@@ -1,7 +1,8 @@
 """``wsgi.file_wrapper`` (PEP 3333): a file as the body of a response.
 
-To Flask, Werkzeug and middleware it looks like any stream. It has no length: a body with a length is one that is held in memory
-(``response.is_streamed``), and extensions then read all of it at once. The task recognises it and has the system send the file.
+To Flask, Werkzeug and middleware it looks like any stream. It has no length: a body with a length
+is one that is held in memory (``response.is_streamed``), and extensions then read all of it at
+once. The task recognises it and has the system send the file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ BLOCK_BYTES = 1 << 15
 class FileWrapper:
     """Iterates over *file*, which has ``read``, in blocks of *block_size* bytes.
 
-    ``seekable``, ``seek`` and ``tell`` exist only if the file can seek: Werkzeug checks for them to send a range.
+    ``seekable``, ``seek`` and ``tell`` exist only if the file can seek: Werkzeug checks for them to
+    send a range.
     """
 
     def __init__(self, file: Any, block_size: int = BLOCK_BYTES) -> None:
@@ -46,7 +48,9 @@ class FileWrapper:
             self.file.close()
 
     def bytes_left(self, most: int | None) -> int:
-        """Return how many bytes follow the file's position, at most *most*. 0 if the file cannot seek."""
+        """Return how many bytes follow the file's position, at most *most*. 0 if the file cannot
+        seek.
+        """
         if not _is_seekable(self.file):
             return 0
         position = self.file.tell()
@@ -62,10 +66,14 @@ def _is_seekable(file: Any) -> bool:
 
 
 def is_at_hand(file: Any) -> bool:
-    """Tell whether reading *file* never blocks: it is a plain file, or in memory. A subclass of io.BytesIO may do anything."""
+    """Tell whether reading *file* never blocks: it is a plain file, or in memory. A subclass of
+    io.BytesIO may do anything.
+    """
     return is_plain(file) or type(file) is io.BytesIO
 
 
 def is_plain(file: Any) -> bool:
-    """Tell whether *file* reads the bytes of its descriptor. (A GzipFile has a descriptor, with other bytes.)"""
+    """Tell whether *file* reads the bytes of its descriptor. (A GzipFile has a descriptor, with
+    other bytes.)
+    """
     return isinstance(getattr(file, "raw", file), io.FileIO)

@@ -8,7 +8,9 @@ from types import TracebackType
 
 
 class Interruptible:
-    """A block in which another thread may raise an exception: in the block, or at its end, and never after it."""
+    """A block in which another thread may raise an exception: in the block, or at its end, and
+    never after it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,9 +27,11 @@ class Interruptible:
         self.leave()
 
     def leave(self) -> None:
-        """From now on nothing comes any more: what was set in the last moment comes in here, or not at all. May be called again.
+        """From now on nothing comes any more: what was set in the last moment comes in here, or not
+        at all. May be called again.
 
-        To be called before taking any lock that others need: in Python 3.10 an exception may come between a ``with`` and its end.
+        To be called before taking any lock that others need: in Python 3.10 an exception may come
+        between a ``with`` and its end.
         """
         if not self._raised:
             with self._lock:
@@ -36,7 +40,9 @@ class Interruptible:
             _set(threading.get_ident(), None)
 
     def interrupt(self, exception: type[BaseException]) -> None:
-        """Raise *exception* in the thread that is in the block, as soon as it runs Python code, if it is still there."""
+        """Raise *exception* in the thread that is in the block, as soon as it runs Python code, if
+        it is still there.
+        """
         with self._lock:
             if self._thread is not None and not self._raised:
                 _set(self._thread, exception)

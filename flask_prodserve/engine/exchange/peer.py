@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 
 class Peer(NamedTuple):
-    """*address* and *port* of the client (``""`` and None on a Unix socket), and of the server as the client reached it.
+    """*address* and *port* of the client (``""`` and None on a Unix socket), and of the server as
+    the client reached it.
 
     *is_believed*: its X-Forwarded-* fields may say who the client is.
     """

@@ -9,7 +9,9 @@ RETRY_AFTER_SECONDS = 5
 
 
 class Reply(NamedTuple):
-    """*text* is for people and repeats nothing that a client sent. *closes*: the connection ends with this reply."""
+    """*text* is for people and repeats nothing that a client sent. *closes*: the connection ends
+    with this reply.
+    """
 
     status: int
     text: str

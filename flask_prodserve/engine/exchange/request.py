@@ -1,6 +1,7 @@
 """One request while it is received: its head and its body.
 
-Every decision about bytes belongs to ``protocol``. This file decides where the body is kept and what is answered to a refused request.
+Every decision about bytes belongs to ``protocol``. This file decides where the body is kept and
+what is answered to a refused request.
 """
 
 from __future__ import annotations
@@ -22,24 +23,29 @@ from .body import Body
 from .reply import RETRY_AFTER_SECONDS, SPOOL_FULL, Reply
 
 RECEIVE_BYTES = 65536
-"""Read at a time from a client, in addition to what is known to belong to the body or to its current chunk."""
+"""Read at a time from a client, in addition to what is known to belong to the body or to its
+current chunk.
+"""
 
 RECEIVE_BODY_BYTES = 1 << 18
 """The most that is read at a time in total. Bytes of a body cost next to nothing to take."""
 
 RECEIVE_CHUNKS_BYTES = 1 << 14
-"""Replaces RECEIVE_BYTES in a body of small chunks: 2,700 chunks of one byte, which take two milliseconds."""
+"""Replaces RECEIVE_BYTES in a body of small chunks: 2,700 chunks of one byte, which take two
+milliseconds.
+"""
 
 SMALL_CHUNKS = 512
-"""More chunks than this in one read make a body one of small chunks. In reads of RECEIVE_BYTES they have 128 bytes or less each, and
-still take less than half a millisecond.
+"""More chunks than this in one read make a body one of small chunks. In reads of RECEIVE_BYTES they
+have 128 bytes or less each, and still take less than half a millisecond.
 """
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Request:
-    """Collects one request. ``completed`` is set when it is whole, or when it is refused; then ``reply`` is the answer.
+    """Collects one request. ``completed`` is set when it is whole, or when it is refused; then
+    ``reply`` is the answer.
 
     A refused request consumes everything that follows it, since its end is not known.
     """
@@ -67,15 +73,18 @@ class Request:
         self._decoder: ChunkedDecoder | None = None
         self._missing = 0
         self._route: Route | None = None
-        # How much of a chunked body is read at a time in addition to its current chunk. Small chunks lower it for good: a client that
-        # mixes in large ones must not get more at a time again.
+        # How much of a chunked body is read at a time in addition to its current chunk. Small
+        # chunks lower it for good: a client that mixes in large ones must not get more at a time
+        # again.
         self._step = RECEIVE_BYTES
         self.began = context.clock()
         self.head: RequestHead | None = None
         self.reply: Reply | None = None
         self.completed = False
         self.expect_continue = False
-        """Whether the client waits for ``100 Continue``. Never set for a request that is complete or refused."""
+        """Whether the client waits for ``100 Continue``. Never set for a request that is complete
+        or refused.
+        """
         self.body_progress: Progress | None = None
         """How fast the body arrives, if there is one."""
 
@@ -99,7 +108,9 @@ class Request:
 
     @property
     def receive_size(self) -> int:
-        """How many bytes to read next. Bounded, since chunks cost time by their number, and other clients wait."""
+        """How many bytes to read next. Bounded, since chunks cost time by their number, and other
+        clients wait.
+        """
         expected = self._missing if self._decoder is None else self._decoder.missing
         return min(expected + self._step, RECEIVE_BODY_BYTES)
 
@@ -181,7 +192,8 @@ class Request:
     def _receive_body(self, data: bytes) -> int:
         assert self.head is not None
         assert self._body is not None
-        # A client may send the body without waiting for the 100, which is then of no use (RFC 9110, section 10.1.1).
+        # A client may send the body without waiting for the 100, which is then of no use (RFC 9110,
+        # section 10.1.1).
         self.expect_continue = False
         if self._decoder is not None:
             chunks = self._decoder.chunks

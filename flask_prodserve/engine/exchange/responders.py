@@ -1,7 +1,9 @@
-"""What answers a request in the event loop, without the app. Each responder answers some requests; the first answer counts.
+"""What answers a request in the event loop, without the app. Each responder answers some requests;
+the first answer counts.
 
-In order: the refusal of a connection for which there is no room, then the responders of its listener: health checks, or a redirect to
-https for everything else. A request that none of them answers is run by a service thread: a static file (see ``task``), then the app.
+In order: the refusal of a connection for which there is no room, then the responders of its
+listener: health checks, or a redirect to https for everything else. A request that none of them
+answers is run by a service thread: a static file (see ``task``), then the app.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class HealthChecks:
 class HTTPSRedirect:
     """Redirects every request to the same URL in https at *port*.
 
-    308 keeps method and body (RFC 9110, section 15.4.9). Each reply closes the connection: the next request goes elsewhere.
+    308 keeps method and body (RFC 9110, section 15.4.9). Each reply closes the connection: the next
+    request goes elsewhere.
     """
 
     def __init__(self, port: int) -> None:
@@ -54,7 +57,8 @@ class HTTPSRedirect:
     def reply(self, head: RequestHead) -> Reply:
         if not head.host or not head.path:  # HTTP/1.0, or OPTIONS *
             return Reply(400, "This port speaks http, and all there is to see is at an https:// address.")
-        # Host and target come from a strict head, so they hold only characters that a URL may have. The host may have a port.
+        # Host and target come from a strict head, so they hold only characters that a URL may have.
+        # The host may have a port.
         host = head.host.partition("]")[0] + "]" if head.host.startswith("[") else head.host.partition(":")[0]
         port = "" if self._port == 443 else f":{self._port}"
         rest = _ORIGIN.sub("", head.target, count=1)

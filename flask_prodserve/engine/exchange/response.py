@@ -1,5 +1,5 @@
-"""How a response leaves: its head with the first bytes of its body, then the rest in the framing that the head announces; and the report
-of a finished request.
+"""How a response leaves: its head with the first bytes of its body, then the rest in the framing
+that the head announces; and the report of a finished request.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from .peer import Peer
 from .request import Request
 
 JOINED_BYTES = 1 << 16
-"""Up to this size a body is copied behind its head and sent with it. Other threads wait for the copy."""
+"""Up to this size a body is copied behind its head and sent with it. Other threads wait for the
+copy.
+"""
 
 PROBE = b"0"
-"""May be sent between two chunks: the size of the next one then begins with one more zero (RFC 9112, section 7.1)."""
+"""May be sent between two chunks: the size of the next one then begins with one more zero (RFC
+9112, section 7.1).
+"""
 
 CLIENT_CLOSED_REQUEST = 499
 """Logged, never sent: the client left before there was a response (nginx's number for it)."""
@@ -46,7 +50,9 @@ class Client(Protocol):
         """Send *data*. If *more*, it may wait for the next bytes. Raises ClientDisconnected."""
 
     def write_file(self, file: IO[bytes], size: int) -> None:
-        """Send *size* bytes from the position of *file*, and close it in any case. Raises ClientDisconnected."""
+        """Send *size* bytes from the position of *file*, and close it in any case. Raises
+        ClientDisconnected.
+        """
 
     def closes_after_response(self) -> bool:
         """Tell whether the next response must be the last one on this connection."""
@@ -68,7 +74,9 @@ class Response:
     begun = False
     """Whether the client has any of it. Changed under the connection's ``output_lock``."""
     abandoned = False
-    """Whether another thread has answered meanwhile, so nothing more is sent. Changed under ``output_lock``."""
+    """Whether another thread has answered meanwhile, so nothing more is sent. Changed under
+    ``output_lock``.
+    """
     ended = False
     """Whether the end of a chunked body is sent or about to be."""
     probed = False
@@ -95,7 +103,9 @@ class Response:
 
     @property
     def may_probe(self) -> bool:
-        """Whether PROBE may be sent if nothing else is being sent. One is enough to find out that a client has gone."""
+        """Whether PROBE may be sent if nothing else is being sent. One is enough to find out that a
+        client has gone.
+        """
         head = self.head
         return head is not None and head.framing is Framing.CHUNKED and not (self.ended or self.probed)
 
@@ -104,7 +114,8 @@ class Response:
         return self.head is not None and self.head.keep_alive
 
     def start(self, status: str, fields: Sequence[tuple[str, str]], body_length: int | None) -> None:
-        """Compose the head, which goes out with the first bytes. Until then it may be composed again.
+        """Compose the head, which goes out with the first bytes. Until then it may be composed
+        again.
 
         Raises InvalidResponse for a head that cannot be sent.
         """

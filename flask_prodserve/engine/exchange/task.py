@@ -2,14 +2,17 @@
 
 Runs in a service thread. Rules:
 
-- An exception of the app is logged once and never shown to the client. Before any byte of the head has gone out it becomes a 500; after
-  that the connection is cut, so that the client can tell that the response is incomplete.
+- An exception of the app is logged once and never shown to the client. Before any byte of the head
+  has gone out it becomes a 500; after that the connection is cut, so that the client can tell that
+  the response is incomplete.
 - However the request ends, ``request_done`` is called once.
-- A response ends with the last byte that may be sent. Its iterable is then closed, which raises GeneratorExit in a generator, and
-  ``write()`` raises ResponseComplete (PEP 3333, "Handling the Content-Length Header": a server should stop iterating when enough data
-  has been sent). Servers that exhaust the iterable keep a thread for ever if it never ends.
+- A response ends with the last byte that may be sent. Its iterable is then closed, which raises
+  GeneratorExit in a generator, and ``write()`` raises ResponseComplete (PEP 3333, "Handling the
+  Content-Length Header": a server should stop iterating when enough data has been sent). Servers
+  that exhaust the iterable keep a thread for ever if it never ends.
 - A file whose reading may block is read here, like any other body, and not by the event loop.
-- A child process that the app has forked ends when it returns from the app's code: it takes no lock and answers no client.
+- A child process that the app has forked ends when it returns from the app's code: it takes no lock
+  and answers no client.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ _WITHOUT_BODY = frozenset(map(str, WITHOUT_BODY))
 
 
 class ResponseComplete(BaseException):
-    """Raised by ``write()`` after the end of the response. Like GeneratorExit, it is no Exception, so that apps do not handle it."""
+    """Raised by ``write()`` after the end of the response. Like GeneratorExit, it is no Exception,
+    so that apps do not handle it.
+    """
 
 
 class Task:
@@ -74,8 +79,8 @@ class Task:
         try:
             if not self._send_static_file():
                 if self._context.timeouts.request_timeout_raise:
-                    # In a context of its own: an exception that arrives while the app resets a context variable would leave the value
-                    # for the next request.
+                    # In a context of its own: an exception that arrives while the app resets a
+                    # context variable would leave the value for the next request.
                     contextvars.Context().run(self._call)
                 else:
                     self._call()
@@ -90,7 +95,9 @@ class Task:
                 report(self._client, self.request, self.response, self.environ, self._app_seconds)
 
     def _send_static_file(self) -> bool:
-        """Send the static file that the request is for, without the app. Return whether there is one."""
+        """Send the static file that the request is for, without the app. Return whether there is
+        one.
+        """
         file_for = self._context.file_for
         found = None if file_for is None else file_for(self.head, self._client.peer.address)
         if found is None:
@@ -116,7 +123,8 @@ class Task:
         except ResponseComplete:
             pass
         finally:
-            # Outside of the block that can be interrupted: nothing comes between a response and its end.
+            # Outside of the block that can be interrupted: nothing comes between a response and its
+            # end.
             if hasattr(self._chunks, "close"):
                 self._chunks.close()
         if self.response.missing or self.response.excess:
@@ -156,7 +164,8 @@ class Task:
 
     def _send_chunks(self, chunks: Iterable[bytes]) -> None:
         iterator = iter(chunks)
-        # A body in memory is iterated to its end: that keeps no thread, and the log can name an excess.
+        # A body in memory is iterated to its end: that keeps no thread, and the log can name an
+        # excess.
         at_hand = isinstance(chunks, (list, tuple))
         while at_hand or not self._is_complete():
             began = time.perf_counter()
@@ -205,7 +214,9 @@ class Task:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send *data* at once, as PEP 3333 allows old applications to. Raises ResponseComplete after the end of the response."""
+        """Send *data* at once, as PEP 3333 allows old applications to. Raises ResponseComplete
+        after the end of the response.
+        """
         end_child()
         if data and self.response.complete:
             self.response.excess = not self.response.bodiless
@@ -288,7 +299,9 @@ class Task:
 
 
 def _part_of_file(chunks: Iterable[bytes]) -> Iterable[bytes]:
-    """Return the file inside the wrapper with which Werkzeug reads a range, at the start of the range. Content-Length has its end."""
+    """Return the file inside the wrapper with which Werkzeug reads a range, at the start of the
+    range. Content-Length has its end.
+    """
     file = getattr(chunks, "iterable", None)
     if not isinstance(file, FileWrapper) or not hasattr(chunks, "start_byte") or not hasattr(file, "seek"):
         return chunks

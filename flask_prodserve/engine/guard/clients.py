@@ -1,4 +1,6 @@
-"""What the guard wants to know of a connection's client. Reads facts, changes none but the progress."""
+"""What the guard wants to know of a connection's client. Reads facts, changes none but the
+progress.
+"""
 
 from __future__ import annotations
 
