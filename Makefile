@@ -11,11 +11,15 @@ BIN = .venv/bin
 serve: .venv
 	$(BIN)/flask --app example_app serve
 
-# Under two minutes on two processors: no processes, proxies or attackers, and few random cases.
+# These start a process for each test, attack for half a minute, or measure.
+SLOW = integration/test_command integration/test_compress integration/test_forked_by_the_app integration/test_green_threads \
+	integration/test_httpbin integration/test_log_readers integration/test_mounts integration/test_mounts_that_fail \
+	integration/test_one_process integration/test_python_api integration/test_scripts integration/test_stopping \
+	integration/test_ten_times_the_load integration/test_wrapped_apps security/test_slow_clients security/test_slowhttptest
+
+# Under two minutes on two processors.
 quick: .venv
-	TEST_PROFILE=quick $(BIN)/pytest --quiet --numprocesses 4 tests/unit tests/security tests/integration \
-		--ignore tests/security/test_slow_clients.py --ignore tests/security/test_slowhttptest.py \
-		--ignore tests/integration/test_ten_times_the_load.py
+	TEST_PROFILE=quick $(BIN)/pytest --quiet --numprocesses 4 tests/unit tests/security tests/integration $(SLOW:%=--ignore tests/%.py)
 
 test: .venv
 	$(BIN)/pytest
