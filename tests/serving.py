@@ -30,7 +30,7 @@ from flask_prodserve.net.tls import Certificates
 from flask_prodserve.observe.events import Activity, Drained, RequestDone
 from flask_prodserve.service import engine_for
 from flask_prodserve.settings import arguments
-from internals import books, checks_are_at_work, queued
+from internals import books, checks_are_at_work, has_leader, queued
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -96,6 +96,11 @@ class Served:
     @property
     def loop(self) -> Any:
         return self.engine._dispatcher
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether the event loop is the one for epoll, and not the portable one."""
+        return has_leader(self.engine)
 
     @property
     def stuck(self) -> int:

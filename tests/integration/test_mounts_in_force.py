@@ -308,7 +308,7 @@ def test_what_mount_refuses(app: Flask) -> None:
     other = ProdServe()
     other.mount("/livez", make_app("a"))
     other.init_app(app)
-    with pytest.raises(SettingsError, match=r"MOUNTS \(ProdServe.mount\(\)\) has /livez, and /livez is LIVENESS_PATH"):
+    with pytest.raises(SettingsError, match=r"MOUNTS \(ProdServe.mount\(\)\) has /livez, but /livez is LIVENESS_PATH"):
         resolve_for(app, [])
 
 
