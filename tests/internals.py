@@ -116,7 +116,7 @@ def has_leader(engine: Engine) -> bool:
 def accepts(engine: Engine) -> list[bool]:
     """Tell for each listener whether the event loop for epoll watches it now."""
     loop: Any = engine._dispatcher
-    return [bool(loop._poller._interests[server._fileno]) for server in engine._servers]
+    return [bool(loop._poller._interests[acceptor.descriptor]) for acceptor in engine._acceptors]
 
 
 def service_threads(engine: Engine) -> int:
