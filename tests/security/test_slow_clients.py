@@ -66,8 +66,8 @@ PAUSE_SECONDS = 0.01
 """Between two requests of a normal client."""
 
 STARVED_SECONDS = 1.0
-"""A thread of the server that waits for a processor for so long, of TOLERANCE, says nothing about the server. Where
-the tests run as root this does not happen: see ``precedence``."""
+"""If a thread of the server waited for a processor this long within TOLERANCE, other programs kept the server from
+running, and how fast it answered says nothing about it. As root the server runs before other programs: see ``precedence``."""
 
 IDLE_SECONDS = 10 * PAUSE_SECONDS
 """A client that was kept from running for so long counts as idle: its connection may be closed meanwhile."""
