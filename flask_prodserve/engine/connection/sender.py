@@ -156,6 +156,9 @@ class Sender:
         self.connected = False
         self.transport.close(say_end=all_sent)
         self.make_room()
+        # The two refer to each other: without this a closed connection would stay in memory until
+        # the next garbage collection, and for ever in an app that has switched that off.
+        del self._owner
 
     # The event loop's thread.
 
