@@ -975,6 +975,16 @@ def test_redirect_before_the_body(localhost: Pair) -> None:
         assert (response.status, response.get("location")) == (308, f"https://test:{port}/x")
 
 
+def test_redirecting_server_without_room(localhost: Pair) -> None:
+    """Where there is no room for a connection, its client gets 503 instead of a redirect, unless it asks for the server's health."""
+    with redirecting(localhost, max_connections=1) as (served, plain, _), Wire(plain) as holder:
+        holder.send(HEAD[:10])
+        wait_until(lambda: sum(connection.pending() for connection in served.connections) == 1)
+        for method, target, status in (("GET", "/x", 503), ("POST", "/x", 503), ("GET", "/livez", 200)):
+            response = get(plain, target, method=method)
+            assert (response.status, response.get("connection")) == (status, "close")
+
+
 @pytest.mark.every_way
 def test_redirect_from_a_unix_socket(localhost: Pair, tmp_path: Path) -> None:
     """The redirect may listen on a Unix socket; what is served only on one is at https' own port for everybody else."""

@@ -117,11 +117,8 @@ class Receiver:
 
     def _own_reply(self, head: RequestHead) -> Reply | None:
         """Return the server's own answer to a complete request."""
-        reply = None
+        refusal = self.refusal
         for responder in self._responders:
-            if (reply := responder.reply(head)) is not None:
-                break
-        if self.refusal is None:
-            return reply
-        # A health check is answered although there is no room for the connection.
-        return self.refusal if reply is None else reply._replace(closes=True)
+            if (refusal is None or responder.ignores_refusal) and (reply := responder.reply(head)) is not None:
+                return reply if refusal is None else reply._replace(closes=True)
+        return refusal

@@ -1,9 +1,9 @@
 """What answers a request in the event loop, without the app. Each responder answers some requests;
 the first answer counts.
 
-In order: the refusal of a connection for which there is no room, then the responders of its
-listener: health checks, or a redirect to https for everything else. A request that none of them
-answers is run by a service thread: a static file (see ``task``), then the app.
+In order: health checks, the refusal of a connection for which there is no room, and a redirect to
+https if the listener redirects everything else. A request that none of them answers is run by a
+service thread: a static file (see ``task``), then the app.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ _ORIGIN = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 
 
 class Responder(Protocol):
+    ignores_refusal: bool
+    """Whether it answers a complete request although there is no room for the connection."""
+
     def early_reply(self, head: RequestHead) -> Reply | None:
         """Answer a request whose body has not arrived. None leaves it to others."""
 
@@ -29,6 +32,8 @@ class Responder(Protocol):
 
 class HealthChecks:
     """Answers GET and HEAD for the paths in *checks*."""
+
+    ignores_refusal = True
 
     def __init__(self, checks: Mapping[str, Callable[[], Reply]]) -> None:
         self._checks = checks
@@ -47,6 +52,8 @@ class HTTPSRedirect:
     308 keeps method and body (RFC 9110, section 15.4.9). Each reply closes the connection: the next
     request goes elsewhere.
     """
+
+    ignores_refusal = False
 
     def __init__(self, port: int) -> None:
         self._port = port
