@@ -15,7 +15,7 @@ from ...protocol.chunked import ChunkedDecoder
 from ...protocol.deadlines import Progress
 from ...protocol.refusal import Refusal
 from ...protocol.request_head import HeadReader, RequestHead
-from ...settings.endpoint_limits import Route
+from ...settings.endpoint_limits import UNLIMITED, EndpointLimits, Route
 from ...units import format_size
 from ..context import EngineContext
 from ..spool import SpoolFull, cannot_be_kept
@@ -102,6 +102,11 @@ class Request:
         return self._route
 
     @property
+    def limits(self) -> EndpointLimits:
+        """The limits of its endpoint. Its route is not looked for if no endpoint has any."""
+        return self.route.endpoint.limits if self._context.has_limits else UNLIMITED.limits
+
+    @property
     def body_received(self) -> int:
         """Bytes of the body that have arrived, without framing."""
         return 0 if self._body is None else self._body.size
@@ -174,7 +179,7 @@ class Request:
         if not head.chunked and not head.content_length:
             self.completed = True
             return consumed
-        limit = self.route.endpoint.limits.max_body if self._context.has_limits else None
+        limit = self.limits.max_body
         if limit is None:
             limit = self._context.max_body_size
         if head.chunked:

@@ -103,7 +103,7 @@ class RequestDeadlines:
             )
 
     def _timeout_of(self, task: Task) -> float:
-        timeout = task.request.route.endpoint.limits.timeout
+        timeout = task.request.limits.timeout
         return self._timeout if timeout is None else timeout
 
     def _give_up(self, connection: Connection, task: Task, age: float) -> None:

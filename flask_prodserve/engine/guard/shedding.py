@@ -174,7 +174,7 @@ class Shedding:
             # a 503 that keeps the connection open would be wrong.
             return False
         waited = clients.queued_for(connection, now)
-        limit = request.route.endpoint.limits.queue_timeout if request.head is not None else None
+        limit = request.limits.queue_timeout
         if limit is None:
             limit = self._queue_timeout
         return waited > limit * share or (waited > GONE_SECONDS and connection.check_client_disconnected())
