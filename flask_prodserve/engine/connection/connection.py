@@ -24,7 +24,7 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import IO, Protocol
+from typing import Protocol
 
 from ...protocol.proxy_v1v2 import MalformedHeaderError
 from ..context import EngineContext
@@ -33,7 +33,7 @@ from ..exchange.reply import Reply
 from ..exchange.reply_task import ReplyTask
 from ..exchange.request import RECEIVE_BYTES, Request
 from ..exchange.responders import Responder
-from ..exchange.response import Response, report
+from ..exchange.response import report
 from ..exchange.task import Task
 from .event_loop import EventLoop
 from .lingering import Lingering
@@ -117,6 +117,8 @@ class Connection:
         self.receiver = Receiver(context, responders, refusal)
         self.sender = Sender(transport, context, loop, self)
         self.output, self.output_lock = self.sender.output, self.sender.lock
+        # Bound, and not wrapped in methods: each response calls one of them.
+        self.write, self.write_file = self.sender.write, self.sender.write_file
         self._loop = loop
         self._table = table
         self._proxy_header = proxy_header
@@ -135,12 +137,6 @@ class Connection:
     def has_left(self) -> bool:
         return self.sender.is_broken or not self.sender.connected
 
-    def write(self, response: Response, data: bytes | memoryview, *, more: bool = False) -> None:
-        self.sender.write(response, data, more=more)
-
-    def write_file(self, file: IO[bytes], size: int) -> None:
-        self.sender.write_file(file, size)
-
     def closes_after_response(self) -> bool:
         return (
             self.context.drain.active and not self.receiver.unread
@@ -154,10 +150,6 @@ class Connection:
     @property
     def connected(self) -> bool:
         return self.sender.connected
-
-    @property
-    def handshaking(self) -> bool:
-        return self.transport.handshaking
 
     def readable(self) -> bool:
         if self.lingering is not None:
@@ -202,7 +194,8 @@ class Connection:
                 self.close()
             return False
         try:
-            data = self._receive(self.receiver.size)
+            size = self.receiver.size
+            data = self.transport.receive(size) if self._proxy_header is None else self._receive_header(size)
         except OSError:  # reset by the client, or bytes that are not TLS
             data = b""
         if data is None:
@@ -216,25 +209,26 @@ class Connection:
         self.progress.last_activity = self.context.clock()
         return self.received(data)
 
-    def _receive(self, size: int) -> bytes | None:
-        if self._proxy_header is not None:
-            try:
-                header = self._proxy_header.read()
-            except EOFError:
-                return b""
-            except MalformedHeaderError as error:
-                self.context.limit_events.count(
-                    "PROXY_PROTOCOL",
-                    "closed connections from TRUSTED_PROXIES that did not begin with a valid PROXY header; "
-                    f"the one from {self.peer.address or 'a Unix socket'}: {error.reason}",
-                )
-                return b""
-            if header is None:
-                return None
-            self.peer = self._proxy_header.peer(header, self.peer)
-            self._proxy_header = None
-            if header.source is not None and not self.peer.is_believed and not self._table.identify(self):
-                return b""
+    def _receive_header(self, size: int) -> bytes | None:
+        """Read the PROXY header, then receive what is behind it. Return what the transport does."""
+        assert self._proxy_header is not None
+        try:
+            header = self._proxy_header.read()
+        except EOFError:
+            return b""
+        except MalformedHeaderError as error:
+            self.context.limit_events.count(
+                "PROXY_PROTOCOL",
+                "closed connections from TRUSTED_PROXIES that did not begin with a valid PROXY header; "
+                f"the one from {self.peer.address or 'a Unix socket'}: {error.reason}",
+            )
+            return b""
+        if header is None:
+            return None
+        self.peer = self._proxy_header.peer(header, self.peer)
+        self._proxy_header = None
+        if header.source is not None and not self.peer.is_believed and not self._table.identify(self):
+            return b""
         return self.transport.receive(size)
 
     def _close_if_client_ended(self) -> None:

@@ -168,7 +168,7 @@ class Leadership(Dispatcher):
                     continue  # closed since
                 if not isinstance(entry, Connection):
                     self._handle_other(entry)
-                elif entry.handshaking:
+                elif entry.transport.handshaking:
                     handshakes[descriptor] = flags  # once, though each poll sees it again
                 elif self._handle(entry, flags):
                     arrived.append(entry)
