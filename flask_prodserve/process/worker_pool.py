@@ -38,8 +38,8 @@ SLOTS = 2 * MAX_WORKERS
 class WorkerPool:
     """Keeps the handles and generations in *handover*.
 
-    *early* are the settings that are known without the app. *apply* is called with the generation
-    whose settings are in force from now on, *first_ready* once the first worker of all is ready.
+    *early* are the settings that are known without the app. *apply* is called with a generation
+    when its settings take effect, *first_ready* once the first worker of all is ready.
     """
 
     def __init__(
@@ -168,7 +168,9 @@ class WorkerPool:
                 yield Unservable(handle.number, str(error), error.exit_code)
                 return
         yield FromWorker(handle.number, loaded)
-        handle.link.send(*specs[handle.generation].serve_message(handle.slot))
+        # If BOOT_TIMEOUT has just passed, the generation is closed and forgotten.
+        if self._is_booting(handle):
+            handle.link.send(*specs[handle.generation].serve_message(handle.slot))
 
     def _open(self, loaded: messages.Loaded) -> GenerationSpec:
         settings = read_settings(loaded)
