@@ -102,9 +102,7 @@ def launch(
             service.start(listeners, checked=lambda activity: notifier.watchdog())
             service.start_once()
             _announce(resolved.settings, resolved.origins, main.flask.name, import_path, listeners, processes=1)
-            _warn_of_root(
-                "Start it as an account of its own, or have `flask serve` start workers, and set USER (--user)"
-            )
+            _warn_of_root("Start it under its own account, or run `flask serve` with workers and set USER (--user)")
             notifier.ready()
             drained = service.run()
             interrupts = [number for number in received if number == signal.SIGINT]
@@ -156,7 +154,7 @@ def supervise(load: Load, resolved: Resolved, environment: Environment, *, impor
         loaded = spec.loaded
         _announce(spec.settings, loaded.origins, loaded.app_name, loaded.import_path, spec.listeners, processes=workers)
         if account is None:
-            _warn_of_root("Set USER (--user) to an account of its own")
+            _warn_of_root("Set USER (--user) to an account for the app")
 
     supervisor = Supervisor(
         early,
@@ -239,7 +237,7 @@ def _preload(load: Load) -> Load:
         )
     gc.collect()
     gc.freeze()  # memory that the collector does not touch stays shared
-    return lambda says: (main, resolved)
+    return lambda log_notices: (main, resolved)
 
 
 def _program() -> str:

@@ -334,7 +334,7 @@ def _limits_within_files(limits: Limits, *, log_notices: bool) -> Limits:
         return limits
     if log_notices:
         logger.warning(
-            "MAX_CONNECTIONS is %d, but this process may open %d files only, so it accepts %d connections. "
+            "MAX_CONNECTIONS is %d, but this process may open only %d files, so it accepts %d connections. "
             "Raise the limit (ulimit -n, LimitNOFILE= in a systemd unit, --ulimit of docker run), or lower MAX_CONNECTIONS",
             wanted,
             allowed,

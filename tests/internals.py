@@ -30,7 +30,7 @@ class Books:
     """Requests that count against a ``max_concurrency``, and those that wait for that."""
     queued: int
     busy: int
-    """Worker slots that are taken."""
+    """Slots that are taken."""
     streams: int
     stuck: int
     orphaned: int

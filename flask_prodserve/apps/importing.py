@@ -58,7 +58,7 @@ def checked(found: Any) -> WSGIApplication:
     """Return *found* if it can be a WSGI app. Raises NoAppException."""
     kind = "a function" if inspect.isfunction(found) else f"of type {type(found).__name__}"
     if not callable(found):
-        raise NoAppException(f"It is no WSGI app, but {kind}.")
+        raise NoAppException(f"It is {kind}, not a WSGI app.")
     if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__):
         raise NoAppException("It is an ASGI app, and this is a WSGI server.")
     if inspect.isclass(found) and not hasattr(found, "__iter__"):

@@ -32,8 +32,8 @@ SETTLE_SECONDS = 0.2
 """What ends within this time is not logged: idle threads of executors, daemon processes."""
 
 COMMAND_SECONDS = 1.0
-"""How long what the app has started may delay the exit of a command that does not serve, or has
-failed.
+"""How long the app's threads and processes may delay the exit of a command that does not serve, or
+has failed.
 """
 
 WRITE_SECONDS = 1.0

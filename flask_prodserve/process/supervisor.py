@@ -43,7 +43,7 @@ from .worker_pool import MAX_WORKERS, WorkerPool
 logger = logging.getLogger("flask_prodserve.supervisor")
 
 EXIT_SECONDS = 1.0
-"""How long at least what the app has started in the supervisor (PRELOAD) may run on at the end."""
+"""How long, at least, threads and processes of a preloaded app may delay the supervisor's exit."""
 
 CERTIFICATES_SECONDS = 1.0
 """How often the supervisor looks for new certificates if only it can read them."""
@@ -264,7 +264,7 @@ class Supervisor:
                 self._renewal_ended(error)
             case actions.RenewalRejected(reason):
                 logger.warning("reload rejected: %s", reason)
-                self._answer_renewal({"error": f"Reload rejected: {reason}."})
+                self._answer_renewal({"error": f"{reason}."})
             case actions.Log(level, text, number):
                 worker = f"worker {number} (pid {handles[number].pid}) " if number in handles else ""
                 logger.log(getattr(logging, level.upper()), "%s%s", worker, text)

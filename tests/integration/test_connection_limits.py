@@ -459,7 +459,7 @@ def test_no_descriptors_left(tmp_path: Path, way: str) -> None:
     command = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *flask("serve", *arguments)]
     with run(command, cwd=tmp_path) as server, contextlib.ExitStack() as stack:
         address = server.address
-        assert "MAX_CONNECTIONS is 1000, but this process may open 64 files only" in server.output
+        assert "MAX_CONNECTIONS is 1000, but this process may open only 64 files" in server.output
         assert get(address).body == b"hello"
         wires = []
         attempts = 3 * limit

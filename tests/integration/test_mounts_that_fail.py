@@ -71,7 +71,7 @@ def test_an_import_that_fails(folder: Path, workers: str, options: tuple[str, ..
         ("nowhere:app", "Could not import 'nowhere'."),
         ("needy:app", "ModuleNotFoundError: No module named 'something_that_is_not_installed'"),
         ("main:other", "Failed to find attribute 'other' in 'main'."),
-        ("main:__name__", "It is no WSGI app, but of type str."),
+        ("main:__name__", "It is of type str, not a WSGI app."),
         ("main:asgi", "It is an ASGI app, and this is a WSGI server."),
         ("main:needs_one", "It is a function, and does not take the two arguments of a WSGI app."),
         ("main:makes_another", "It is a function, and does not take the two arguments of a WSGI app."),

@@ -132,7 +132,7 @@ def test_a_django_project(tmp_path: Path) -> None:
     ("name", "words"),
     [
         ("wrapped:nothing", "Failed to find attribute 'nothing' in 'wrapped'."),
-        ("wrapped:number", "It is no WSGI app, but of type int."),
+        ("wrapped:number", "It is of type int, not a WSGI app."),
         ("wrapped:two_arguments", "It is a function, and does not take the two arguments of a WSGI app."),
         ("wrapped:asgi", "It is an ASGI app, and this is a WSGI server."),
         ("wrapped:Tracing", "It is the class Tracing, not an app."),

@@ -197,7 +197,7 @@ class Dispatcher(ABC):
         """How many threads have been given up and have not come back."""
         return self._budget.stuck
 
-    # Worker slots.
+    # Slots.
 
     def _take_slot(self) -> None:
         """Count one more busy thread. Under ``_lock``."""

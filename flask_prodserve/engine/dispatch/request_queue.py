@@ -1,4 +1,4 @@
-"""What runs next: the requests that wait for a worker slot.
+"""What runs next: the requests that wait for a slot.
 
 Requests that are known to keep a thread waiting have a queue of their own, the *slow* queue. While
 fast requests arrive as well, the last free slot is kept for those, so that slow requests do not

@@ -1,6 +1,6 @@
 """How many threads may run requests, and which of them count.
 
-A thread that runs requests without the lead is *busy* and takes one of THREADS worker slots. Two
+A thread that runs requests without the lead is *busy* and takes one of THREADS slots. Two
 kinds give their slot back before they are done: *streams*, up to MAX_STREAMS, and *stuck* requests,
 which were given up.
 
@@ -27,7 +27,7 @@ class ThreadBudget:
 
     @property
     def full(self) -> bool:
-        """Whether all worker slots are taken."""
+        """Whether all slots are taken."""
         return self.busy >= self.threads
 
     @property

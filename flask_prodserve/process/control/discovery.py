@@ -50,13 +50,13 @@ class Found:
     urls: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        told = [
+        parts = [
             f"app {self.app}" if self.app else "",
             f"folder {self.folder}" if self.folder else "",
             *self.urls,
             f"socket {self.path}",
         ]
-        return f"pid {self.pid}: {printable(', '.join(filter(None, told)))}"
+        return f"pid {self.pid}: {printable(', '.join(filter(None, parts)))}"
 
 
 def locate(
@@ -122,10 +122,10 @@ def describe(path: str) -> Found:
     """Ask the server at *path* what it is."""
     pid = socket_path.process_of(path)
     try:
-        told = ask(path, Status(), ANSWER_SECONDS)
+        answer = ask(path, Status(), ANSWER_SECONDS)
     except ProdServeError:
         return Found(path, pid)
-    app, folder, urls = told.get("app"), told.get("folder"), told.get("listen")
+    app, folder, urls = answer.get("app"), answer.get("folder"), answer.get("listen")
     return Found(
         path,
         pid,
@@ -207,10 +207,10 @@ def _none_found(running: Iterable[Found], environ: Mapping[str, str]) -> NoServe
             "A single process (--workers 0) and a server with CONTROL_SOCKET=off cannot be reached. To reach a server with another TMPDIR "
             "or a private /tmp, name its socket: --control-socket PATH (CONTROL_SOCKET).",
         )
-    hint = f"To mean one of these, {_CHOOSE}."
+    hint = f"To choose one, {_CHOOSE}."
     if others:
         hint += " Run the command as the account of the server."
-    return NoServerError("No server of this app seems to be running. These are:\n" + _listed(listed), hint)
+    return NoServerError("No server of this app seems to be running. Running servers:\n" + _listed(listed), hint)
 
 
 def _listed(servers: Iterable[object]) -> str:

@@ -33,5 +33,5 @@ def test_a_call_without_the_lock_is_noticed() -> None:
 
 
 def test_both_loops_are_checked() -> None:
-    """The methods that change worker slots and streams, which both loops share, are among those that are checked."""
+    """The methods that change slots and streams, which both loops share, are among those that are checked."""
     assert {"Dispatcher"} <= {name.partition(".")[0] for name in locks.guarded}

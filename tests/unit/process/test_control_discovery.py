@@ -120,7 +120,7 @@ def test_servers_of_other_apps_are_listed(environ: dict[str, str]) -> None:
     """Where an app is named that is not served, the servers that run are listed."""
     with server(environ, "one") as path:
         first, listed, _ = fails("two", "/srv", environ)
-    assert first == "No server of this app seems to be running. These are:"
+    assert first == "No server of this app seems to be running. Running servers:"
     assert listed == f"  - pid 1: app one, folder /srv, http://127.0.0.1:8000, socket {path}"
     assert fails("two", "/srv", environ)[0] == "No server of this app seems to be running."
 
@@ -129,7 +129,7 @@ def test_nothing_is_changed_by_a_guess(environ: dict[str, str]) -> None:
     """A command that changes a server does not take the only one that runs elsewhere unless its app is named."""
     with server(environ, "one") as path:
         assert control.locate("auto", None, "/", environ, changes=False) == path
-        assert fails(None, "/", environ)[0] == "No server of this app seems to be running. These are:"
+        assert fails(None, "/", environ)[0] == "No server of this app seems to be running. Running servers:"
         assert control.locate("auto", "one", "/", environ) == path
         assert control.locate("auto", None, "/srv", environ) == path
 
@@ -142,7 +142,10 @@ def test_namesakes(tmp_path: Path, environ: dict[str, str]) -> None:
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     with server(environ, "app", a) as path:
         for app in ("app", "app:app", "app.py", None):
-            assert fails(app, b, environ, changes=False)[0] == "No server of this app seems to be running. These are:"
+            assert (
+                fails(app, b, environ, changes=False)[0]
+                == "No server of this app seems to be running. Running servers:"
+            )
             assert control.locate("auto", app, a, environ) == path
         assert control.locate("auto", f"{a}/app.py", b, environ) == path
         assert control.locate("auto", "app", str(tmp_path), environ) == path
@@ -153,7 +156,7 @@ def test_two_apps_in_one_file(tmp_path: Path, environ: dict[str, str]) -> None:
     (tmp_path / "two.py").touch()
     folder = str(tmp_path)
     with server(environ, "two:api", folder) as path:
-        assert fails("two:admin", folder, environ)[0] == "No server of this app seems to be running. These are:"
+        assert fails("two:admin", folder, environ)[0] == "No server of this app seems to be running. Running servers:"
         for app in ("two:api", "two.py:api", "two"):
             assert control.locate("auto", app, folder, environ) == path
 

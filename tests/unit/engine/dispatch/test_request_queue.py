@@ -1,4 +1,4 @@
-"""The order of requests that wait for a worker slot, and for which of them the last slot is kept. Without sockets."""
+"""The order of requests that wait for a slot, and for which of them the last slot is kept. Without sockets."""
 
 from __future__ import annotations
 
