@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from flask_prodserve.observe.cuts import QUIET_SECONDS
 from target import QUICK, target
 
+from flask_prodserve.observe.limit_events import QUIET_SECONDS
 from programs import program
 from serving import PATIENCE, run, wait_until
 from wire import get
