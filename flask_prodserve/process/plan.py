@@ -190,7 +190,10 @@ class _Turn:
         if self.state.exit_code is not None or worker.phase in (WorkerPhase.DRAINING, WorkerPhase.KILLED):
             return
         if worker.phase is WorkerPhase.BOOTING:
-            self._boot_failed(worker, error or describe_exit(status), exit_code_after_boot(status))
+            exit_code = exit_code_after_boot(status)
+            if not (error or self.state.ready_generation) and exit_code == ExitCode.BOOT:
+                self._log("critical", f"the first worker {describe_exit(status)} before it could serve")
+            self._boot_failed(worker, error or describe_exit(status), exit_code)
             return
         self._log("error", f"{describe_exit(status)} and will be replaced", worker.number)
         if not worker.served and self._now - worker.since < STABLE_SECONDS:

@@ -68,7 +68,7 @@ def started(app):
         ("raise RuntimeError('the database is away')", 4, "RuntimeError: the database is away"),
         ("app.config['PRODSERVE_THREADS'] = 'many'", 2, "PRODSERVE_THREADS"),
         ("app.config['PRODSERVE_BOOT_TIMEOUT'] = '5s'", 2, "too late"),
-        ("import sys; sys.exit(7)", 3, ""),
+        ("import sys; sys.exit(7)", 3, "the first worker exited with code 7 before it could serve"),
     ],
 )
 def test_first_worker_fails(tmp_path: Path, more: str, code: int, said: str) -> None:
