@@ -175,6 +175,7 @@ class Acceptor:
                     "watching", f"closed new connections that cannot be watched: {error.strerror}"
                 )
                 self._table.remove(connection)
+                connection.sender.close()
             sock.close()
 
     def _connection(self, sock: socket.socket, peer: Peer, refusal: Reply | None) -> Connection:

@@ -561,6 +561,7 @@ def test_connections_that_cannot_be_watched(clock: ManualClock, monkeypatch: pyt
                 assert wire.closed()
         assert len(served.table) == 0
         assert not any(entry in refused for entry in served.connections)
+        assert not any(entry.connected for entry in refused)
         served.look()
         wires = [Wire(served.address) for _ in range(MOST)]
         try:
