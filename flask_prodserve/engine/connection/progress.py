@@ -76,12 +76,7 @@ class ClientProgress:
 
     def must_take(self, snapshot: Snapshot) -> bool:
         """Tell whether something may be left to take, so that :meth:`waiting` needs the counts."""
-        return snapshot.unsent > 0 or self._flushes(snapshot)
-
-    def _flushes(self, snapshot: Snapshot) -> bool:
-        # What the system has taken counts until it is acknowledged, unless the app may be slow.
-        busy = snapshot.running or snapshot.unsent or snapshot.request_began is not None
-        return not (busy or self.acknowledged)
+        return snapshot.unsent > 0 or (not self.acknowledged and _only_flushes(snapshot))
 
     def waiting(self, snapshot: Snapshot, now: float, *, taken: int = 0, left: int = 0) -> Waiting | None:
         """Return what the client has to do, if it is its turn.
@@ -109,7 +104,7 @@ class ClientProgress:
         return Waiting(Phase.BODY, snapshot.body.began, self.last_activity, snapshot.body)
 
     def _wait_for_taking(self, snapshot: Snapshot, now: float, taken: int) -> Waiting:
-        flushing = self._flushes(snapshot)
+        flushing = _only_flushes(snapshot)
         taking = self._taking
         if taking is None or (flushing and taking.response != snapshot.answered):
             # The end of a response owes nothing yet: its first packet may be lost.
@@ -137,3 +132,8 @@ class ClientProgress:
         if pending or (not answered and now - self.accepted_at < SILENT_SECONDS):
             return None
         return self.idle_from
+
+
+def _only_flushes(snapshot: Snapshot) -> bool:
+    # What the system has taken counts until it is acknowledged, unless the app may be slow.
+    return not (snapshot.running or snapshot.unsent or snapshot.request_began is not None)
