@@ -19,6 +19,7 @@ from flask import Flask, Response, request
 import internals
 from flask_prodserve import ProdServe
 from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.connection.sender import Sender
 from flask_prodserve.engine.dispatch.admission import Admission
 from flask_prodserve.engine.dispatch.dispatcher import Dispatcher
 from flask_prodserve.engine.dispatch.leadership import Leadership
@@ -51,10 +52,10 @@ POINTS: dict[type, list[str]] = {
         "pause",
         "received",
         "close",
-        "write",
         "abandon",
         "refuse",
     ],
+    Sender: ["write"],
     Admission: ["admit", "release", "withdraw"],
     Task: ["service"],
 }

@@ -18,6 +18,7 @@ from flask import Flask, Response, request, send_file
 
 import internals
 from flask_prodserve.engine.connection.connection import Connection
+from flask_prodserve.engine.connection.sender import Sender
 from flask_prodserve.engine.dispatch.dispatcher import Dispatcher
 from flask_prodserve.engine.dispatch.leadership import Leadership
 from flask_prodserve.engine.dispatch.portable import PortableLoop
@@ -43,7 +44,8 @@ POINTS = {
     Dispatcher: ["_run_queued", "_run", "_go_on", "_serve"],
     Leadership: ["_begin", "_handle", "_take_over"],
     PortableLoop: ["submit", "update_interest"],
-    Connection: ["answer", "finish_turn", "handle_write", "pause", "received", "close", "write"],
+    Connection: ["answer", "finish_turn", "handle_write", "pause", "received", "close"],
+    Sender: ["write"],
 }
 """Where a thread may lose the processor between two steps of a hand-over."""
 

@@ -117,6 +117,7 @@ class Leadership(Dispatcher):
     def check(self) -> None:
         super().check()
         self.update_accepting()
+        self._poller.rearm_listeners()
 
     def turn(self, seconds: float) -> None:
         self._steward.turn(seconds)

@@ -61,6 +61,18 @@ class Poller:
             if listener.accepting:
                 self.update_interest(listener)
 
+    def rearm_listeners(self) -> None:
+        """Look for connections that wait although another process was woken for them.
+
+        That process may have died or been stopped before it accepted, and no other is told.
+        """
+        if self._balancer is None:
+            return
+        for listener in self._listeners:
+            if interest := self._interests.get(listener.descriptor):
+                self._epoll.unregister(listener.descriptor)
+                self._epoll.register(listener.descriptor, interest)
+
     def forget(self, entry: Watched) -> None:
         # Closing would not unregister a descriptor that a child process has inherited.
         self._epoll.unregister(entry.descriptor)
